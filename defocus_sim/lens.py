@@ -1,0 +1,248 @@
+"""The camera: signed circle of confusion (CoC) in metres and pixels, blur sigma, presets. Nothing but arithmetic.
+
+Thin lens (Nazir et al. 2023, eq. 8, with the lens-to-sensor distance spelled out): a point at depth x, seen by a lens of
+focal length F and entrance pupil D that is focused at S, is imaged to a disc of diameter
+
+    coc = D * s/S * (x - S)/x          s = F*S/(S - F)   (lens-to-sensor distance)
+
+which is signed here: negative nearer than the focus distance, positive beyond it. In pixels the diameter is coc / pitch,
+so only D, S and s/pitch, the lens-to-sensor distance *in pixels*, matter. `sigma = |coc| / 4`: a uniform disc of diameter
+d has a standard deviation of exactly d/4 along each axis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defocus_sim.errors import LensError
+
+SensorDistance = Literal["thin-lens", "infinity"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """A thin lens in front of a sensor. Any sufficient set of numbers describes it; a doubled or missing one is refused.
+
+    Aperture, exactly one of: `aperture_mm` (diameter of the entrance pupil), `f_number` (needs `focal_length_mm`),
+    `solve_max_coc_px` (the diameter is chosen for each image so that its largest CoC is this many px; see `for_depth`).
+    Sensor, exactly one of: `sensor_width_mm` (across the width of the image that is blurred), `pixel_pitch_um`,
+    `focal_length_px` (the lens-to-sensor distance in px, as camera calibrations give it; needs no other length).
+    `focal_length_mm` is required unless `focal_length_px` makes it unnecessary.
+
+    `focus_distance_m`: distance of sharp focus from the lens. `max_coc_px`: cap on the CoC diameter (None: no cap).
+    `sigma_per_coc`, `sharp_below_px`: Gaussian sigma = sigma_per_coc * max(|coc_px| - sharp_below_px, 0).
+    `sensor_distance`: "thin-lens" (s = F*S/(S-F), default) or "infinity" (s = F, the literal reading of the paper's
+    f = 0.07 m; 3.5 % smaller CoC at S = 2 m). `name`: of the preset, for the record.
+
+    Raises `LensError` on construction, naming the value.
+    """
+
+    focus_distance_m: float
+    aperture_mm: float | None = None
+    f_number: float | None = None
+    solve_max_coc_px: float | None = None
+    focal_length_mm: float | None = None
+    sensor_width_mm: float | None = None
+    pixel_pitch_um: float | None = None
+    focal_length_px: float | None = None
+    max_coc_px: float | None = None
+    sigma_per_coc: float = 0.25
+    sharp_below_px: float = 0.0
+    sensor_distance: SensorDistance = "thin-lens"
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        """Check every field; see the class."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("name", "sensor_distance") or value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+                raise LensError(f"{field.name}={value!r} is not a number")
+            if field.name == "sharp_below_px":
+                if not (math.isfinite(value) and value >= 0):
+                    raise LensError(f"sharp_below_px={value} must be finite and >= 0")
+            elif not (math.isfinite(value) and value > 0):
+                raise LensError(f"{field.name}={value:g} must be finite and > 0")
+            object.__setattr__(self, field.name, float(value))
+        self._exactly_one("the aperture", ("aperture_mm", "f_number", "solve_max_coc_px"))
+        self._exactly_one("the sensor", ("sensor_width_mm", "pixel_pitch_um", "focal_length_px"))
+        if self.sensor_distance not in ("thin-lens", "infinity"):
+            raise LensError(f"sensor_distance={self.sensor_distance!r} must be 'thin-lens' or 'infinity'")
+        if self.focal_length_mm is None:
+            if self.focal_length_px is None:
+                raise LensError("focal_length_mm is missing: give it, or focal_length_px instead of the sensor's size")
+            if self.f_number is not None:
+                raise LensError(f"f_number={self.f_number:g} needs focal_length_mm to give an aperture: add it")
+        elif self.focus_distance_m * 1e3 <= self.focal_length_mm:
+            raise LensError(
+                f"focus_distance_m={self.focus_distance_m:g} must exceed the focal length {self.focal_length_mm / 1e3:g} m"
+            )
+
+    def _exactly_one(self, what: str, names: tuple[str, ...]) -> None:
+        given = [f"{n}={getattr(self, n):g}" for n in names if getattr(self, n) is not None]
+        if not given:
+            raise LensError(f"{what} is missing: give one of {', '.join(names)}")
+        if len(given) > 1:
+            raise LensError(f"{what} is given more than once ({', '.join(given)}): keep one")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Lens:
+        """The preset `name` (a key of `PRESETS`) with `changes` laid over it.
+
+        A change replaces the alternatives of its group: `preset("paper", f_number=2.0)` drops the preset's
+        `aperture_mm`. Changes that are None are ignored. A preset that is changed in anything but the focus distance is
+        named "<preset>, changed".
+        """
+        if name not in PRESETS:
+            raise LensError(f"preset {name!r} is not known: choose one of {', '.join(PRESETS)}")
+        given = {key: value for key, value in changes.items() if value is not None}
+        unknown = given.keys() - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise LensError(f"{', '.join(sorted(unknown))} is not a property of a lens")
+        settings = dict(PRESETS[name], name=name)
+        for group in _ALTERNATIVES:
+            if given.keys() & set(group):
+                for key in group:
+                    settings.pop(key, None)
+        changed = any(PRESETS[name].get(k) != v for k, v in given.items() if k not in ("focus_distance_m", "name"))
+        return cls(**settings | ({"name": f"{name}, changed"} if changed else {}) | given)
+
+    @property
+    def aperture_diameter_m(self) -> float:
+        """Diameter of the entrance pupil, metres. Raises `LensError` while it is still to be solved for an image."""
+        if self.aperture_mm is not None:
+            return self.aperture_mm / 1e3
+        if self.f_number is not None and self.focal_length_mm is not None:
+            return self.focal_length_mm / self.f_number / 1e3
+        raise LensError("the aperture depends on the image (solve_max_coc_px): call lens.for_depth(depth_m) first")
+
+    @property
+    def sensor_distance_m(self) -> float:
+        """Lens-to-sensor distance s in metres: F*S/(S-F), or F with `sensor_distance="infinity"`."""
+        if self.focal_length_mm is None:
+            raise LensError("a lens described by focal_length_px alone has no length in metres: add focal_length_mm")
+        focal_m = self.focal_length_mm / 1e3
+        if self.sensor_distance == "infinity":
+            return focal_m
+        return focal_m * self.focus_distance_m / (self.focus_distance_m - focal_m)
+
+    def sensor_distance_px(self, width_px: int | None = None) -> float:
+        """Lens-to-sensor distance in px; `width_px` (of the image being blurred) is needed with `sensor_width_mm`."""
+        if self.focal_length_px is not None:
+            return self.focal_length_px
+        if self.pixel_pitch_um is not None:
+            return self.sensor_distance_m * 1e6 / self.pixel_pitch_um
+        if width_px is None:
+            raise LensError("sensor_width_mm needs the image's width in px: pass width_px")
+        assert self.sensor_width_mm is not None  # noqa: S101 - __post_init__ left no other case
+        return self.sensor_distance_m * 1e3 * width_px / self.sensor_width_mm
+
+    def for_depth(self, depth_m: NDArray[Any], width_px: int | None = None) -> Lens:
+        """This lens with its aperture solved for one image, or itself where there is nothing to solve.
+
+        `depth_m`: metres, 0 or non-finite = hole, ignored. The largest |CoC| over the valid pixels becomes
+        `solve_max_coc_px`. Raises `LensError` where nothing is out of focus.
+        """
+        if self.solve_max_coc_px is None:
+            return self
+        width = _width_px(depth_m, width_px)
+        unit = dataclasses.replace(self, solve_max_coc_px=None, aperture_mm=1.0, max_coc_px=None)
+        depth = np.asarray(depth_m, np.float64)
+        largest = np.abs(coc_diameter_px(depth[np.isfinite(depth) & (depth > 0)], unit, width_px=width)).max(
+            initial=0.0
+        )
+        if largest <= 0:
+            raise LensError(
+                f"no valid depth lies off the focus distance {self.focus_distance_m:g} m: no aperture to solve for"
+            )
+        return dataclasses.replace(self, solve_max_coc_px=None, aperture_mm=float(self.solve_max_coc_px / largest))
+
+    def at_focus(self, focus_distance_m: float) -> Lens:
+        """The same camera focused elsewhere."""
+        return dataclasses.replace(self, focus_distance_m=focus_distance_m)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a dict of JSON types; `Lens(**lens.to_json())` is equal to the lens."""
+        return dataclasses.asdict(self)
+
+
+_ALTERNATIVES = (
+    ("aperture_mm", "f_number", "solve_max_coc_px"),
+    ("sensor_width_mm", "pixel_pitch_um", "focal_length_px"),
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The paper's lens; 36 mm and S are our choice (docs/optics.md), as the paper names neither.
+    "paper": {"focal_length_mm": 70.0, "aperture_mm": 44.8, "sensor_width_mm": 36.0, "focus_distance_m": 2.0},
+    # SYNDOF: the aperture follows from the largest CoC; a CoC of one pixel or less is sharp.
+    "syndof": {
+        "focal_length_mm": 50.0,
+        "solve_max_coc_px": 29.0,
+        "sensor_width_mm": 36.0,
+        "focus_distance_m": 2.0,
+        "sharp_below_px": 1.0,
+    },
+    "d3net": {
+        "focal_length_mm": 15.0,
+        "f_number": 2.8,
+        "pixel_pitch_um": 5.6,
+        "focus_distance_m": 2.0,
+        "sigma_per_coc": 0.3,
+    },
+    # The geometry of the very picture: 519 px is the Kinect colour camera's calibrated lens-to-sensor distance.
+    "kinect": {"focal_length_mm": 70.0, "aperture_mm": 44.8, "focal_length_px": 519.0, "focus_distance_m": 2.0},
+}
+
+
+def coc_diameter_m(depth_m: ArrayLike, lens: Lens) -> NDArray[np.float64]:
+    """Signed CoC diameter on the sensor, metres, without the pixel cap: D * s/S * (x - S)/x.
+
+    `depth_m`: any shape, metres, > 0 (infinity is allowed). Negative nearer than focus.
+    """
+    return lens.aperture_diameter_m * lens.sensor_distance_m / lens.focus_distance_m * _relative(depth_m, lens)
+
+
+def coc_diameter_px(depth_m: ArrayLike, lens: Lens, *, width_px: int | None = None) -> NDArray[np.float64]:
+    """Signed CoC diameter in px, negative nearer than focus, limited to +-`lens.max_coc_px`.
+
+    `depth_m`: any shape, metres, > 0 (infinity is allowed). `width_px`: width of the image being blurred, needed for a
+    lens that is described by its sensor's width; default: the last axis of `depth_m` where that has two or more.
+    """
+    if lens.sensor_width_mm is not None:
+        width_px = _width_px(depth_m, width_px)
+    scale = lens.aperture_diameter_m * lens.sensor_distance_px(width_px) / lens.focus_distance_m
+    coc = scale * _relative(depth_m, lens)
+    return coc if lens.max_coc_px is None else np.clip(coc, -lens.max_coc_px, lens.max_coc_px)
+
+
+def sigma_px(coc_px: ArrayLike, lens: Lens) -> NDArray[np.float64]:
+    """Gaussian standard deviation in px of a (signed) CoC: sigma_per_coc * max(|coc_px| - sharp_below_px, 0)."""
+    return lens.sigma_per_coc * np.maximum(np.abs(np.asarray(coc_px, np.float64)) - lens.sharp_below_px, 0.0)
+
+
+def depth_of_field_m(lens: Lens, *, coc_limit_px: float = 1.0, width_px: int | None = None) -> tuple[float, float]:
+    """Nearest and farthest depth in metres whose |CoC| stays within `coc_limit_px`; the far end may be infinite."""
+    if coc_limit_px <= 0:
+        raise LensError(f"coc_limit_px={coc_limit_px:g} must be > 0")
+    at_infinity = lens.aperture_diameter_m * lens.sensor_distance_px(width_px) / lens.focus_distance_m
+    ratio = coc_limit_px / at_infinity
+    near = lens.focus_distance_m / (1 + ratio)
+    return near, (math.inf if ratio >= 1 else lens.focus_distance_m / (1 - ratio))
+
+
+def _relative(depth_m: ArrayLike, lens: Lens) -> NDArray[np.float64]:
+    # 1 - S/x instead of (x - S)/x: exact zero at x = S and well defined at infinity.
+    return 1.0 - lens.focus_distance_m / np.asarray(depth_m, np.float64)
+
+
+def _width_px(depth_m: ArrayLike, width_px: int | None) -> int | None:
+    if width_px is None and np.ndim(depth_m) >= 2:
+        return int(np.shape(depth_m)[-1])
+    return width_px

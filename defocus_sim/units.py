@@ -1,0 +1,50 @@
+"""Lengths with units, as people write them: `4.48cm`, `70mm`, `5.6um`, `2m`, and apertures as `f/1.56`."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from defocus_sim.errors import UnitError
+
+METRES_PER_UNIT = {"um": 1e-6, "µm": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "in": 0.0254, "ft": 0.3048}
+UNITS_TEXT = "um, mm, cm, m, in, ft"
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_LENGTH = re.compile(rf"\s*({_NUMBER})\s*([a-zA-Zµμ]*)\s*")
+_F_NUMBER = re.compile(rf"\s*[fF]\s*/\s*({_NUMBER})\s*")
+
+
+def parse_length_m(text: str) -> float:
+    """`text` in metres, > 0. Raises `UnitError` for a bare number, an unknown unit, or a length that is not positive."""
+    match = _LENGTH.fullmatch(text)
+    if match is None:
+        raise UnitError(f"{text!r} is not a length: write a number and a unit ({UNITS_TEXT}), for example 4.48cm")
+    number, unit = match.group(1), match.group(2).replace("μ", "µ")
+    if not unit:
+        raise UnitError(f"{text!r} has no unit: write one of {UNITS_TEXT}, for example {number}mm")
+    if unit not in METRES_PER_UNIT:
+        raise UnitError(f"{text!r} has the unknown unit {unit!r}: use one of {UNITS_TEXT}")
+    length_m = float(number) * METRES_PER_UNIT[unit]
+    if not (math.isfinite(length_m) and length_m > 0):
+        raise UnitError(f"{text!r} must be a finite length above 0")
+    return length_m
+
+
+def parse_f_number(text: str) -> float | None:
+    """N of `f/N`, or None where `text` is not written so. Raises `UnitError` where N is not positive."""
+    match = _F_NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    f_number = float(match.group(1))
+    if not (math.isfinite(f_number) and f_number > 0):
+        raise UnitError(f"{text!r} must be a finite f-number above 0")
+    return f_number
+
+
+def format_bytes(count: float) -> str:
+    """`count` bytes in decimal units, for people: 12.3 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
