@@ -1,0 +1,76 @@
+"""What every RGB-D source is: a picklable description that lists its samples and opens a reader of frames.
+
+A source holds paths and options only, so that a conversion task on another thread or machine can be handed the source
+and open it there. Splits are decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRef:
+    """One frame of a source, before anything is read.
+
+    `name` is unique in the source; frames that share a `scene` must not be divided between splits; `split` is one of
+    `SPLITS`.
+    """
+
+    name: str
+    scene: str
+    split: str
+
+
+@dataclass(frozen=True)
+class RgbdFrame:
+    """One all-in-focus image with its depth.
+
+    `aif`: (H, W, 3) uint8 sRGB. `depth_m`: (H, W) float32 metres, 0 = hole (never negative, never non-finite).
+    """
+
+    aif: NDArray[np.uint8]
+    depth_m: NDArray[np.float32]
+
+
+class FrameReader(Protocol):
+    """An open source; not shared between threads."""
+
+    def read(self, index: int) -> RgbdFrame:
+        """Frame `index` of the source's `samples()`; raises `SourceError` naming the frame where it cannot be read."""
+        ...
+
+
+class RgbdSource(Protocol):
+    """A data set of frames of one size."""
+
+    kind: ClassVar[str]
+
+    def samples(self) -> tuple[SampleRef, ...]:
+        """Every frame in a fixed order; raises `SourceError` where the data set is not what it should be."""
+        ...
+
+    def frame_hw(self) -> tuple[int, int]:
+        """Height and width in pixels of every frame."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """JSON-ready facts that identify the data and options: kind, files, checksums, crop."""
+        ...
+
+    def open(self) -> AbstractContextManager[FrameReader]:
+        """A reader for one thread."""
+        ...
+
+
+def depth_with_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
+    """`depth_m` (any float type, metres) as contiguous float32 with every invalid value (<= 0, NaN, infinite) set to 0."""
+    depth = np.ascontiguousarray(depth_m, dtype=np.float32)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))

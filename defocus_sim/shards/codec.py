@@ -1,0 +1,92 @@
+"""One sample to the bytes of one chunk and back: Blosc (or nothing), then CRC-32C. Both ends of the format in one place.
+
+A shard is its chunks one after the other, then the index: for every chunk its offset and length as little-endian uint64
+(all ones for a chunk that is not there), then the index's own CRC-32C.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from defocus_sim.shards.layout import Blosc
+
+CRC_BYTES = 4
+INDEX_ENTRY_BYTES = 16
+Bytes = NDArray[np.uint8]
+ABSENT = np.uint64(2**64 - 1)
+_SHUFFLE = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
+
+
+class ChunkDamage(ValueError):
+    """Bytes that are not a chunk or index as it was written; the reader turns it into an error that says where."""
+
+
+def crc32c(data: bytes | Bytes, before: int = 0) -> int:
+    """CRC-32C (Castagnoli) of `data`, or of what gave `before` followed by `data`."""
+    return int(google_crc32c.extend(before, data))
+
+
+def encode_chunk(sample: NDArray[Any], codec: Blosc | None) -> bytes:
+    """The chunk of one contiguous sample."""
+    if codec is None:
+        payload = sample.tobytes()
+    else:
+        raw = np.ascontiguousarray(sample).reshape(-1).view(np.uint8)
+        payload = blosc.compress(raw, codec.cname.encode(), codec.clevel, _SHUFFLE[codec.shuffle], 0, codec.typesize)
+    return payload + crc32c(payload).to_bytes(CRC_BYTES, "little")
+
+
+def decode_chunk(chunk: Bytes, codec: Blosc | None, out: NDArray[Any]) -> None:
+    """Check `chunk` and decode it into the contiguous array `out`. Raises `ChunkDamage`."""
+    payload = _checked(chunk)
+    target = out.reshape(-1).view(np.uint8)
+    if codec is None:
+        if len(payload) != target.size:
+            raise ChunkDamage(f"{len(payload)} bytes where {target.size} are wanted")
+        target[:] = payload
+        return
+    if len(payload) < 16 or int.from_bytes(payload[4:8].tobytes(), "little") != target.size:
+        raise ChunkDamage("its compressed size does not fit the array")
+    try:
+        blosc.decompress(payload, target)
+    except (RuntimeError, ValueError) as error:
+        raise ChunkDamage(f"it does not decompress ({error})") from error
+
+
+def encode_index(entries: list[tuple[int, int]], slots: int) -> bytes:
+    """The index of a shard of `slots` chunks, of which the first `len(entries)` are there."""
+    table = np.full((slots, 2), ABSENT, dtype="<u8")
+    table[: len(entries)] = entries
+    payload = table.tobytes()
+    return payload + crc32c(payload).to_bytes(CRC_BYTES, "little")
+
+
+def index_bytes(slots: int) -> int:
+    """Size of the index of a shard of `slots` chunks."""
+    return slots * INDEX_ENTRY_BYTES + CRC_BYTES
+
+
+def decode_index(index: Bytes, present: int, chunks_end: int) -> NDArray[np.uint64]:
+    """Offsets and lengths (present, 2) of a shard's first `present` chunks, each checked to end before `chunks_end`.
+
+    Raises `ChunkDamage`.
+    """
+    table = _checked(index).view("<u8").reshape(-1, 2)[:present]
+    offset, length = table[:, 0], table[:, 1]
+    limit = np.uint64(chunks_end)
+    # Written so that no sum can overflow.
+    if (offset > limit).any() or (length > limit - np.minimum(offset, limit)).any() or (length <= CRC_BYTES).any():
+        raise ChunkDamage("its index points outside the file")
+    return table.astype(np.uint64)
+
+
+def _checked(data: Bytes) -> Bytes:
+    payload, stored = data[:-CRC_BYTES], data[-CRC_BYTES:]
+    if crc32c(payload) != int.from_bytes(stored.tobytes(), "little"):
+        raise ChunkDamage("its checksum (CRC-32C) does not match")
+    return payload

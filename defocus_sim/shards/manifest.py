@@ -1,0 +1,170 @@
+"""The manifest: what a store holds, how it was made, and the size and checksum of every file. Written last.
+
+It is the attribute `dfd` of the root group and carries a SHA-256 over its own canonical JSON, so that a changed or torn
+manifest is noticed before anything is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from defocus_sim.errors import ShardCorruptError, ShardError
+from defocus_sim.shards.layout import (
+    ARRAYS,
+    COMPRESSIONS,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    MANIFEST_ATTRIBUTE,
+    Compression,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFile:
+    """One file: its size in bytes and its CRC-32C."""
+
+    bytes: int
+    crc32c: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitManifest:
+    """The samples of one split, in order, and its shards' files, `shards[k][array]`.
+
+    `names`: unique; the frame's name, with the focus distance added in a focal stack. `scenes`: samples of one scene are
+    in one split. `focus_distance_m`, `aperture_mm`: of the lens that each sample was rendered with.
+    """
+
+    names: tuple[str, ...]
+    scenes: tuple[str, ...]
+    focus_distance_m: tuple[float, ...]
+    aperture_mm: tuple[float, ...]
+    shards: tuple[Mapping[str, ShardFile], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "names": list(self.names),
+            "scenes": list(self.scenes),
+            "focus_distance_m": list(self.focus_distance_m),
+            "aperture_mm": list(self.aperture_mm),
+            "shards": [{name: asdict(file) for name, file in shard.items()} for shard in self.shards],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything about a store but its pixels.
+
+    `lens`: fields of the `Lens` (per-sample values are in the splits). `rendering`, `source`: as their owners describe
+    themselves. `statistics`: CoC range in px, PSNR of the blurred images. `settings`: SHA-256 of the settings of the
+    conversion. `checksum`: SHA-256 of all of it.
+    """
+
+    size_hw: tuple[int, int]
+    samples_per_shard: int
+    compression: Compression
+    lens: dict[str, Any]
+    rendering: dict[str, Any]
+    source: dict[str, Any]
+    statistics: dict[str, Any]
+    splits: Mapping[str, SplitManifest]
+    created_by: str
+    settings: str
+    format_version: int = FORMAT_VERSION
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT_NAME,
+            "format_version": self.format_version,
+            "created_by": self.created_by,
+            "settings": self.settings,
+            "size_hw": list(self.size_hw),
+            "samples_per_shard": self.samples_per_shard,
+            "compression": self.compression,
+            "lens": self.lens,
+            "rendering": self.rendering,
+            "source": self.source,
+            "statistics": self.statistics,
+            "splits": {name: split.to_json() for name, split in self.splits.items()},
+        }
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 (hex) of the manifest; as it holds every file's checksum, it identifies the whole store."""
+        return digest(self._content())
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The attributes of the store's root group."""
+        return {MANIFEST_ATTRIBUTE: self._content() | {"checksum": self.checksum}}
+
+    @classmethod
+    def from_attributes(cls, attributes: Any, where: str) -> Manifest:
+        """The inverse of `to_attributes`, everything checked; `where` names the store in messages.
+
+        Raises `ShardError` for a store of another kind or of a newer format, `ShardCorruptError` for a damaged manifest.
+        """
+        content = attributes.get(MANIFEST_ATTRIBUTE) if isinstance(attributes, dict) else None
+        if not isinstance(content, dict) or content.get("format") != FORMAT_NAME:
+            raise ShardError(
+                f"{where} is a Zarr group without a {FORMAT_NAME} manifest: it was not made by dfd-prepare"
+            )
+        version = content.get("format_version")
+        if type(version) is not int or version < 1:
+            raise ShardCorruptError(f"{where}: the manifest's format_version is {version!r}")
+        if version > FORMAT_VERSION:
+            raise ShardError(
+                f"{where} has format_version {version}, this program reads up to {FORMAT_VERSION}: update dfd-toolkit"
+            )
+        rest = dict(content)
+        stored = rest.pop("checksum", None)
+        if stored != digest(rest):
+            raise ShardCorruptError(f"{where}: the manifest does not match its own checksum, it was changed or damaged")
+        try:
+            manifest = cls._parse(rest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ShardCorruptError(f"{where}: the manifest is incomplete ({type(error).__name__}: {error})") from error
+        return manifest
+
+    @classmethod
+    def _parse(cls, content: dict[str, Any]) -> Manifest:
+        height, width = (_positive(value) for value in content["size_hw"])
+        per_shard = _positive(content["samples_per_shard"])
+        if content["compression"] not in COMPRESSIONS:
+            raise ValueError(f"compression {content['compression']!r}")
+        splits = {}
+        for name, split in content["splits"].items():
+            shards = tuple(
+                {array: ShardFile(bytes=_positive(f["bytes"]), crc32c=int(f["crc32c"])) for array, f in shard.items()}
+                for shard in split["shards"]
+            )
+            columns = ("names", "scenes", "focus_distance_m", "aperture_mm")
+            splits[name] = SplitManifest(**{key: tuple(split[key]) for key in columns}, shards=shards)
+            count = len(splits[name].names)
+            if any(len(split[key]) != count for key in columns) or len(shards) != -(-count // per_shard):
+                raise ValueError(f"the lists of split {name!r} differ in length")
+            if any(set(shard) != set(ARRAYS) for shard in shards):
+                raise ValueError(f"a shard of split {name!r} does not name the arrays {', '.join(ARRAYS)}")
+        return cls(
+            size_hw=(height, width),
+            samples_per_shard=per_shard,
+            compression=cast(Compression, content["compression"]),
+            splits=splits,
+            format_version=content["format_version"],
+            **{key: content[key] for key in ("lens", "rendering", "source", "statistics", "created_by", "settings")},
+        )
+
+
+def digest(content: Any) -> str:
+    """SHA-256 (hex) of `content` as canonical JSON: sorted keys, no white space."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _positive(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{value!r} is not a positive whole number")
+    return value
