@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class SensorNoise:
 
     def apply(self, values: NDArray[F32], rng: np.random.Generator) -> NDArray[F32]:
         """`values` (any shape, [0, 1]) with noise, clipped to [0, 1]; photon counts are drawn, not approximated."""
-        noisy = values.astype(np.float64)
+        noisy: NDArray[Any] = values.astype(np.float64)
         if self.shot > 0:
             noisy = rng.poisson(np.maximum(noisy, 0) / self.shot) * self.shot
         if self.read > 0:

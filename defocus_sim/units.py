@@ -21,7 +21,7 @@ def parse_length_m(text: str) -> float:
         raise UnitError(f"{text!r} is not a length: write a number and a unit ({UNITS_TEXT}), for example 4.48cm")
     number, unit = match.group(1), match.group(2).replace("μ", "µ")
     if not unit:
-        raise UnitError(f"{text!r} has no unit: write one of {UNITS_TEXT}, for example {number}mm")
+        raise UnitError(f"{text!r} has no unit: write one of {UNITS_TEXT}, for example 4.48cm")
     if unit not in METRES_PER_UNIT:
         raise UnitError(f"{text!r} has the unknown unit {unit!r}: use one of {UNITS_TEXT}")
     length_m = float(number) * METRES_PER_UNIT[unit]

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import disc_gather_reference, gather_reference
 from scipy.ndimage import gaussian_filter
 
 from defocus_sim.blur import disc_radius_px, gather
-from reference import disc_gather_reference, gather_reference
 
 # float32 sums against float64 truth, values in [0, 1].
 TOLERANCE = 2e-6

@@ -143,7 +143,8 @@ def require_official_files(
         found = [folder / LABELLED_NAME for folder in folders if (folder / LABELLED_NAME).is_file()]
         if not found:
             raise SourceMissingError(
-                f"{LABELLED_NAME} is neither in the current folder, nor in ./data, nor in $DFD_DATA: {WHERE_FROM}; or pass a path"
+                f"{LABELLED_NAME} is neither in the current folder, nor in ./data, nor in $DFD_DATA: {WHERE_FROM}; "
+                "or pass its path"
             )
         labelled = found[0]
     require_file(labelled, "the labelled set")
@@ -206,7 +207,7 @@ def _read_splits(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
     require_file(path, "the split file")
     try:
         content = loadmat(path, variable_names=("trainNdxs", "testNdxs"))
-    except Exception as error:  # noqa: BLE001 - scipy's reader raises whatever a damaged byte leads it to
+    except Exception as error:
         raise SourceError(f"{path} cannot be read as a MATLAB file ({type(error).__name__}: {error})") from error
     ids = {}
     for split, name in (("train", "trainNdxs"), ("test", "testNdxs")):

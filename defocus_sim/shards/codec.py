@@ -26,9 +26,9 @@ class ChunkDamage(ValueError):
     """Bytes that are not a chunk or index as it was written; the reader turns it into an error that says where."""
 
 
-def crc32c(data: bytes | Bytes, before: int = 0) -> int:
-    """CRC-32C (Castagnoli) of `data`, or of what gave `before` followed by `data`."""
-    return int(google_crc32c.extend(before, data))
+def crc32c(data: bytes | Bytes) -> int:
+    """CRC-32C (Castagnoli) of `data`."""
+    return int(google_crc32c.value(data))
 
 
 def encode_chunk(sample: NDArray[Any], codec: Blosc | None) -> bytes:

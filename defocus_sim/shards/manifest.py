@@ -25,10 +25,14 @@ from defocus_sim.shards.layout import (
 
 @dataclass(frozen=True, kw_only=True)
 class ShardFile:
-    """One file: its size in bytes and its CRC-32C."""
+    """One file: its size in bytes and its SHA-256 (hex).
+
+    Not a CRC-32C: a file is blocks that each end in their own CRC-32C, and over such data that checksum depends on the
+    lengths alone, so that two shards of equal size could be swapped unnoticed.
+    """
 
     bytes: int
-    crc32c: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,7 @@ class Manifest:
         splits = {}
         for name, split in content["splits"].items():
             shards = tuple(
-                {array: ShardFile(bytes=_positive(f["bytes"]), crc32c=int(f["crc32c"])) for array, f in shard.items()}
+                {array: ShardFile(bytes=_positive(f["bytes"]), sha256=str(f["sha256"])) for array, f in shard.items()}
                 for shard in split["shards"]
             )
             columns = ("names", "scenes", "focus_distance_m", "aperture_mm")

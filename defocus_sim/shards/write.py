@@ -5,6 +5,7 @@ Samples are encoded and appended one at a time, so that a task holds one sample 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from defocus_sim.shards.codec import crc32c, encode_chunk, encode_index
+from defocus_sim.shards.codec import encode_chunk, encode_index
 from defocus_sim.shards.layout import ARRAYS, ArraySpec, Compression, array_metadata, group_metadata
 from defocus_sim.shards.manifest import Manifest, ShardFile
 
@@ -82,7 +83,7 @@ class _ShardWriter:
         self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
         self._entries: list[tuple[int, int]] = []
         self._size = 0
-        self._crc = 0
+        self._digest = hashlib.sha256()
 
     def __enter__(self) -> _ShardWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,12 +101,12 @@ class _ShardWriter:
         os.fsync(self._stream.fileno())
         self._stream.close()
         self._partial.replace(self._path)
-        return ShardFile(bytes=self._size, crc32c=self._crc)
+        return ShardFile(bytes=self._size, sha256=self._digest.hexdigest())
 
     def _put(self, data: bytes) -> None:
         self._stream.write(data)
         self._size += len(data)
-        self._crc = crc32c(data, self._crc)
+        self._digest.update(data)
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()

@@ -1,0 +1,140 @@
+"""`dfd-prepare`: RGB-D data to shards of (defocused, all-in-focus, depth)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from dfd_cli.conversion import run_conversion
+from dfd_cli.failures import OneLineGroup
+from dfd_cli.options import LENS, RENDERING, RESIZE, STORE, lens_from_options, with_options
+from dfd_cli.parameters import DistancesParam, SizeParam
+from dfd_cli.progress import sample_progress
+from dfd_cli.summary import info_lines
+
+from defocus_sim.errors import ShardCorruptError
+
+SPLITS_NONE = "none"
+
+
+@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="dfd-toolkit")
+def main() -> None:
+    """Turn all-in-focus images with metric depth into defocused training data.
+
+    \b
+    Examples:
+      dfd-prepare synthetic --count 64 --out demo.zarr
+      dfd-prepare nyu nyu_depth_v2_labeled.mat --aperture 4.48cm --focus 2m
+      dfd-prepare lens --preset paper --focus 2m --plot lens.png
+    """
+
+
+@main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--splits", help="Official splits.mat, or `none` for everything in train. [default: beside FILE]")
+@click.option(
+    "--crop",
+    type=click.Choice(["official", "eigen", "none"]),
+    default="official",
+    show_default=True,
+    help="official: 561x427, where depth projects. eigen: 560x426. none: 640x480.",
+)
+@click.option(
+    "--depth",
+    type=click.Choice(["filled", "raw"]),
+    default="filled",
+    show_default=True,
+    help="filled: in-painted depths. raw: rawDepths, with holes.",
+)
+@with_options(LENS, RENDERING, RESIZE, STORE)
+def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, **options: Any) -> None:
+    """NYU-Depth v2: the labelled set, nyu_depth_v2_labeled.mat.
+
+    Without FILE it is looked for in the current folder, ./data and $DFD_DATA.
+    """
+    from defocus_sim.datasets.nyu import NyuSource, require_official_files
+
+    given = None if splits in (None, SPLITS_NONE) else Path(splits)
+    labelled, split_file = require_official_files(file, given, everything_in_train=splits == SPLITS_NONE)
+    run_conversion(NyuSource(path=labelled, splits=split_file, crop=crop, depth=depth), options)
+
+
+@main.command()
+@click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Number of scenes.")
+@click.option("--size", type=SizeParam(), default="320x240", show_default=True, help="Size of the images.")
+@click.option(
+    "--scale",
+    type=click.Choice(["tabletop", "room", "hall", "street", "mixed"]),
+    default="room",
+    show_default=True,
+    help="tabletop: 0.3-1.5 m. room: 0.7-10 m. hall, street: 2-60 m.",
+)
+@click.option("--test-fraction", type=click.FloatRange(0, 1), default=0.25, show_default=True)
+@with_options(LENS, RENDERING, STORE)
+def synthetic(count: int, size: tuple[int, int], scale: str, test_fraction: float, **options: Any) -> None:
+    """Procedural scenes with exact depth; needs no data set."""
+    from defocus_sim.datasets.synthetic import SyntheticSource
+
+    source = SyntheticSource(
+        count=count, size_wh=size[::-1], scale=scale, test_fraction=test_fraction, seed=options["seed"]
+    )
+    run_conversion(source, options)
+
+
+@main.command()
+@click.option("--width", type=click.IntRange(min=1), default=640, show_default=True, help="Image width in px.")
+@click.option("--depths", type=DistancesParam(), help="Depths to list (0.5m,1m,4m).")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also draw it, as PNG, PDF or SVG.")
+@with_options(LENS)
+def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **options: Any) -> None:
+    """A lens in numbers: circle of confusion and sigma over depth, depth of field."""
+    from defocus_sim.lens_report import DEFAULT_DEPTHS_M, lens_table, save_lens_plot
+
+    camera, focus_m = lens_from_options(**options)
+    lenses = [camera.at_focus(s) for s in focus_m]
+    for one in lenses:
+        click.echo("\n".join(lens_table(one, width, depths or DEFAULT_DEPTHS_M)))
+    if plot is not None:
+        click.echo(f"drawn as {save_lens_plot(lenses, width, plot, depths or DEFAULT_DEPTHS_M)}")
+
+
+@main.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Rows of the sheet.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: <STORE>_contact_sheet.png]")
+def preview(store: Path, samples: int, out: Path | None) -> None:
+    """A contact sheet: defocused, all in focus, depth, signed sigma."""
+    from defocus_sim.preview import save_contact_sheet, sheet_path
+    from defocus_sim.shards.read import open_store
+
+    click.echo(save_contact_sheet(open_store(store), out or sheet_path(store), samples))
+
+
+@main.command()
+@click.argument("store", type=click.Path(path_type=Path))
+def info(store: Path) -> None:
+    """What a store holds and how it was made."""
+    from defocus_sim.shards.read import open_store
+
+    click.echo("\n".join(info_lines(open_store(store))))
+
+
+@main.command()
+@click.argument("store", type=click.Path(path_type=Path))
+def verify(store: Path) -> None:
+    """Read every byte of a store and check it; names what is damaged."""
+    from defocus_sim.shards.read import open_store, verify_store
+
+    opened = open_store(store, check_files=False)
+    total, damaged = sum(1 for _ in opened.files()), 0
+    with sample_progress("verifying", unit="files") as report:
+        for done, (_, problem) in enumerate(verify_store(opened), start=1):
+            report(done - 1, total)
+            if problem is not None:
+                damaged += 1
+                click.echo(problem)
+    if damaged:
+        raise ShardCorruptError(f"{damaged} of {total} shard files of {store} are damaged")
+    click.echo(f"{store}: all {total} shard files are as they were written")

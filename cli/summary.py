@@ -1,0 +1,82 @@
+"""The closing lines of a conversion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from defocus_sim.shards.layout import ARRAYS
+from defocus_sim.units import format_bytes
+
+if TYPE_CHECKING:
+    from defocus_sim.convert import Conversion
+    from defocus_sim.shards.read import ShardStore
+
+# A blur that nobody can see: metres taken for pixels, an aperture in the wrong unit.
+INVISIBLE_BLUR_DB = 44.0
+
+
+def conversion_lines(result: Conversion, sheet: Path) -> list[str]:
+    """What was made, how blurred it is, how long it took, and where to look."""
+    statistics = result.store.manifest.statistics
+    samples = statistics["samples"]
+    lines = [
+        *_store_lines(result.store),
+        f"  time       {result.seconds:.1f} s, {samples / max(result.seconds, 1e-9):.1f} samples/s",
+        f"  look at    {sheet}",
+    ]
+    if statistics["psnr_db"] is None or statistics["psnr_db"] > INVISIBLE_BLUR_DB:
+        lines.append("  warning    this blur can hardly be seen: check the units of aperture, focus and depth")
+    return lines
+
+
+def info_lines(store: ShardStore) -> list[str]:
+    """Everything a store says of itself: contents, lens, rendering, source, versions."""
+    manifest = store.manifest
+    scenes = {name: len(set(split.scenes)) for name, split in manifest.splits.items() if split.names}
+    return [
+        *_store_lines(store),
+        f"  shards     {manifest.samples_per_shard} samples each, compression {manifest.compression}",
+        f"  scenes     {', '.join(f'{count} in {name}' for name, count in scenes.items())}",
+        *(f"  {group:10s} {_fields(getattr(manifest, group))}" for group in ("lens", "rendering", "source")),
+        f"  made by    {manifest.created_by}, format {manifest.format_version}",
+        f"  checksum   {manifest.checksum}",
+    ]
+
+
+def _store_lines(store: ShardStore) -> list[str]:
+    manifest = store.manifest
+    statistics, lens = manifest.statistics, manifest.lens
+    height, width = manifest.size_hw
+    counts = {name: len(store.split(name)) for name in store.split_names}
+    stored = [file.bytes for *_, file in store.files()]
+    raw = sum(counts.values()) * sum(spec.sample_bytes(manifest.size_hw) for spec in ARRAYS.values())
+    focus_m = sorted({s for split in manifest.splits.values() for s in split.focus_distance_m})
+    low, high = statistics["coc_px"]
+    return [
+        f"{store.path}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples of {width}x{height}",
+        f"  lens       {lens['name']}, focus {', '.join(f'{s:g} m' for s in focus_m)}, "
+        f"{manifest.rendering['mode']} {manifest.rendering['psf']} blur",
+        f"  CoC        {low:+.1f} to {high:+.1f} px (negative: nearer than focus)",
+        f"  blurred    {_psnr_text(statistics)}",
+        f"  stored     {format_bytes(sum(stored))} in {len(stored)} shard files "
+        f"({sum(stored) / raw:.0%} of {format_bytes(raw)} raw)",
+    ]
+
+
+def _fields(content: dict[str, Any]) -> str:
+    """`a=1, b=x`, nested fields with a dot, what is not set left out."""
+    parts = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            parts += [f"{key}.{part}" for part in _fields(value).split(", ") if part]
+        elif value is not None:
+            parts.append(f"{key}={value}")
+    return ", ".join(parts)
+
+
+def _psnr_text(statistics: dict[str, Any]) -> str:
+    if statistics["psnr_db"] is None:
+        return "no image differs from its original"
+    low, high = statistics["psnr_db_range"]
+    return f"PSNR {statistics['psnr_db']:.1f} dB against all-in-focus (single images {low:.1f} to {high:.1f})"

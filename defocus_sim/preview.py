@@ -1,0 +1,106 @@
+"""Contact sheets: a few samples of a store as one picture, defocused | all in focus | depth | sigma."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from defocus_sim.errors import ShardError
+from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
+from defocus_sim.shards.read import ShardStore
+
+RGB = NDArray[np.uint8]
+DEFAULT_SAMPLES = 8
+_CELL_WIDTH_PX = 320
+_BAR_PX = 22
+_GAP_PX = 4
+
+
+def contact_sheet(store: ShardStore, samples: int = DEFAULT_SAMPLES) -> RGB:
+    """`samples` of `store`, spread evenly over its splits, one a row; (H, W, 3) uint8 RGB.
+
+    Columns: defocused, all in focus, depth (near is bright; holes black), signed blur (sigma in px, blue nearer than
+    focus, red beyond). Each picture carries its range. Raises `ShardError` for fewer than one sample.
+    """
+    if samples < 1:
+        raise ShardError(f"samples={samples} must be at least 1")
+    rows = []
+    total = sum(len(store.split(name)) for name in store.split_names)
+    for split_name in store.split_names:
+        split = store.split(split_name)
+        share = max(1, round(samples * len(split) / total))
+        for index in np.unique(np.linspace(0, len(split) - 1, min(share, len(split))).round().astype(int)).tolist():
+            sample = {name: array[0] for name, array in split.read([index]).items()}
+            lens = Lens(**store.manifest.lens | _lens_of(split, index))
+            rows.append(_row(sample, lens, f"{split_name} {split.names[index]}", float(split.focus_distance_m[index])))
+    return np.concatenate(rows[: max(samples, len(store.split_names))], axis=0)
+
+
+def sheet_path(store: Path) -> Path:
+    """Where the contact sheet of the store at `store` goes: beside it, as no foreign file belongs inside."""
+    return store.with_name(f"{store.stem}_contact_sheet.png")
+
+
+def save_contact_sheet(store: ShardStore, path: Path, samples: int = DEFAULT_SAMPLES) -> Path:
+    """Write `contact_sheet` as a PNG; returns `path`. Raises `ShardError` where it cannot be written."""
+    encoded = cv2.imencode(".png", contact_sheet(store, samples)[..., ::-1])[1]
+    try:
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise ShardError(f"the contact sheet {path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _lens_of(split: Any, index: int) -> dict[str, Any]:
+    """What a sample's own lens has in place of the store's: focus, and the aperture in millimetres."""
+    return {
+        "focus_distance_m": float(split.focus_distance_m[index]),
+        "aperture_mm": float(split.aperture_mm[index]),
+        "f_number": None,
+        "solve_max_coc_px": None,
+    }
+
+
+def _row(sample: dict[str, NDArray[Any]], lens: Lens, title: str, focus_m: float) -> RGB:
+    depth = sample["depth_m"]
+    valid = depth > 0
+    near, far = (float(depth[valid].min()), float(depth[valid].max())) if valid.any() else (0.0, 0.0)
+    coc = coc_diameter_px(np.where(valid, depth, lens.focus_distance_m), lens)
+    sigma = sigma_px(coc, lens)
+    cells = (
+        (sample["defocused"], title),
+        (sample["aif"], "all in focus"),
+        (_depth_picture(depth, valid, near, far), f"depth {near:.2f} to {far:.2f} m"),
+        (_sigma_picture(np.copysign(sigma, coc), valid), f"sigma to {sigma.max():.1f} px, focus {focus_m:g} m"),
+    )
+    return np.concatenate([_cell(picture, text) for picture, text in cells], axis=1)
+
+
+def _depth_picture(depth: NDArray[Any], valid: NDArray[np.bool_], near: float, far: float) -> RGB:
+    # Inverse depth, as blur and perception go: half of the scale would otherwise be the far wall.
+    inverse = 1 / np.where(valid, depth, max(far, 1e-6))
+    low, high = (1 / far, 1 / near) if valid.any() else (0.0, 1.0)
+    levels = np.clip((inverse - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
+    return np.where(valid[..., None], cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1], 0).astype(np.uint8)
+
+
+def _sigma_picture(signed_sigma: NDArray[Any], valid: NDArray[np.bool_]) -> RGB:
+    share = signed_sigma / max(float(np.abs(signed_sigma).max()), 1e-6)
+    near, far = np.clip(-share, 0, 1)[..., None], np.clip(share, 0, 1)[..., None]
+    white, blue, red = (np.array(c, np.float64) for c in ((245, 245, 245), (33, 90, 180), (190, 30, 45)))
+    picture = white + near * (blue - white) + far * (red - white)
+    return np.where(valid[..., None], picture, 0).astype(np.uint8)
+
+
+def _cell(picture: RGB, text: str) -> RGB:
+    height = max(1, round(picture.shape[0] * _CELL_WIDTH_PX / picture.shape[1]))
+    method = cv2.INTER_AREA if picture.shape[1] > _CELL_WIDTH_PX else cv2.INTER_NEAREST
+    scaled = cv2.resize(picture, (_CELL_WIDTH_PX, height), interpolation=method)
+    cell = np.full((height + _BAR_PX + _GAP_PX, _CELL_WIDTH_PX + _GAP_PX, 3), 255, np.uint8)
+    cell[_BAR_PX : _BAR_PX + height, :_CELL_WIDTH_PX] = scaled
+    cv2.putText(cell, text, (2, _BAR_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (30, 30, 30), 1, cv2.LINE_AA)
+    return cell

@@ -1,0 +1,164 @@
+"""`defocus`: an all-in-focus image, its depth and a lens in; the defocused image out. The public edge of the blur."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from defocus_sim.blur import gather
+from defocus_sim.errors import DepthError, ImageError, RenderingError
+from defocus_sim.layered import layered_blur
+from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
+from defocus_sim.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
+from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
+
+# Nothing in an RGB-D data set is this far away at its nearest; a depth map in millimetres always is.
+_MILLIMETRES_ABOVE_M = 200.0
+
+
+def defocus(
+    aif: NDArray[Any],
+    depth_m: NDArray[Any],
+    lens: Lens,
+    *,
+    mode: Mode = "gather",
+    psf: Psf = "gaussian",
+    linear_light: bool = False,
+    truncate: float = DEFAULT_TRUNCATE,
+    noise: SensorNoise | None = None,
+    dither: bool = False,
+    rng: np.random.Generator | None = None,
+    nan: Literal["raise", "hole"] = "raise",
+) -> NDArray[Any]:
+    """Blur an all-in-focus image as `lens` would have seen it; returns an array like `aif` (same shape and dtype).
+
+    `aif`: uint8, or float in [0, 1]; (H, W), (H, W, 1) or (H, W, 3) with `depth_m` (H, W), or a batch (B, H, W),
+    (B, H, W, C) with `depth_m` (B, H, W). `depth_m`: float, metres, z-depth; 0 and +-infinity are holes: there the
+    simulator takes the nearest valid depth. NaN is refused unless `nan="hole"`.
+    The other options are those of `Rendering`; `rng` is needed for noise and dither.
+
+    Raises `ImageError` (shape, dtype, range), `DepthError` (shape, dtype, negative, NaN, no valid pixel, millimetres),
+    `LensError`, `RenderingError`.
+    """
+    rendering = Rendering(mode=mode, psf=psf, linear_light=linear_light, truncate=truncate, noise=noise, dither=dither)
+    image, depth = np.asarray(aif), np.asarray(depth_m)
+    _check_image(image)
+    _check_depth(depth, image, nan)
+    if (noise is not None or dither) and rng is None:
+        raise RenderingError("noise and dither are random: pass rng=numpy.random.default_rng(seed)")
+    if depth.ndim == 2:
+        return _defocus_one(image, depth, lens, rendering, rng)
+    return np.stack([_defocus_one(i, d, lens, rendering, rng) for i, d in zip(image, depth, strict=True)])
+
+
+def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
+    """`depth_m` (H, W) as float32 with every hole (0 or non-finite) given the value of the nearest valid pixel.
+
+    Raises `DepthError` where no pixel is valid.
+    """
+    depth = np.asarray(depth_m, F32)
+    holes = ~np.isfinite(depth) | (depth <= 0)
+    if not holes.any():
+        return depth
+    if holes.all():
+        raise DepthError(f"depth_m {depth.shape} has no valid pixel: every value is 0 or not finite")
+    nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
+    filled: NDArray[np.float32] = depth[tuple(nearest)]
+    return filled
+
+
+def blur_maps(depth_m: NDArray[Any], lens: Lens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Signed CoC diameter and Gaussian sigma, both (H, W) float32 px, of a depth map (H, W); holes are filled first."""
+    filled = fill_holes(depth_m)
+    coc = coc_diameter_px(filled, lens.for_depth(filled))
+    return coc.astype(F32), sigma_px(coc, lens).astype(F32)
+
+
+def _check_image(image: NDArray[Any]) -> None:
+    if image.dtype == np.uint8:
+        return
+    if image.dtype.kind != "f":
+        raise ImageError(f"aif is {image.dtype}: pass uint8, or float in [0, 1]")
+    low, high = (float(image.min(initial=0)), float(image.max(initial=0)))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError("aif has NaN or infinite values: a float image must lie in [0, 1]")
+    if low < 0 or high > 1:
+        hint = ": divide by 255" if high > 1 and low >= 0 and high <= 255 else ""
+        raise ImageError(f"aif spans {low:g}..{high:g}, a float image must lie in [0, 1]{hint}")
+
+
+def _check_depth(depth: NDArray[Any], image: NDArray[Any], nan: str) -> None:
+    if depth.ndim not in (2, 3) or 0 in depth.shape:
+        raise DepthError(f"depth_m has shape {depth.shape}: it must be (H, W) or (B, H, W), not empty")
+    spatial, extra = image.shape[: depth.ndim], image.shape[depth.ndim :]
+    if spatial != depth.shape or len(extra) > 1 or (extra and extra[0] not in (1, 3)):
+        raise ImageError(
+            f"aif {image.shape} does not fit depth_m {depth.shape}: "
+            "they must agree in height and width, with 1 or 3 channels last"
+        )
+    if depth.dtype.kind != "f":
+        raise DepthError(
+            f"depth_m is {depth.dtype}: pass float metres (integer maps are mostly millimetres: divide by 1000)"
+        )
+    if nan == "raise" and np.isnan(depth).any():
+        count = int(np.isnan(depth).sum())
+        raise DepthError(
+            f"depth_m has {count} NaN pixels: mark holes with 0, or pass nan='hole' to take NaN for a hole"
+        )
+    if (depth < 0).any() and np.isfinite(depth[depth < 0]).any():
+        raise DepthError(f"depth_m reaches {float(np.nanmin(depth)):g}: a depth is positive, a hole is 0")
+    for index, one in enumerate(depth if depth.ndim == 3 else depth[None]):
+        where = f" of image {index}" if depth.ndim == 3 else ""
+        valid = one[np.isfinite(one) & (one > 0)]
+        if valid.size == 0:
+            raise DepthError(f"depth_m{where} has no valid pixel: every value is 0 or not finite")
+        nearest = float(np.quantile(valid, 0.01))
+        if nearest > _MILLIMETRES_ABOVE_M:
+            raise DepthError(f"depth_m{where} begins at {nearest:g} m: these look like millimetres, divide by 1000")
+
+
+def _defocus_one(
+    image: NDArray[Any], depth: NDArray[Any], lens: Lens, rendering: Rendering, rng: np.random.Generator | None
+) -> NDArray[Any]:
+    coc, sigma = blur_maps(depth, lens)
+    sharp = sigma < IDENTITY_SIGMA_PX
+    untouched = sharp.all()
+    if untouched and rendering.noise is None and not rendering.dither:
+        return image.copy()
+    linear = rendering.linear_light
+    planes = _to_planes(image, linear)
+    if not untouched:
+        if rendering.mode == "gather":
+            planes = gather(planes, sigma, coc, psf=rendering.psf, truncate=rendering.truncate)
+        else:
+            planes = layered_blur(
+                planes,
+                coc,
+                psf=rendering.psf,
+                sigma_per_coc=lens.sigma_per_coc,
+                sharp_below_px=lens.sharp_below_px,
+                truncate=rendering.truncate,
+            )
+    if rendering.noise is not None and rng is not None:
+        planes = rendering.noise.apply(planes, rng)
+    values = np.moveaxis(linear_to_srgb(planes) if linear else planes, 0, -1).reshape(image.shape)
+    if image.dtype == np.uint8:
+        return to_uint8(values, rng if rendering.dither else None)
+    result = np.clip(values, 0, 1).astype(image.dtype)
+    if rendering.mode == "gather" and rendering.noise is None:
+        # What is in focus is the input itself, also in float64 and across the round trip to linear light.
+        result[sharp] = image[sharp]
+    return result
+
+
+def _to_planes(image: NDArray[Any], linear: bool) -> NDArray[F32]:
+    """(H, W) or (H, W, C), uint8 or float, as contiguous (C, H, W) float32 in [0, 1]."""
+    channels_first = np.moveaxis(image if image.ndim == 3 else image[..., None], -1, 0)
+    if image.dtype == np.uint8:
+        levels = np.arange(256, dtype=F32) / F32(255)
+        return np.ascontiguousarray((srgb_to_linear(levels) if linear else levels)[channels_first])
+    planes = np.ascontiguousarray(channels_first, dtype=F32)
+    return srgb_to_linear(planes) if linear else planes

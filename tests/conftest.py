@@ -1,0 +1,98 @@
+"""Fixtures shared by the whole suite."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+import faults
+import numpy as np
+import pytest
+
+from defocus_sim.conversion_plan import ConversionSettings
+from defocus_sim.convert import convert
+from defocus_sim.datasets.base import RgbdFrame, SampleRef
+from defocus_sim.lens import Lens
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20230620)
+
+
+@pytest.fixture
+def real_data():
+    """The folder of research-only data, or a skip."""
+    if not os.environ.get("DFD_REAL_DATA"):
+        pytest.skip("DFD_REAL_DATA is not set")
+    return Path(os.environ["DFD_REAL_DATA"])
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """Run an installed command; returns the finished process (text output)."""
+
+    def run(*arguments, cwd=None, timeout=300, env=None):
+        command = [str(BIN / arguments[0]), *map(str, arguments[1:])]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=env)
+
+    return run
+
+
+@pytest.fixture
+def nyu_files(tmp_path):
+    """A small file with the layout of the labelled set, and a split file of it."""
+    return faults.write_nyu(tmp_path / "labelled.mat", frames=5), faults.write_splits(
+        tmp_path / "splits.mat", train=[1, 3, 5], test=[2, 4]
+    )
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory):
+    """A finished store of ten small frames, two samples a shard; not to be changed by a test."""
+    out = tmp_path_factory.mktemp("store") / "small.zarr"
+    return convert(small_settings(), out).store
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothSource:
+    """Ten random frames, six for training, with smooth depth and a few holes; quicker than a procedural scene."""
+
+    hw: tuple[int, int] = (40, 48)
+    kind: ClassVar[str] = "smooth"
+
+    def samples(self):
+        names = [f"frame-{i}" for i in range(10)]
+        return tuple(SampleRef(name=n, scene=n, split="test" if i % 5 > 2 else "train") for i, n in enumerate(names))
+
+    def frame_hw(self):
+        return self.hw
+
+    def provenance(self):
+        return {"kind": self.kind, "hw": list(self.hw)}
+
+    @contextmanager
+    def open(self):
+        yield self
+
+    def read(self, index):
+        rng = np.random.default_rng([index, 11])
+        depth = cv2.GaussianBlur(rng.uniform(0, 12, self.hw), (0, 0), 4).astype(np.float32)
+        depth[rng.random(self.hw) < 0.05] = 0
+        return RgbdFrame(rng.integers(0, 256, (*self.hw, 3), dtype=np.uint8), depth)
+
+
+def small_settings(**changes):
+    """Settings of a conversion of ten 48x40 frames in five shards."""
+    defaults = {
+        "source": SmoothSource(),
+        "lens": Lens.preset("paper"),
+        "samples_per_shard": 2,
+    }
+    return ConversionSettings(**defaults | changes)
