@@ -82,7 +82,7 @@ def finished_shard(task: ShardTask) -> ShardResult | None:
         for name, file in files.items():
             if ARRAYS[name].shard_path(task.root, task.split, task.index).stat().st_size != file.bytes:
                 return None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return ShardResult(files, content["samples"])
 

@@ -1,0 +1,90 @@
+"""The dependency directions of the project, read off the import statements of every file."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {"defocus_sim": "defocus_sim", "dfd_train": "dfd_train", "cli": "dfd_cli"}
+FILES = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
+# What dfd_train may know of defocus_sim: the shard format, the lens, the errors; prediction also re-renders.
+MEETING_POINT = ("defocus_sim.shards", "defocus_sim.lens", "defocus_sim.errors")
+REFOCUS = ("defocus_sim.simulate", "defocus_sim.rendering")
+
+
+def imported(path):
+    """Every module that a file imports, at its top or inside a function; `from a import b` counts as a and a.b."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where a thing lives"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules(prefix):
+    return [path for path in FILES if str(path.relative_to(ROOT)).startswith(prefix)]
+
+
+def within(name, *packages):
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_keeps_to_its_room(path):
+    room, names = path.relative_to(ROOT).parts[0], set(imported(path))
+    wrong = set()
+    if room != "cli":
+        wrong |= {name for name in names if within(name, "dfd_cli", "cli")}
+    if room == "defocus_sim":
+        wrong |= {name for name in names if within(name, "torch", "torchvision", "dfd_train")}
+    if room == "dfd_train":
+        allowed = MEETING_POINT + (REFOCUS if path.name == "predict.py" else ())
+        wrong |= {name for name in names if within(name, "defocus_sim") and not within(name, "defocus_sim", *allowed)}
+        wrong |= {n for n in names if n.startswith("defocus_sim.") and not any(within(n, a) for a in allowed)}
+    assert not wrong
+
+
+def test_sources_and_shards_do_not_know_each_other():
+    assert not [n for path in modules("defocus_sim/datasets") for n in imported(path) if within(n, "defocus_sim.shards")]
+    assert not [n for path in modules("defocus_sim/shards") for n in imported(path) if within(n, "defocus_sim.datasets")]
+
+
+def test_network_losses_and_metrics_do_not_know_the_trainer():
+    parts = [p for p in modules("dfd_train") if p.parent.name == "model" or p.stem in ("losses", "metrics", "ssim")]
+    assert parts
+    assert not [n for path in parts for n in imported(path) if within(n, "dfd_train.trainer", "dfd_train.start")]
+
+
+def test_dask_has_one_home():
+    users = {path.name for path in FILES if any(within(name, "dask", "distributed") for name in imported(path))}
+    assert users == {"convert.py"}
+
+
+def test_numba_stays_in_the_blur_kernels():
+    users = {path.name for path in FILES if any(within(name, "numba") for name in imported(path))}
+    assert users <= {"blur.py", "layered.py", "hidden.py", "edge_pixels.py"}
+
+
+@pytest.mark.parametrize("module", ["defocus_sim", "dfd_train", "dfd_cli.prepare"])
+def test_importing_a_package_is_light(module):
+    code = f"import sys, {module}; print([m for m in ('torch', 'numba', 'distributed', 'matplotlib') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_defocus_sim_runs_without_torch_installed():
+    code = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from defocus_sim import Lens, defocus
+import defocus_sim.convert, defocus_sim.preview, defocus_sim.datasets.synthetic
+print(defocus(np.zeros((4, 4)), np.full((4, 4), 3.0), Lens.preset("paper")).sum())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "0.0", result.stderr
