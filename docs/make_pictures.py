@@ -1,0 +1,87 @@
+"""The pictures of README and docs, from procedural scenes: `python docs/make_pictures.py` writes docs/images/.
+
+`triples.jpg`: what a store holds. `focus_modes.jpg`: one scene at three focus distances, blurred by gather and layered, with
+an occlusion edge enlarged.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from defocus_sim import Lens, defocus
+from defocus_sim.conversion_plan import ConversionSettings
+from defocus_sim.convert import convert
+from defocus_sim.datasets.synthetic import SyntheticSource
+from defocus_sim.preview import contact_sheet
+
+IMAGES = Path(__file__).parent / "images"
+FOCUS_M = (1.0, 2.0, 4.0)
+SCENE_SEED, SCENE_FRAME = 0, 6
+ZOOM, ZOOM_PX = 3, 72
+
+
+def triples() -> np.ndarray:
+    """Three samples of a small store, as its contact sheet shows them."""
+    source = SyntheticSource(count=3, size_wh=(480, 360), test_fraction=0.0, seed=8)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = ConversionSettings(source=source, lens=Lens.preset("paper"))
+        return contact_sheet(convert(settings, Path(folder) / "a.zarr").store, samples=3)
+
+
+def focus_modes() -> np.ndarray:
+    """Rows gather and layered; columns the focus distances, each with the sharpest depth step enlarged below it."""
+    source = SyntheticSource(count=SCENE_FRAME + 1, size_wh=(480, 360), seed=SCENE_SEED)
+    with source.open() as reader:
+        frame = reader.read(SCENE_FRAME)
+    y, x = edge_of_interest(frame.depth_m)
+    rows = []
+    for mode in ("gather", "layered"):
+        cells = []
+        for focus_m in FOCUS_M:
+            lens = Lens.preset("paper", focus_distance_m=focus_m)
+            image = defocus(frame.aif, frame.depth_m, lens, mode=mode, psf="disc", linear_light=True)
+            cells.append(cell(image, f"{mode}, focus {focus_m:g} m", y, x))
+        rows.append(np.concatenate(cells, axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+def edge_of_interest(depth_m: np.ndarray) -> tuple[int, int]:
+    """Centre of the window with the largest steps of inverse depth: where a near thing covers a far one."""
+    steps = np.abs(np.diff(1 / depth_m, axis=1, append=1 / depth_m[:, -1:]))
+    density = cv2.blur((steps > 0.25).astype(np.float32), (ZOOM_PX, ZOOM_PX))
+    margin = ZOOM_PX // 2
+    inner = density[margin:-margin, margin:-margin]
+    y, x = np.unravel_index(np.argmax(inner), inner.shape)
+    return int(y) + margin, int(x) + margin
+
+
+def cell(image: np.ndarray, title: str, y: int, x: int) -> np.ndarray:
+    """The image with its title, the window marked, and the window enlarged beside it."""
+    half = ZOOM_PX // 2
+    window = image[y - half : y + half, x - half : x + half]
+    height = image.shape[0]
+    large = cv2.resize(window, (height * 2 // 3, height * 2 // 3), interpolation=cv2.INTER_NEAREST)
+    marked = image.copy()
+    cv2.rectangle(marked, (x - half, y - half), (x + half, y + half), (255, 220, 0), 2)
+    canvas = np.full((height + 26, image.shape[1] + large.shape[1] + 10, 3), 255, np.uint8)
+    canvas[24 : 24 + height, : image.shape[1]] = marked
+    canvas[24 : 24 + large.shape[0], image.shape[1] + 4 : image.shape[1] + 4 + large.shape[1]] = large
+    cv2.putText(canvas, title, (2, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (30, 30, 30), 1, cv2.LINE_AA)
+    return canvas
+
+
+def save(picture: np.ndarray, name: str) -> None:
+    """Write an RGB picture below docs/images and say so."""
+    path = IMAGES / name
+    cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    print(f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}: {picture.shape[1]}x{picture.shape[0]}")
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    save(triples(), "triples.jpg")
+    save(focus_modes(), "focus_modes.jpg")
