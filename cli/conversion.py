@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 from dfd_cli.options import lens_from_options, rendering_from_options
 from dfd_cli.progress import sample_progress
-from dfd_cli.summary import conversion_lines
+from dfd_cli.summary import conversion_lines, skipped_lines
 
 from defocus_sim.datasets.base import RgbdSource
 
@@ -17,7 +16,7 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
     """Convert `source` as the shared options say and print what came of it."""
     # Imported here: dask and numba take a second that `--help` and a wrong option need not wait for.
     from defocus_sim.conversion_plan import ConversionSettings
-    from defocus_sim.convert import convert
+    from defocus_sim.convert import Workers, convert
     from defocus_sim.preview import save_contact_sheet, sheet_path
 
     lens, focus_m = lens_from_options(default_focus_m, **options)
@@ -29,10 +28,18 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
         size_hw=options.get("size_hw"),
         **{key: options[key] for key in ("samples_per_shard", "compression", "seed")},
     )
-    out = options["out"] or Path(f"{source.kind}.zarr")
-    control = {key: options[key] for key in ("workers", "scheduler", "resume", "overwrite")}
+    out = options["out"] or f"{source.kind}.zarr"
+    workers = Workers(
+        count=options["workers"],
+        processes=options["processes"],
+        scheduler=options["scheduler"],
+        announce=lambda link: click.echo(f"dashboard: {link}", err=True),
+    )
+    control = {key: options[key] for key in ("resume", "overwrite", "on_error")}
     with sample_progress("blurring") as report:
-        result = convert(settings, out, on_progress=report, **control)
+        result = convert(settings, out, workers=workers, on_progress=report, **control)
     sheet = save_contact_sheet(result.store, sheet_path(out))
-    for line in conversion_lines(result, sheet):
+    for note in source.notes():
+        click.echo(f"note: {note}", err=True)
+    for line in [*conversion_lines(result, sheet), *skipped_lines(source.skipped(), result.store.manifest)]:
         click.echo(line)

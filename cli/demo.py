@@ -50,7 +50,9 @@ def main(out: Path, count: int) -> int:
     lines, learned = verdict(json.loads((Path(report) / "report.json").read_text())["rows"])
     click.echo(f"\nThe tiny network after {time.monotonic() - started:.0f} s in all ({os.cpu_count()} cores):")
     click.echo("\n".join(lines))
-    click.echo(f"Look at {out / 'demo_contact_sheet.png'} (the data) and {Path(report) / 'predictions.png'} (what it learned).")
+    click.echo(
+        f"Look at {out / 'demo_contact_sheet.png'} (the data) and {Path(report) / 'predictions.png'} (what it learned)."
+    )
     return 0 if learned else 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -79,14 +78,22 @@ RESIZE = (
     click.option("--size", "size_hw", type=SizeParam(), help="Resize after the blur. [default: the source's size]"),
 )
 STORE = (
-    click.option("--out", type=click.Path(path_type=Path), help="The store. [default: ./<data set>.zarr]"),
+    click.option("--out", metavar="PLACE", help="The store: a path or s3://bucket/name. [default: ./<data set>.zarr]"),
     click.option("--compression", type=click.Choice(COMPRESSIONS), default="fast", show_default=True),
     click.option(
         "--samples-per-shard", type=click.IntRange(min=1), default=DEFAULT_SAMPLES_PER_SHARD, show_default=True
     ),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."),
-    click.option("--workers", type=click.IntRange(min=1), help="Threads. [default: one a core]"),
-    click.option("--scheduler", metavar="ADDRESS", help="dask scheduler (tcp://host:8786) instead of local threads."),
+    click.option("--workers", type=click.IntRange(min=1), help="Threads, or processes with --processes. [one a core]"),
+    click.option("--processes", is_flag=True, help="Worker processes instead of threads (seldom faster)."),
+    click.option("--scheduler", metavar="ADDRESS", help="dask scheduler (tcp://host:8786) instead of local workers."),
+    click.option(
+        "--on-error",
+        type=click.Choice(["fail", "skip"]),
+        default="fail",
+        show_default=True,
+        help="What a frame that cannot be used does; skipped ones are listed in the manifest.",
+    ),
     click.option("--resume", is_flag=True, help="Continue an unfinished conversion of the same settings."),
     click.option("--overwrite", is_flag=True, help="Replace an existing store."),
 )

@@ -84,6 +84,40 @@ def synthetic(count: int, size: tuple[int, int], scale: str, test_fraction: floa
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--size", type=SizeParam(), default="345x460", show_default=True, help="Working size, read directly.")
+@with_options(LENS, RENDERING, STORE)
+def make3d(folder: Path, size: tuple[int, int], **options: Any) -> None:
+    """Make3D: the FOLDER with Train400Img, Train400Depth, Test134 and Test134Depth.
+
+    Pairs are found by id; what cannot be paired or read is left out and listed. Focus: 10 m unless given.
+    """
+    from defocus_sim.datasets.make3d import Make3dSource
+
+    run_conversion(Make3dSource(root=folder, size_hw=size), options, default_focus_m=10.0)
+
+
+@main.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--depth-dir", type=click.Path(path_type=Path), help="Folder of the depth files. [default: FOLDER]")
+@click.option("--pairs", type=click.Path(path_type=Path), help="CSV of colour,depth[,split[,scene]] instead of names.")
+@click.option("--depth-scale", type=float, metavar="M", help="Metres per unit of the depth files (0.001 for mm).")
+@click.option("--test-fraction", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Seeded, by scene.")
+@click.option("--test-list", type=click.Path(path_type=Path), help="Text file with the names of the test frames.")
+@with_options(LENS, RENDERING, RESIZE, STORE)
+def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
+    """Your own images with metric depth: a FOLDER, paired by name, or a list with --pairs.
+
+    Colour as JPEG, PNG, TIFF or BMP; depth as 16-bit PNG, PGM or TIFF, NPY, or EXR (a.png + a.npy, a.jpg + a.depth.png).
+    Everything goes into train unless a test split is asked for.
+    """
+    from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
+
+    own = {name: options.pop(name) for name in ("depth_dir", "depth_scale", "test_fraction", "test_list")}
+    run_conversion(RgbdFolderSource(root=folder, pairs_csv=pairs, seed=options["seed"], **own), options)
+
+
+@main.command()
 @click.option("--width", type=click.IntRange(min=1), default=640, show_default=True, help="Image width in px.")
 @click.option("--depths", type=DistancesParam(), help="Depths to list (0.5m,1m,4m).")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also draw it, as PNG, PDF or SVG.")
@@ -101,10 +135,10 @@ def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **opti
 
 
 @main.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store")
 @click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Rows of the sheet.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: <STORE>_contact_sheet.png]")
-def preview(store: Path, samples: int, out: Path | None) -> None:
+def preview(store: str, samples: int, out: Path | None) -> None:
     """A contact sheet: defocused, all in focus, depth, signed sigma."""
     from defocus_sim.preview import save_contact_sheet, sheet_path
     from defocus_sim.shards.read import open_store
@@ -113,8 +147,8 @@ def preview(store: Path, samples: int, out: Path | None) -> None:
 
 
 @main.command()
-@click.argument("store", type=click.Path(path_type=Path))
-def info(store: Path) -> None:
+@click.argument("store")
+def info(store: str) -> None:
     """What a store holds and how it was made."""
     from defocus_sim.shards.read import open_store
 
@@ -122,13 +156,13 @@ def info(store: Path) -> None:
 
 
 @main.command()
-@click.argument("store", type=click.Path(path_type=Path))
-def verify(store: Path) -> None:
+@click.argument("store")
+def verify(store: str) -> None:
     """Read every byte of a store and check it; names what is damaged."""
     from defocus_sim.shards.read import open_store, verify_store
 
     opened = open_store(store, check_files=False)
-    total, damaged = sum(1 for _ in opened.files()), 0
+    total, damaged = sum(1 for _ in opened.records()), 0
     with sample_progress("verifying", unit="files") as report:
         for done, (_, problem) in enumerate(verify_store(opened), start=1):
             report(done - 1, total)

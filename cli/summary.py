@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ from defocus_sim.units import format_bytes
 
 if TYPE_CHECKING:
     from defocus_sim.convert import Conversion
+    from defocus_sim.shards.manifest import Manifest
     from defocus_sim.shards.read import ShardStore
 
 # A blur that nobody can see: metres taken for pixels, an aperture in the wrong unit.
 INVISIBLE_BLUR_DB = 44.0
+MOST_LISTED = 20
 
 
 def conversion_lines(result: Conversion, sheet: Path) -> list[str]:
@@ -30,6 +33,16 @@ def conversion_lines(result: Conversion, sheet: Path) -> list[str]:
     return lines
 
 
+def skipped_lines(left_out: Sequence[tuple[str, str]], manifest: Manifest) -> list[str]:
+    """What gave no sample, by name: files left out when the data set was listed, and frames that could not be used."""
+    entries = [*left_out, *((frame["name"], frame["reason"]) for frame in manifest.skipped)]
+    if not entries:
+        return []
+    lines = [f"  left out   {len(entries)} files or frames:"]
+    lines += [f"             {name}: {reason}" for name, reason in entries[:MOST_LISTED]]
+    return lines + ([f"             and {len(entries) - MOST_LISTED} more"] if len(entries) > MOST_LISTED else [])
+
+
 def info_lines(store: ShardStore) -> list[str]:
     """Everything a store says of itself: contents, lens, rendering, source, versions."""
     manifest = store.manifest
@@ -38,7 +51,9 @@ def info_lines(store: ShardStore) -> list[str]:
         *_store_lines(store),
         f"  shards     {manifest.samples_per_shard} samples each, compression {manifest.compression}",
         f"  scenes     {', '.join(f'{count} in {name}' for name, count in scenes.items())}",
-        *(f"  {group:10s} {_fields(getattr(manifest, group))}" for group in ("lens", "rendering", "source")),
+        *(f"  lens       {_fields(lens)}" for lens in manifest.lenses),
+        f"  rendering  {_fields(manifest.rendering)}",
+        f"  source     {_fields(manifest.source)}",
         f"  made by    {manifest.created_by}, format {manifest.format_version}",
         f"  checksum   {manifest.checksum}",
     ]
@@ -46,16 +61,17 @@ def info_lines(store: ShardStore) -> list[str]:
 
 def _store_lines(store: ShardStore) -> list[str]:
     manifest = store.manifest
-    statistics, lens = manifest.statistics, manifest.lens
+    statistics = manifest.statistics
     height, width = manifest.size_hw
     counts = {name: len(store.split(name)) for name in store.split_names}
-    stored = [file.bytes for *_, file in store.files()]
+    stored = [record.file.bytes for record in store.records()]
     raw = sum(counts.values()) * sum(spec.sample_bytes(manifest.size_hw) for spec in ARRAYS.values())
     focus_m = sorted({s for split in manifest.splits.values() for s in split.focus_distance_m})
     low, high = statistics["coc_px"]
+    names = dict.fromkeys(lens["name"] for lens in manifest.lenses)
     return [
-        f"{store.path}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples of {width}x{height}",
-        f"  lens       {lens['name']}, focus {', '.join(f'{s:g} m' for s in focus_m)}, "
+        f"{store.url}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples of {width}x{height}",
+        f"  lens       {', '.join(names)}, focus {', '.join(f'{s:g} m' for s in focus_m)}, "
         f"{manifest.rendering['mode']} {manifest.rendering['psf']} blur",
         f"  CoC        {low:+.1f} to {high:+.1f} px (negative: nearer than focus)",
         f"  blurred    {_psnr_text(statistics)}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -81,23 +81,42 @@ class PlannedSample:
     scene: str
 
 
-def plan_samples(samples: Sequence[SampleRef], lenses: Sequence[Lens]) -> dict[str, tuple[PlannedSample, ...]]:
-    """The samples of each split in order; the distances of a focal stack stand next to each other.
+def plan_samples(
+    samples: Sequence[SampleRef], lenses: Sequence[Lens], skipped: Collection[int] = ()
+) -> dict[str, tuple[PlannedSample, ...]]:
+    """The samples of each split in order, without the frames `skipped`; the distances of a focal stack stand together.
 
-    Raises `ConvertError` for a source without samples, a name that occurs twice, or a scene in two splits where the
-    source's scenes are its own to divide (a focal stack never divides one: its samples share the frame's split).
+    The gap that a skipped frame leaves is closed with the last frames of its split: the shards before the gap and
+    between it and the end keep their samples, so that little has to be done again. The plan depends on the set of skipped
+    frames only, not on when each was found.
+
+    Raises `ConvertError` for a source without samples, a name that occurs twice, or nothing left.
     """
     if not samples:
         raise ConvertError("the source has no sample")
-    names = {sample.name for sample in samples}
-    if len(names) < len(samples):
+    if len({sample.name for sample in samples}) < len(samples):
         raise ConvertError("the source names two samples alike")
-    planned: dict[str, list[PlannedSample]] = {split: [] for split in SPLITS}
-    for frame, sample in enumerate(samples):
-        for index, lens in enumerate(lenses):
-            name = sample.name if len(lenses) == 1 else f"{sample.name}@{lens.focus_distance_m:g}m"
-            planned[sample.split].append(PlannedSample(frame, index, name, sample.scene))
-    return {split: tuple(content) for split, content in planned.items()}
+    if len(skipped) >= len(samples):
+        raise ConvertError(f"not one of the {len(samples)} frames could be used")
+    planned: dict[str, tuple[PlannedSample, ...]] = {}
+    for split in SPLITS:
+        frames = _close_gaps([i for i, sample in enumerate(samples) if sample.split == split], skipped)
+        planned[split] = tuple(
+            PlannedSample(frame, index, _sample_name(samples[frame].name, lens, len(lenses)), samples[frame].scene)
+            for frame in frames
+            for index, lens in enumerate(lenses)
+        )
+    return planned
+
+
+def _close_gaps(frames: list[int], skipped: Collection[int]) -> list[int]:
+    kept = len(frames) - sum(frame in skipped for frame in frames)
+    spare = [frame for frame in frames[kept:] if frame not in skipped]
+    return [frame if frame not in skipped else spare.pop() for frame in frames[:kept]]
+
+
+def _sample_name(name: str, lens: Lens, lenses: int) -> str:
+    return name if lenses == 1 else f"{name}@{lens.focus_distance_m:g}m"
 
 
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -35,14 +35,17 @@ def contact_sheet(store: ShardStore, samples: int = DEFAULT_SAMPLES) -> RGB:
         share = max(1, round(samples * len(split) / total))
         for index in np.unique(np.linspace(0, len(split) - 1, min(share, len(split))).round().astype(int)).tolist():
             sample = {name: array[0] for name, array in split.read([index]).items()}
-            lens = Lens(**store.manifest.lens | _lens_of(split, index))
-            rows.append(_row(sample, lens, f"{split_name} {split.names[index]}", float(split.focus_distance_m[index])))
+            rows.append(_row(sample, split.lens(index), f"{split_name} {split.names[index]}"))
     return np.concatenate(rows[: max(samples, len(store.split_names))], axis=0)
 
 
-def sheet_path(store: Path) -> Path:
-    """Where the contact sheet of the store at `store` goes: beside it, as no foreign file belongs inside."""
-    return store.with_name(f"{store.stem}_contact_sheet.png")
+def sheet_path(place: str | Path) -> Path:
+    """Where the contact sheet of the store at `place` goes: beside it, as no foreign file belongs inside.
+
+    That of a store at a URL goes into the current folder.
+    """
+    path = Path(str(place).rstrip("/").rsplit("/", 1)[-1]) if "://" in str(place) else Path(place)
+    return path.with_name(f"{path.stem}_contact_sheet.png")
 
 
 def save_contact_sheet(store: ShardStore, path: Path, samples: int = DEFAULT_SAMPLES) -> Path:
@@ -55,17 +58,7 @@ def save_contact_sheet(store: ShardStore, path: Path, samples: int = DEFAULT_SAM
     return path
 
 
-def _lens_of(split: Any, index: int) -> dict[str, Any]:
-    """What a sample's own lens has in place of the store's: focus, and the aperture in millimetres."""
-    return {
-        "focus_distance_m": float(split.focus_distance_m[index]),
-        "aperture_mm": float(split.aperture_mm[index]),
-        "f_number": None,
-        "solve_max_coc_px": None,
-    }
-
-
-def _row(sample: dict[str, NDArray[Any]], lens: Lens, title: str, focus_m: float) -> RGB:
+def _row(sample: dict[str, NDArray[Any]], lens: Lens, title: str) -> RGB:
     depth = sample["depth_m"]
     valid = depth > 0
     near, far = (float(depth[valid].min()), float(depth[valid].max())) if valid.any() else (0.0, 0.0)
@@ -75,7 +68,10 @@ def _row(sample: dict[str, NDArray[Any]], lens: Lens, title: str, focus_m: float
         (sample["defocused"], title),
         (sample["aif"], "all in focus"),
         (_depth_picture(depth, valid, near, far), f"depth {near:.2f} to {far:.2f} m"),
-        (_sigma_picture(np.copysign(sigma, coc), valid), f"sigma to {sigma.max():.1f} px, focus {focus_m:g} m"),
+        (
+            _sigma_picture(np.copysign(sigma, coc), valid),
+            f"sigma to {sigma.max():.1f} px, focus {lens.focus_distance_m:g} m",
+        ),
     )
     return np.concatenate([_cell(picture, text) for picture, text in cells], axis=1)
 

@@ -1,16 +1,15 @@
 """The work of one conversion task: read frames, blur them, write one shard of every array, leave a marker.
 
-Idempotent: run twice, it writes the same bytes. It needs this package and the paths, nothing else, so that it runs in a
-thread, in another process or on another machine.
+Idempotent: run twice, or twice at once, it leaves the same bytes. It needs this package and the places by name, nothing
+else, so that it runs in a thread, in another process or on another machine.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -18,35 +17,59 @@ from numpy.typing import NDArray
 
 from defocus_sim.conversion_plan import ConversionSettings, PlannedSample
 from defocus_sim.datasets.base import RgbdFrame
-from defocus_sim.errors import ConversionInterruptedError, ConvertError, DepthError, ImageError, LensError
+from defocus_sim.errors import (
+    ConversionInterruptedError,
+    ConvertError,
+    DepthError,
+    ImageError,
+    LensError,
+    SourceError,
+)
 from defocus_sim.lens import Lens, coc_diameter_px
 from defocus_sim.shards.layout import ARRAYS
-from defocus_sim.shards.manifest import ShardFile
-from defocus_sim.shards.write import write_bytes, write_shard
+from defocus_sim.shards.manifest import ShardFile, digest
+from defocus_sim.shards.read import STATE_FOLDER
+from defocus_sim.shards.storage import storage_at
+from defocus_sim.shards.write import write_shard
 from defocus_sim.simulate import defocus
 
-MARKERS = ".markers"
+OnError = Literal["fail", "skip"]
 
 # Who wants to hear of each finished sample, by token; says whether to go on. Only a task in the process of the caller
 # finds its token here: tasks elsewhere are followed by shard.
 WATCHERS: dict[str, Callable[[], bool]] = {}
 
 
+@dataclass(frozen=True)
+class BadFrame:
+    """A frame that could not be used. `frame`: its index in the source."""
+
+    frame: int
+    name: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """Shard `index` of `split`: `samples` of `settings`, below `root`. `token`: see `WATCHERS`."""
+    """Shard `index` of `split`: `samples` of `settings`, in the store at `place`. `token`: see `WATCHERS`."""
 
     settings: ConversionSettings
-    root: Path
+    place: str
     split: str
     index: int
     samples: tuple[PlannedSample, ...]
+    on_error: OnError
     token: str
 
     @property
-    def marker(self) -> Path:
-        """The file that says that the shard is done."""
-        return self.root / MARKERS / f"{self.split}-{self.index}.json"
+    def marker(self) -> str:
+        """Name of the file that says that the shard is done."""
+        return f"{STATE_FOLDER}/{self.split}-{self.index}.json"
+
+    @property
+    def plan(self) -> str:
+        """Checksum of what the shard is to hold: a marker of another plan does not count."""
+        return digest([asdict(sample) for sample in self.samples])
 
 
 @dataclass(frozen=True)
@@ -57,54 +80,84 @@ class ShardResult:
     samples: list[dict[str, float]]
 
 
-def run_shard(task: ShardTask) -> None:
-    """Do the task; raises what reading or blurring a frame raises, as an error that names the frame."""
+class _BadFramesError(Exception):
+    """Ends the writing of a shard that cannot be complete."""
+
+
+def run_shard(task: ShardTask) -> list[BadFrame]:
+    """Do the task; returns the frames that cannot be used (then no shard is written), none when all is well.
+
+    With `on_error="fail"` the first such frame raises its error, which names it.
+    """
     # Parallel at one level only: the tasks are the threads.
     cv2.setNumThreads(1)
+    storage = storage_at(task.place)
     statistics: list[dict[str, float]] = []
-    files = write_shard(
-        task.root,
-        task.split,
-        task.index,
-        _render(task, statistics),
-        task.settings.samples_per_shard,
-        task.settings.compression,
-    )
-    content = {"files": {name: asdict(file) for name, file in files.items()}, "samples": statistics}
-    write_bytes(task.marker, json.dumps(content).encode())
-
-
-def finished_shard(task: ShardTask) -> ShardResult | None:
-    """What the task's marker says, where it is there and the files have their sizes; else None: to be done again."""
+    bad: list[BadFrame] = []
+    settings = task.settings
     try:
-        content = json.loads(task.marker.read_bytes())
-        files = {name: ShardFile(**file) for name, file in content["files"].items()}
-        for name, file in files.items():
-            if ARRAYS[name].shard_path(task.root, task.split, task.index).stat().st_size != file.bytes:
-                return None
-    except (OSError, ValueError, KeyError, TypeError):
+        files = write_shard(
+            storage,
+            task.split,
+            task.index,
+            _render(task, statistics, bad),
+            settings.samples_per_shard,
+            settings.compression,
+        )
+    except _BadFramesError:
+        return bad
+    content = {"plan": task.plan, "files": {n: asdict(f) for n, f in files.items()}, "samples": statistics}
+    storage.write(task.marker, json.dumps(content).encode())
+    return []
+
+
+def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | None:
+    """What the task's marker says, where it is there, of this plan, and the files have their sizes; else None.
+
+    `sizes`: the storage's listing.
+    """
+    if task.marker not in sizes:
         return None
-    return ShardResult(files, content["samples"])
+    try:
+        content = json.loads(storage_at(task.place).read(task.marker))
+        files = {name: ShardFile(**file) for name, file in content["files"].items()}
+        if content["plan"] != task.plan:
+            return None
+        result = ShardResult(files, content["samples"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    names = {name: ARRAYS[name].shard_name(task.split, task.index) for name in files}
+    return result if all(sizes.get(names[name]) == file.bytes for name, file in files.items()) else None
 
 
-def _render(task: ShardTask, statistics: list[dict[str, float]]) -> Iterator[dict[str, NDArray[Any]]]:
+def _render(
+    task: ShardTask, statistics: list[dict[str, float]], bad: list[BadFrame]
+) -> Iterator[dict[str, NDArray[Any]]]:
     settings, lenses = task.settings, task.settings.lenses
     with settings.source.open() as reader:
         current, frame = -1, None
         for sample in task.samples:
-            if frame is None or sample.frame != current:
-                current, frame = sample.frame, reader.read(sample.frame)
+            watcher = WATCHERS.get(task.token)
+            if any(one.frame == sample.frame for one in bad):
+                continue
             try:
-                arrays, facts = render_sample(
-                    settings, frame, lenses[sample.lens], (settings.seed, current, sample.lens)
-                )
-            except (DepthError, ImageError, LensError) as error:
-                raise ConvertError(f"frame {sample.name}: {error}") from error
+                if frame is None or sample.frame != current:
+                    current, frame = sample.frame, reader.read(sample.frame)
+                seed = (settings.seed, sample.frame, sample.lens)
+                arrays, facts = render_sample(settings, frame, lenses[sample.lens], seed)
+            except (SourceError, DepthError, ImageError, LensError) as error:
+                if task.on_error == "fail":
+                    if isinstance(error, SourceError):
+                        raise
+                    raise ConvertError(f"frame {sample.name}: {error}") from error
+                bad.append(BadFrame(sample.frame, sample.name, str(error)))
+                continue
             statistics.append(facts)
             yield arrays
-            watcher = WATCHERS.get(task.token)
             if watcher is not None and not watcher():
                 raise ConversionInterruptedError("interrupted")
+    if bad:
+        raise _BadFramesError
 
 
 def render_sample(
@@ -112,10 +165,12 @@ def render_sample(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
     """One triple as it is stored, by array name, and its statistics. Raises what `defocus` raises."""
     height, width = frame.depth_m.shape
+    if (frame.depth_m <= 0).all():
+        raise DepthError("its depth has no valid pixel")
     lens = lens.for_depth(frame.depth_m, width)
     blurred = defocus(frame.aif, frame.depth_m, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
-    arrays = {"defocused": blurred, "aif": frame.aif, "depth_m": frame.depth_m}
-    if settings.size_hw not in (None, (height, width)):
+    arrays: dict[str, NDArray[Any]] = {"defocused": blurred, "aif": frame.aif, "depth_m": frame.depth_m}
+    if settings.size_hw is not None and settings.size_hw != (height, width):
         arrays = {name: _resize(array, settings.size_hw) for name, array in arrays.items()}
     valid = frame.depth_m[frame.depth_m > 0]
     # The signed CoC grows with depth: its range follows from the range of depth.

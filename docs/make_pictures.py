@@ -1,7 +1,7 @@
 """The pictures of README and docs, from procedural scenes: `python docs/make_pictures.py` writes docs/images/.
 
-`triples.jpg`: what a store holds. `focus_modes.jpg`: one scene at three focus distances, blurred by gather and layered, with
-an occlusion edge enlarged.
+`triples.jpg`: what a store holds. `focus_modes.jpg`: one scene at three focus distances, blurred by gather and layered,
+with an occlusion edge enlarged.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def cell(image: np.ndarray, title: str, y: int, x: int) -> np.ndarray:
     half = ZOOM_PX // 2
     window = image[y - half : y + half, x - half : x + half]
     height = image.shape[0]
-    large = cv2.resize(window, (height * 2 // 3, height * 2 // 3), interpolation=cv2.INTER_NEAREST)
+    large = cv2.resize(window, (height, height), interpolation=cv2.INTER_NEAREST)
     marked = image.copy()
     cv2.rectangle(marked, (x - half, y - half), (x + half, y + half), (255, 220, 0), 2)
     canvas = np.full((height + 26, image.shape[1] + large.shape[1] + 10, 3), 255, np.uint8)
@@ -78,7 +78,7 @@ def save(picture: np.ndarray, name: str) -> None:
     """Write an RGB picture below docs/images and say so."""
     path = IMAGES / name
     cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    print(f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}: {picture.shape[1]}x{picture.shape[0]}")
+    print(f"docs/images/{name}: {picture.shape[1]}x{picture.shape[0]}")
 
 
 if __name__ == "__main__":

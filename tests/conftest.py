@@ -71,6 +71,11 @@ class SmoothSource:
         names = [f"frame-{i}" for i in range(10)]
         return tuple(SampleRef(name=n, scene=n, split="test" if i % 5 > 2 else "train") for i, n in enumerate(names))
 
+    def skipped(self):
+        return ()
+
+    notes = skipped
+
     def frame_hw(self):
         return self.hw
 

@@ -1,5 +1,7 @@
 """Files as they are, and as they go wrong."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 from scipy.io import savemat
@@ -47,4 +49,5 @@ def flip_byte(path, offset):
 
 def tree_bytes(root):
     """Every file below `root` as {relative name: content}."""
+    root = Path(root)
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}

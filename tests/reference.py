@@ -99,8 +99,8 @@ class Traced:
 def noise_texture(seed: int, *, mean: Sequence[float], contrast: float = 0.12, size: int = 512) -> np.ndarray:
     """A periodic random texture (size,size,C) around `mean`: four octaves, the finest of sigma 0.7 px (1.4 texels).
 
-    Band-limited on purpose: two traces of 256 samples with different seeds then differ by less than 0.15 % of full scale
-    (rms; the truth is ~58 dB clean on textured blur and better elsewhere).
+    Band-limited on purpose: the defocused image of 256 samples is then good to 0.2 % of full scale rms (54 dB) even at a
+    CoC of 13 px across an occlusion edge, the pinhole image to 0.06 %.
     """
     rng = np.random.default_rng(seed)
     total = np.zeros((size, size, len(mean)))

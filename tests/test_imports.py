@@ -50,8 +50,12 @@ def test_every_file_keeps_to_its_room(path):
 
 
 def test_sources_and_shards_do_not_know_each_other():
-    assert not [n for path in modules("defocus_sim/datasets") for n in imported(path) if within(n, "defocus_sim.shards")]
-    assert not [n for path in modules("defocus_sim/shards") for n in imported(path) if within(n, "defocus_sim.datasets")]
+    assert not [
+        n for path in modules("defocus_sim/datasets") for n in imported(path) if within(n, "defocus_sim.shards")
+    ]
+    assert not [
+        n for path in modules("defocus_sim/shards") for n in imported(path) if within(n, "defocus_sim.datasets")
+    ]
 
 
 def test_network_losses_and_metrics_do_not_know_the_trainer():
@@ -67,12 +71,14 @@ def test_dask_has_one_home():
 
 def test_numba_stays_in_the_blur_kernels():
     users = {path.name for path in FILES if any(within(name, "numba") for name in imported(path))}
-    assert users <= {"blur.py", "layered.py", "hidden.py", "edge_pixels.py"}
+    assert users <= {"blur.py", "layer_tiles.py", "hidden.py", "edge_pixels.py"}
 
 
 @pytest.mark.parametrize("module", ["defocus_sim", "dfd_train", "dfd_cli.prepare"])
 def test_importing_a_package_is_light(module):
-    code = f"import sys, {module}; print([m for m in ('torch', 'numba', 'distributed', 'matplotlib') if m in sys.modules])"
+    code = (
+        f"import sys, {module}; print([m for m in ('torch', 'numba', 'distributed', 'matplotlib') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

@@ -1,12 +1,13 @@
 """`dfd-prepare` as installed."""
 
 import re
+from pathlib import Path
 
 import cv2
+import faults
 import pytest
 import zarr
 
-import faults
 from defocus_sim.shards.read import open_store
 
 
@@ -31,7 +32,7 @@ def test_nyu_in_full(run_command, nyu_files, tmp_path):
     sheet = cv2.imread(str(tmp_path / "nyu_contact_sheet.png"))
     assert sheet.shape[1] == 4 * 324
     assert zarr.open_group(tmp_path / "nyu.zarr", mode="r")["test/defocused"].shape == (2, 427, 561, 3)
-    lens = open_store(tmp_path / "nyu.zarr").manifest.lens
+    lens = open_store(tmp_path / "nyu.zarr").manifest.lenses[0]
     assert (lens["name"], lens["aperture_mm"], lens["focal_length_mm"]) == ("paper", 44.8, 70.0)
 
 
@@ -45,7 +46,9 @@ def test_nyu_alone_finds_the_official_files(run_command, tmp_path):
 
 
 def test_synthetic_and_the_tools_on_its_store(run_command, tmp_path):
-    made = run_command("dfd-prepare", "synthetic", "--count", "3", "--size", "64x48", "--out", "demo.zarr", cwd=tmp_path)
+    made = run_command(
+        "dfd-prepare", "synthetic", "--count", "3", "--size", "64x48", "--out", "demo.zarr", cwd=tmp_path
+    )
     assert made.returncode == 0, made.stderr
     info = run_command("dfd-prepare", "info", "demo.zarr", cwd=tmp_path)
     assert "2 train, 1 test samples of 64x48" in info.stdout
@@ -59,7 +62,7 @@ def test_synthetic_and_the_tools_on_its_store(run_command, tmp_path):
 def test_verify_names_every_damaged_file(run_command, tmp_path):
     run_command("dfd-prepare", "synthetic", "--count", "4", "--size", "64x48", "--samples-per-shard", "2", cwd=tmp_path)
     store = open_store(tmp_path / "synthetic.zarr")
-    paths = {(split, array): path for split, _, array, path, _ in store.files()}
+    paths = {(r.split, r.array): Path(store.url) / r.name for r in store.records()}
     paths["train", "aif"].unlink()
     faults.flip_byte(paths["test", "depth_m"], 40)
     result = run_command("dfd-prepare", "verify", "synthetic.zarr", cwd=tmp_path)
@@ -71,15 +74,26 @@ def test_verify_names_every_damaged_file(run_command, tmp_path):
 
 
 def test_every_lens_option_reaches_the_store(run_command, tmp_path):
-    arguments = ["--count", "2", "--size", "64x48", "--f-number", "2", "--focal-length", "50mm", "--pixel-pitch", "80um"]
+    arguments = [
+        "--count",
+        "2",
+        "--size",
+        "64x48",
+        "--f-number",
+        "2",
+        "--focal-length",
+        "50mm",
+        "--pixel-pitch",
+        "80um",
+    ]
     arguments += ["--focus", "1m,3m", "--max-coc", "9px", "--mode", "layered", "--psf", "disc", "--linear-light"]
     result = run_command("dfd-prepare", "synthetic", *arguments, "--noise", "0.001,0.002", "--dither", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     manifest = open_store(tmp_path / "synthetic.zarr").manifest
-    assert manifest.lens["f_number"] == 2
-    assert manifest.lens["aperture_mm"] is None
-    assert manifest.lens["pixel_pitch_um"] == 80
-    assert manifest.lens["max_coc_px"] == 9
+    assert manifest.lenses[0]["f_number"] == 2
+    assert manifest.lenses[0]["aperture_mm"] is None
+    assert manifest.lenses[0]["pixel_pitch_um"] == 80
+    assert manifest.lenses[0]["max_coc_px"] == 9
     assert manifest.rendering == {
         "mode": "layered",
         "psf": "disc",
@@ -149,9 +163,9 @@ def test_wrong_files_give_one_line_and_no_output(run_command, nyu_files, tmp_pat
 
 
 def test_an_existing_store_is_not_touched_without_overwrite(run_command, small_store, tmp_path):
-    result = run_command("dfd-prepare", "synthetic", "--count", "2", "--out", small_store.path, cwd=tmp_path)
+    result = run_command("dfd-prepare", "synthetic", "--count", "2", "--out", small_store.url, cwd=tmp_path)
     assert_one_line_refusal(result, "exists already", "--overwrite")
-    open_store(small_store.path)
+    open_store(small_store.url)
 
 
 def test_without_the_official_files_one_line_says_where_they_come_from(run_command, tmp_path):

@@ -6,6 +6,7 @@ and open it there. Splits are decided here and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -57,8 +58,16 @@ class RgbdSource(Protocol):
         """Every frame in a fixed order; raises `SourceError` where the data set is not what it should be."""
         ...
 
+    def skipped(self) -> Sequence[tuple[str, str]]:
+        """Name and reason of everything that was found and gives no sample."""
+        ...
+
+    def notes(self) -> Sequence[str]:
+        """What a user should know about the frames, a line each."""
+        ...
+
     def frame_hw(self) -> tuple[int, int]:
-        """Height and width in pixels of every frame."""
+        """Height and width in pixels of every frame; raises `SourceError` where they differ."""
         ...
 
     def provenance(self) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 import h5py
 import numpy as np
-from scipy.io import loadmat
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.files import fingerprint, require_file
+from defocus_sim.datasets.matfile import read_matrix
 from defocus_sim.errors import SourceError, SourceMissingError
 
 NyuCrop = Literal["official", "eigen", "none"]
@@ -73,6 +73,14 @@ class NyuSource:
             for split in ("train", "test")
             for i in ids[split]
         )
+
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Nothing: the labelled set is complete or refused."""
+        return ()
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
 
     def _frame_ids(self, count: int) -> dict[str, list[int]]:
         """The 1-based frames of each split, of a file with `count` frames."""
@@ -205,15 +213,10 @@ def _scene_names(file: h5py.File) -> list[str] | None:
 
 def _read_splits(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
     require_file(path, "the split file")
-    try:
-        content = loadmat(path, variable_names=("trainNdxs", "testNdxs"))
-    except Exception as error:
-        raise SourceError(f"{path} cannot be read as a MATLAB file ({type(error).__name__}: {error})") from error
     ids = {}
     for split, name in (("train", "trainNdxs"), ("test", "testNdxs")):
-        if name not in content:
-            raise SourceError(f"{path} has no variable {name!r}: this is not the official splits.mat")
-        values = np.asarray(content[name])
+        # Not scipy's reader: a damaged file makes that crash the process.
+        values = read_matrix(path, name)
         if values.dtype.kind not in "uif" or (values.dtype.kind == "f" and not np.array_equal(values, np.rint(values))):
             raise SourceError(f"{path}: {name} does not hold whole frame numbers")
         ids[split] = values.ravel().astype(np.int64)

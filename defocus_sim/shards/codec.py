@@ -43,7 +43,7 @@ def encode_chunk(sample: NDArray[Any], codec: Blosc | None) -> bytes:
 
 def decode_chunk(chunk: Bytes, codec: Blosc | None, out: NDArray[Any]) -> None:
     """Check `chunk` and decode it into the contiguous array `out`. Raises `ChunkDamage`."""
-    payload = _checked(chunk)
+    payload = check_chunk(chunk)
     target = out.reshape(-1).view(np.uint8)
     if codec is None:
         if len(payload) != target.size:
@@ -76,7 +76,7 @@ def decode_index(index: Bytes, present: int, chunks_end: int) -> NDArray[np.uint
 
     Raises `ChunkDamage`.
     """
-    table = _checked(index).view("<u8").reshape(-1, 2)[:present]
+    table = check_chunk(index).view("<u8").reshape(-1, 2)[:present]
     offset, length = table[:, 0], table[:, 1]
     limit = np.uint64(chunks_end)
     # Written so that no sum can overflow.
@@ -85,7 +85,8 @@ def decode_index(index: Bytes, present: int, chunks_end: int) -> NDArray[np.uint
     return table.astype(np.uint64)
 
 
-def _checked(data: Bytes) -> Bytes:
+def check_chunk(data: Bytes) -> Bytes:
+    """What stands before the CRC-32C that `data` ends in. Raises `ChunkDamage` where the two do not agree."""
     payload, stored = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if crc32c(payload) != int.from_bytes(stored.tobytes(), "little"):
         raise ChunkDamage("its checksum (CRC-32C) does not match")

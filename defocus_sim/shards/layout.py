@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -76,9 +75,9 @@ class ArraySpec:
         cname, clevel = ("lz4", 5) if compression == "fast" else ("zstd", 1)
         return Blosc(cname, clevel, "bitshuffle" if self.dtype.itemsize == 1 else "shuffle", self.dtype.itemsize)
 
-    def shard_path(self, root: Path, split: str, index: int) -> Path:
-        """File of shard `index`."""
-        return root / split / self.name / "c" / str(index) / "/".join("0" for _ in range(2 + len(self.channels)))
+    def shard_name(self, split: str, index: int) -> str:
+        """File of shard `index`, relative to the store."""
+        return "/".join([split, self.name, "c", str(index), *("0" for _ in range(2 + len(self.channels)))])
 
 
 ARRAYS: dict[str, ArraySpec] = {

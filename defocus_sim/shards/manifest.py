@@ -40,11 +40,12 @@ class SplitManifest:
     """The samples of one split, in order, and its shards' files, `shards[k][array]`.
 
     `names`: unique; the frame's name, with the focus distance added in a focal stack. `scenes`: samples of one scene are
-    in one split. `focus_distance_m`, `aperture_mm`: of the lens that each sample was rendered with.
+    in one split. `lens`: index into the manifest's `lenses`; `focus_distance_m` and `aperture_mm` are the sample's own.
     """
 
     names: tuple[str, ...]
     scenes: tuple[str, ...]
+    lens: tuple[int, ...]
     focus_distance_m: tuple[float, ...]
     aperture_mm: tuple[float, ...]
     shards: tuple[Mapping[str, ShardFile], ...]
@@ -54,6 +55,7 @@ class SplitManifest:
         return {
             "names": list(self.names),
             "scenes": list(self.scenes),
+            "lens": list(self.lens),
             "focus_distance_m": list(self.focus_distance_m),
             "aperture_mm": list(self.aperture_mm),
             "shards": [{name: asdict(file) for name, file in shard.items()} for shard in self.shards],
@@ -64,19 +66,20 @@ class SplitManifest:
 class Manifest:
     """Everything about a store but its pixels.
 
-    `lens`: fields of the `Lens` (per-sample values are in the splits). `rendering`, `source`: as their owners describe
-    themselves. `statistics`: CoC range in px, PSNR of the blurred images. `settings`: SHA-256 of the settings of the
-    conversion. `checksum`: SHA-256 of all of it.
+    `lenses`: fields of each `Lens`; more than one after a merge. `rendering`, `source`: as their owners describe
+    themselves. `statistics`: CoC range in px, PSNR of the blurred images. `skipped`: frames that could not be used, with
+    the reason. `settings`: SHA-256 of the settings of the conversion. `checksum`: SHA-256 of all of it.
     """
 
     size_hw: tuple[int, int]
     samples_per_shard: int
     compression: Compression
-    lens: dict[str, Any]
+    lenses: tuple[dict[str, Any], ...]
     rendering: dict[str, Any]
     source: dict[str, Any]
     statistics: dict[str, Any]
     splits: Mapping[str, SplitManifest]
+    skipped: tuple[dict[str, str], ...] = ()
     created_by: str
     settings: str
     format_version: int = FORMAT_VERSION
@@ -90,10 +93,11 @@ class Manifest:
             "size_hw": list(self.size_hw),
             "samples_per_shard": self.samples_per_shard,
             "compression": self.compression,
-            "lens": self.lens,
+            "lenses": list(self.lenses),
             "rendering": self.rendering,
             "source": self.source,
             "statistics": self.statistics,
+            "skipped": list(self.skipped),
             "splits": {name: split.to_json() for name, split in self.splits.items()},
         }
 
@@ -146,11 +150,13 @@ class Manifest:
                 {array: ShardFile(bytes=_positive(f["bytes"]), sha256=str(f["sha256"])) for array, f in shard.items()}
                 for shard in split["shards"]
             )
-            columns = ("names", "scenes", "focus_distance_m", "aperture_mm")
+            columns = ("names", "scenes", "lens", "focus_distance_m", "aperture_mm")
             splits[name] = SplitManifest(**{key: tuple(split[key]) for key in columns}, shards=shards)
             count = len(splits[name].names)
             if any(len(split[key]) != count for key in columns) or len(shards) != -(-count // per_shard):
                 raise ValueError(f"the lists of split {name!r} differ in length")
+            if any(type(lens) is not int or not 0 <= lens < len(content["lenses"]) for lens in split["lens"]):
+                raise ValueError(f"a sample of split {name!r} has a lens that is not listed")
             if any(set(shard) != set(ARRAYS) for shard in shards):
                 raise ValueError(f"a shard of split {name!r} does not name the arrays {', '.join(ARRAYS)}")
         return cls(
@@ -158,8 +164,10 @@ class Manifest:
             samples_per_shard=per_shard,
             compression=cast(Compression, content["compression"]),
             splits=splits,
+            lenses=tuple(dict(lens) for lens in content["lenses"]),
+            skipped=tuple(dict(frame) for frame in content["skipped"]),
             format_version=content["format_version"],
-            **{key: content[key] for key in ("lens", "rendering", "source", "statistics", "created_by", "settings")},
+            **{key: content[key] for key in ("rendering", "source", "statistics", "created_by", "settings")},
         )
 
 

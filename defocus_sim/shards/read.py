@@ -1,8 +1,7 @@
-"""Reading: `open_store(path)` checks the manifest and every shard's presence and size, `ShardSplit.read` fills a batch.
+"""Reading: `open_store(place)` checks the manifest and every shard's presence and size, `ShardSplit.read` fills a batch.
 
 Own reader, because a general Zarr library reads a deleted or empty shard as zeros and spends most of its time per chunk
 on bookkeeping. A shard's index is read and checked once, its chunks are checked and decoded straight into the batch.
-Plain positioned reads, not a memory map: a file that shrinks under a map kills the process instead of raising an error.
 Safe to share between threads, to fork and to pickle.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -22,21 +20,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
-from defocus_sim.shards.codec import ChunkDamage, decode_chunk, decode_index, index_bytes
+from defocus_sim.lens import Lens
+from defocus_sim.shards.codec import ChunkDamage, check_chunk, decode_chunk, decode_index, index_bytes
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import Manifest, ShardFile
-from defocus_sim.shards.write import PARTIAL_SUFFIX
+from defocus_sim.shards.storage import RangeReader, Storage, storage_at
 
 # Each open shard holds a file descriptor; the usual limit of a process is 1024.
 _OPEN_SHARDS = 192
+_VERIFY_BLOCK_BYTES = 16 * 2**20
+# Where a conversion keeps its state; a place that has it without a manifest is an unfinished store.
+STATE_FOLDER = ".markers"
+UNFINISHED_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard file as the manifest knows it; `name` is relative to the store."""
+
+    split: str
+    index: int
+    array: str
+    name: str
+    file: ShardFile
+
+    @property
+    def where(self) -> str:
+        """As messages name it."""
+        return f"shard {self.index} of {self.split}/{self.array}"
 
 
 @dataclass(frozen=True)
 class ShardStore:
-    """An open store. `path`: its folder. `manifest`: see `Manifest`."""
+    """An open store. `storage`: its files. `manifest`: see `Manifest`."""
 
-    path: Path
+    storage: Storage
     manifest: Manifest
+
+    @property
+    def url(self) -> str:
+        """Path or URL of the store."""
+        return self.storage.url
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -46,37 +70,29 @@ class ShardStore:
     def split(self, name: str) -> ShardSplit:
         """The samples of one split. Raises `ShardError` where the store has none."""
         if name not in self.split_names:
-            raise ShardError(
-                f"{self.path} has no split {name!r}: it has {', '.join(self.split_names) or 'no sample at all'}"
-            )
-        return ShardSplit(self.path, self.manifest, name)
+            raise ShardError(f"{self.url} has no split {name!r}: it has {', '.join(self.split_names) or 'no sample'}")
+        return ShardSplit(self.storage, self.manifest, name)
 
-    def files(self) -> Iterator[tuple[str, int, str, Path, ShardFile]]:
-        """Every shard file as (split, shard, array, path, size and checksum)."""
+    def records(self) -> Iterator[ShardRecord]:
+        """Every shard file."""
         for split, content in self.manifest.splits.items():
             for index, shard in enumerate(content.shards):
                 for array, file in shard.items():
-                    yield split, index, array, ARRAYS[array].shard_path(self.path, split, index), file
+                    yield ShardRecord(split, index, array, ARRAYS[array].shard_name(split, index), file)
 
 
 class ShardSplit:
     """Random access to the samples of one split."""
 
-    def __init__(self, path: Path, manifest: Manifest, name: str) -> None:
-        self.path, self.manifest, self.name = path, manifest, name
+    def __init__(self, storage: Storage, manifest: Manifest, name: str) -> None:
+        self.storage, self.manifest, self.name = storage, manifest, name
         self._split = manifest.splits[name]
         self.height, self.width = manifest.size_hw
-        self._open_empty()
-
-    def _open_empty(self) -> None:
         self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[str, int], tuple[_ShardFile, NDArray[np.uint64]]] = OrderedDict()
+        self._open: OrderedDict[tuple[str, int], tuple[RangeReader, NDArray[np.uint64]]] = OrderedDict()
 
-    def __getstate__(self) -> tuple[Path, Manifest, str]:
-        return self.path, self.manifest, self.name
-
-    def __setstate__(self, state: tuple[Path, Manifest, str]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str]]:
+        return ShardSplit, (self.storage, self.manifest, self.name)
 
     def __len__(self) -> int:
         return len(self._split.names)
@@ -101,6 +117,16 @@ class ShardSplit:
         """(N,) aperture diameter of the lens of every sample, millimetres."""
         return np.array(self._split.aperture_mm)
 
+    def lens(self, index: int) -> Lens:
+        """The lens that sample `index` was rendered with."""
+        own = {
+            "focus_distance_m": self._split.focus_distance_m[index],
+            "aperture_mm": self._split.aperture_mm[index],
+            "f_number": None,
+            "solve_max_coc_px": None,
+        }
+        return Lens(**self.manifest.lenses[self._split.lens[index]] | own)
+
     def read(
         self, indices: Sequence[int] | NDArray[np.integer[Any]], fields: Sequence[str] = tuple(ARRAYS)
     ) -> dict[str, NDArray[Any]]:
@@ -113,133 +139,175 @@ class ShardSplit:
         if unknown:
             raise ShardError(f"{unknown[0]!r} is not an array of a store: choose from {', '.join(ARRAYS)}")
         wanted = [int(index) for index in indices]
-        for index in wanted:
-            if not 0 <= index < len(self):
-                raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
         batch = {}
         for field in fields:
             spec = ARRAYS[field]
             out = np.empty((len(wanted), *spec.sample_shape(self.manifest.size_hw)), spec.dtype)
             codec = spec.codec(self.manifest.compression)
             for row, index in enumerate(wanted):
-                shard, slot = divmod(index, self.manifest.samples_per_shard)
-                file, table = self._shard(field, shard)
+                chunk = self._chunk(index, field)
                 try:
-                    decode_chunk(file.read_at(int(table[slot, 0]), int(table[slot, 1])), codec, out[row])
+                    decode_chunk(chunk, codec, out[row])
                 except ChunkDamage as damage:
-                    raise ShardCorruptError(
-                        f"{self._where(field, shard)}: sample {index} ({self.names[index]}) is damaged, {damage}"
-                    ) from damage
+                    raise self._damaged(index, field, damage) from damage
             batch[field] = out
         return batch
 
-    def _where(self, array: str, shard: int) -> str:
-        return f"{ARRAYS[array].shard_path(self.path, self.name, shard)} (shard {shard} of {self.name}/{array})"
+    def read_encoded(self, index: int) -> dict[str, bytes]:
+        """The chunks of sample `index` as they are stored, their checksums checked; raises as `read` does."""
+        chunks = {}
+        for array in ARRAYS:
+            chunk = self._chunk(index, array)
+            try:
+                check_chunk(chunk)
+            except ChunkDamage as damage:
+                raise self._damaged(index, array, damage) from damage
+            chunks[array] = chunk.tobytes()
+        return chunks
 
-    def _shard(self, array: str, shard: int) -> tuple[_ShardFile, NDArray[np.uint64]]:
+    def _chunk(self, index: int, array: str) -> NDArray[np.uint8]:
+        if not 0 <= index < len(self):
+            raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
+        shard, slot = divmod(index, self.manifest.samples_per_shard)
+        reader, table = self._shard(array, shard)
+        offset, length = int(table[slot, 0]), int(table[slot, 1])
+        try:
+            return _read_exactly(reader, offset, length)
+        except ChunkDamage as damage:
+            raise self._damaged(index, array, damage) from damage
+        except OSError as error:
+            raise ShardCorruptError(f"{self._where(array, shard)} cannot be read: {error}") from error
+
+    def _damaged(self, index: int, array: str, damage: ChunkDamage) -> ShardCorruptError:
+        where = self._where(array, index // self.manifest.samples_per_shard)
+        return ShardCorruptError(f"{where}: sample {index} ({self.names[index]}) is damaged, {damage}")
+
+    def _where(self, array: str, shard: int) -> str:
+        name = ARRAYS[array].shard_name(self.name, shard)
+        return f"{self.storage.describe(name)} (shard {shard} of {self.name}/{array})"
+
+    def _shard(self, array: str, shard: int) -> tuple[RangeReader, NDArray[np.uint64]]:
         """An open shard and the checked index of its chunks, from the cache of open shards."""
         key = (array, shard)
         with self._lock:
             if key in self._open:
                 self._open.move_to_end(key)
                 return self._open[key]
-        path, written = ARRAYS[array].shard_path(self.path, self.name, shard), self._split.shards[shard][array]
-        _check_size(path, written, "it changed after the store was opened")
+        name, file = ARRAYS[array].shard_name(self.name, shard), self._split.shards[shard][array]
         per_shard = self.manifest.samples_per_shard
-        file = _ShardFile(path)
         try:
-            index_start = written.bytes - index_bytes(per_shard)
-            index = file.read_at(index_start, index_bytes(per_shard))
+            _check_size(self.storage.size(name), file, self._where(array, shard))
+            reader = self.storage.reader(name)
+            index_start = file.bytes - index_bytes(per_shard)
+            index = _read_exactly(reader, index_start, index_bytes(per_shard))
             table = decode_index(index, min(per_shard, len(self) - shard * per_shard), index_start)
+        except FileNotFoundError as error:
+            raise ShardMissingError(f"{self._where(array, shard)} is missing: it was there at the start") from error
         except ChunkDamage as damage:
             raise ShardCorruptError(f"{self._where(array, shard)} is damaged: {damage}") from damage
+        except OSError as error:
+            raise ShardCorruptError(f"{self._where(array, shard)} cannot be read: {error}") from error
         with self._lock:
-            self._open[key] = file, table
+            self._open[key] = reader, table
             while len(self._open) > _OPEN_SHARDS:
                 # Only the reference goes: a thread that still reads from the file keeps it open.
                 self._open.popitem(last=False)
-        return file, table
+        return reader, table
 
 
-class _ShardFile:
-    """A file descriptor that closes when the last thread lets go of it."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-    def read_at(self, offset: int, length: int) -> NDArray[np.uint8]:
-        """`length` bytes from `offset`; raises `ChunkDamage` where the file ends before."""
-        data = os.pread(self._descriptor, length, offset) if offset >= 0 else b""
-        if len(data) != length:
-            raise ChunkDamage("the file ends too early")
-        return np.frombuffer(data, np.uint8)
-
-
-def open_store(path: str | Path, *, check_files: bool = True) -> ShardStore:
-    """Open a finished store: manifest checked and, with `check_files`, every shard file there with its size.
+def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
+    """Open a finished store at a path or URL: manifest checked and, with `check_files`, every shard's presence and size.
 
     Raises `ShardMissingError` where there is no store or a shard is gone, `ShardError` for an unfinished or foreign one or
     a newer format, `ShardCorruptError` for a damaged manifest or a shard of another size.
     """
-    root = Path(path)
-    metadata = root / "zarr.json"
-    if not metadata.is_file():
-        if root.with_name(root.name + PARTIAL_SUFFIX).is_dir():
-            raise ShardMissingError(f"{root} is not finished: its conversion stopped, continue it with --resume")
-        if root.is_dir():
-            raise ShardError(f"{root} holds no finished shard store: zarr.json with its manifest is missing")
-        raise ShardMissingError(f"{root} is not there: make it with dfd-prepare")
+    storage = storage_at(place)
     try:
-        content = json.loads(metadata.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise ShardCorruptError(f"{metadata} cannot be read as JSON ({error})") from error
+        content = json.loads(storage.read("zarr.json"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_store(storage) from None
+    except (ValueError, RecursionError) as error:
+        raise ShardCorruptError(f"{storage.describe('zarr.json')} cannot be read as JSON ({error})") from error
+    except OSError as error:
+        raise ShardError(f"{storage.url} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ShardCorruptError(f"{metadata} is not Zarr metadata")
-    store = ShardStore(root, Manifest.from_attributes(content.get("attributes"), str(root)))
+        raise ShardCorruptError(f"{storage.describe('zarr.json')} is not Zarr metadata")
+    store = ShardStore(storage, Manifest.from_attributes(content.get("attributes"), storage.url))
     if check_files:
-        for split, index, array, file_path, file in store.files():
-            _check_size(file_path, file, f"shard {index} of {split}/{array}")
+        for _, problem in _size_problems(store):
+            if problem is not None:
+                raise problem
     return store
 
 
-def verify_store(store: ShardStore) -> Iterator[tuple[Path, str | None]]:
+def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord, str | None]]:
     """Read every byte of every shard: yields each file with None, or with what is wrong with it."""
-    for split, index, array, path, file in store.files():
-        problem = None
+    for record, missing in _size_problems(store):
+        if missing is not None:
+            yield record, str(missing)
+            continue
         try:
-            _check_size(path, file, f"shard {index} of {split}/{array}")
-            if _file_sha256(path) != file.sha256:
-                own = _locate_damage(store, split, index, array)
-                problem = own or f"{path} is not the file that was written (SHA-256 differs), its samples are sound"
-        except (ShardError, OSError) as error:
-            problem = str(error)
-        yield path, problem
+            sound = _sha256(store.storage.reader(record.name), record.file.bytes) == record.file.sha256
+            yield record, None if sound else _describe_damage(store, record)
+        except OSError as error:
+            yield record, f"{store.storage.describe(record.name)} cannot be read: {error}"
 
 
-def _locate_damage(store: ShardStore, split: str, index: int, array: str) -> str | None:
-    """The first damaged sample of a shard, or None where each is sound by itself (a file of another place, say)."""
-    samples, per_shard = store.split(split), store.manifest.samples_per_shard
-    for sample in range(index * per_shard, min((index + 1) * per_shard, len(samples))):
+def _no_store(storage: Storage) -> ShardError:
+    if storage_at(storage.url + UNFINISHED_SUFFIX).sizes() or any(n.startswith(STATE_FOLDER) for n in storage.sizes()):
+        return ShardMissingError(f"{storage.url} is not finished: its conversion stopped, continue it with --resume")
+    if Path(storage.url).is_dir():
+        return ShardError(f"{storage.url} holds no finished shard store: zarr.json with its manifest is missing")
+    return ShardMissingError(f"{storage.url} is not there: make it with dfd-prepare")
+
+
+def _size_problems(store: ShardStore) -> Iterator[tuple[ShardRecord, ShardError | None]]:
+    """Every shard file with None, or with the error that its absence or size deserves; from one listing of the store."""
+    try:
+        sizes = store.storage.sizes()
+    except OSError as error:
+        raise ShardError(f"{store.url} cannot be listed: {error}") from error
+    for record in store.records():
+        problem: ShardError | None = None
+        where = f"{store.storage.describe(record.name)} ({record.where})"
+        if record.name not in sizes:
+            problem = ShardMissingError(f"{where} is missing: restore it or convert again")
+        else:
+            try:
+                _check_size(sizes[record.name], record.file, where)
+            except ShardCorruptError as error:
+                problem = error
+        yield record, problem
+
+
+def _check_size(size: int, file: ShardFile, where: str) -> None:
+    if size != file.bytes:
+        raise ShardCorruptError(f"{where} has {size} bytes where {file.bytes} were written: convert again")
+
+
+def _describe_damage(store: ShardStore, record: ShardRecord) -> str:
+    """The first damaged sample of a shard; a file whose samples are all sound is one of another place."""
+    split, per_shard = store.split(record.split), store.manifest.samples_per_shard
+    for sample in range(record.index * per_shard, min((record.index + 1) * per_shard, len(split))):
         try:
-            samples.read([sample], fields=(array,))
+            split.read([sample], fields=(record.array,))
         except ShardError as error:
             return str(error)
-    return None
+    return (
+        f"{store.storage.describe(record.name)} ({record.where}) is not the file that was written (SHA-256 differs), "
+        "though each of its samples is sound"
+    )
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _sha256(reader: RangeReader, size: int) -> str:
+    digest = hashlib.sha256()
+    for offset in range(0, size, _VERIFY_BLOCK_BYTES):
+        digest.update(reader.read_at(offset, min(_VERIFY_BLOCK_BYTES, size - offset)))
+    return digest.hexdigest()
 
 
-def _check_size(path: Path, file: ShardFile, what: str) -> None:
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise ShardMissingError(f"{path} is missing ({what}): restore it or convert again") from error
-    if size != file.bytes:
-        raise ShardCorruptError(f"{path} has {size} bytes where {file.bytes} were written ({what}): convert again")
+def _read_exactly(reader: RangeReader, offset: int, length: int) -> NDArray[np.uint8]:
+    data = reader.read_at(offset, length) if offset >= 0 else b""
+    if len(data) != length:
+        raise ChunkDamage("the file ends too early")
+    return np.frombuffer(data, np.uint8)

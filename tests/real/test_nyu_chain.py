@@ -18,7 +18,9 @@ def test_prepare_train_full_network_and_evaluate(real_data, run_command, folder)
     making = [sys.executable, str(script), "nyu.mat", "--frames", "0:1449:120", "--splits", "splits.mat"]
     subprocess.run(making, cwd=folder, check=True)
     lens = ["--aperture", "4.48cm", "--focal-length", "70mm", "--focus", "2m"]
-    prepared = run_command("dfd-prepare", "nyu", "nyu.mat", "--splits", "splits.mat", *lens, "--out", "nyu.zarr", cwd=folder)
+    prepared = run_command(
+        "dfd-prepare", "nyu", "nyu.mat", "--splits", "splits.mat", *lens, "--out", "nyu.zarr", cwd=folder
+    )
     assert prepared.returncode == 0, prepared.stderr
     psnr_db = float(prepared.stdout.split("PSNR ")[1].split()[0])
     # Real rooms through this lens lie near 28 dB; a unit gone wrong is 44 dB and above, or an image without contrast.

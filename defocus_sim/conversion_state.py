@@ -1,0 +1,185 @@
+"""What is on disk of a conversion that is not finished: settings, markers of finished shards, skipped frames.
+
+All of it lies in the folder `.markers` of the unfinished store and goes when the store gets its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from defocus_sim.conversion_plan import ConversionSettings, blur_statistics, differing_settings, program_version
+from defocus_sim.errors import ConvertError
+from defocus_sim.shard_task import BadFrame, ShardResult, ShardTask, finished_shard
+from defocus_sim.shards.manifest import Manifest, SplitManifest, digest
+from defocus_sim.shards.read import STATE_FOLDER, UNFINISHED_SUFFIX, open_store
+from defocus_sim.shards.storage import TEMPORARY_SUFFIX, storage_at
+from defocus_sim.shards.write import write_manifest, write_skeleton
+
+SETTINGS = f"{STATE_FOLDER}/settings.json"
+SKIPPED = f"{STATE_FOLDER}/skipped.json"
+Results = list[tuple[ShardTask, ShardResult]]
+
+
+class ConversionState:
+    """The target of a conversion and its unfinished store. `place`: path or URL of the latter."""
+
+    def __init__(self, out: str | Path) -> None:
+        self.final = storage_at(out)
+        # An object store cannot rename: there the store is built in its final place.
+        self.storage = storage_at(self.final.url + UNFINISHED_SUFFIX) if self.final.renames else self.final
+        self.place = self.storage.url
+
+    def check_target(self, *, resume: bool, overwrite: bool) -> None:
+        """Raise `ConvertError` where the target is taken and neither option says what to do with it."""
+        if resume and overwrite:
+            raise ConvertError("resume and overwrite exclude each other: choose one")
+        building, built = self.storage.sizes(), self.final.sizes()
+        separate = self.storage is not self.final
+        unfinished = bool(building) and (separate or "zarr.json" not in building)
+        if built and "zarr.json" not in built and (separate or SETTINGS not in built):
+            raise ConvertError(
+                f"{self.final.url} exists and is not a shard store: it is left alone, choose another --out"
+            )
+        if "zarr.json" in built and not (resume or overwrite):
+            raise ConvertError(f"{self.final.url} exists already: replace it with --overwrite, or choose another --out")
+        if "zarr.json" in built and "train/depth_m/zarr.json" not in built:
+            raise ConvertError(
+                f"{self.final.url} is a Zarr store of another kind: it is left alone, choose another --out"
+            )
+        if unfinished and SETTINGS not in building and "zarr.json" not in building:
+            raise ConvertError(f"{self.place} is not an unfinished conversion: it is left alone, move it away")
+        if unfinished and not (resume or overwrite):
+            raise ConvertError(
+                f"{self.place} holds an unfinished conversion: continue it with --resume, or begin anew with --overwrite"
+            )
+        if Path(self.final.url).is_file():
+            raise ConvertError(f"{self.final.url} is a file: choose another --out")
+
+    def is_finished(self) -> bool:
+        """Whether a complete store is there, with or without its final name."""
+        return "zarr.json" in self.storage.sizes() or (not self.storage.sizes() and "zarr.json" in self.final.sizes())
+
+    def begin(self, description: dict[str, Any], *, resume: bool) -> list[BadFrame]:
+        """Start anew, or check that the settings are those of before; returns the frames that are skipped already.
+
+        Raises `ConvertError` naming the settings that changed.
+        """
+        sizes = self.storage.sizes()
+        if not resume or SETTINGS not in sizes:
+            # In an object store the manifest goes first: from then on nothing opens the old store as data.
+            self.storage.remove("zarr.json")
+            self.storage.remove()
+            self.storage.write(SETTINGS, json.dumps(description).encode())
+            return []
+        try:
+            before = json.loads(self.storage.read(SETTINGS))
+            skipped = [BadFrame(**bad) for bad in json.loads(self.storage.read(SKIPPED))] if SKIPPED in sizes else []
+        except (ValueError, TypeError) as error:
+            raise ConvertError(f"{self.place} cannot be resumed, its state is damaged: use --overwrite") from error
+        differences = differing_settings(before, description)
+        if differences:
+            raise ConvertError(
+                f"{self.place} was begun with other settings: {'; '.join(differences)}; restore them or use --overwrite"
+            )
+        return skipped
+
+    def unfinished(self, tasks: Iterable[ShardTask]) -> list[ShardTask]:
+        """The tasks that are still to be done."""
+        sizes = self.storage.sizes()
+        return [task for task in tasks if finished_shard(task, sizes) is None]
+
+    def add_skipped(self, skipped: list[BadFrame], found: list[BadFrame]) -> list[BadFrame]:
+        """Remember frames that cannot be used; returns all of them in the source's order."""
+        everything = sorted({bad.frame: bad for bad in (*found, *skipped)}.values(), key=lambda bad: bad.frame)
+        self.storage.write(SKIPPED, json.dumps([asdict(bad) for bad in everything]).encode())
+        return everything
+
+    def write_skeleton(
+        self, counts: Mapping[str, int], settings: ConversionSettings, description: dict[str, Any]
+    ) -> None:
+        """The groups and arrays, when their final length is known."""
+        height, width = description["size_hw"]
+        write_skeleton(self.storage, counts, (height, width), settings.samples_per_shard, settings.compression)
+
+    def results(self, tasks: Iterable[ShardTask]) -> Results:
+        """What every task left. Raises `ConvertError` where one left nothing."""
+        sizes, results = self.storage.sizes(), []
+        for task in tasks:
+            result = finished_shard(task, sizes)
+            if result is None:
+                raise ConvertError(f"shard {task.index} of {task.split} was not written: nothing is finalised")
+            results.append((task, result))
+        return results
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """From here on the store is complete."""
+        write_manifest(self.storage, manifest)
+
+    def publish(self, description: dict[str, Any]) -> None:
+        """Give a complete store its name, in place of an earlier one, and remove what only the conversion needed.
+
+        Raises `ConvertError` where the store was made with other settings.
+        """
+        sizes = self.storage.sizes()
+        place = self.storage if "zarr.json" in sizes else self.final
+        store = open_store(place.url)
+        if store.manifest.settings != digest(description):
+            raise ConvertError(f"{place.url} is complete and was made with other settings: replace it with --overwrite")
+        shard_names = {record.name for record in store.records()}
+        for name in place.sizes():
+            # Left by a killed worker, or a last shard that skipped frames made superfluous.
+            if name.endswith(TEMPORARY_SUFFIX) or ("/c/" in name and name not in shard_names):
+                place.remove(name)
+        place.remove(STATE_FOLDER)
+        if place is not self.final:
+            self.final.remove()
+            Path(self.place).replace(self.final.url)
+
+    def clean_up(self, tasks: Iterable[ShardTask]) -> int:
+        """After a failure: how many shards are finished; where none is, nothing stays."""
+        try:
+            sizes = self.storage.sizes()
+            kept = sum(finished_shard(task, sizes) is not None for task in tasks)
+            if kept == 0 and SETTINGS in sizes and "zarr.json" not in sizes:
+                self.storage.remove()
+        except OSError:
+            # The storage itself fails: the first error says more than a second one.
+            return 0
+        return kept
+
+
+def finished_manifest(
+    settings: ConversionSettings, description: dict[str, Any], results: Results, skipped: list[BadFrame]
+) -> Manifest:
+    """The manifest of a conversion whose tasks are all done."""
+    splits = {}
+    for split in dict.fromkeys(task.split for task, _ in results):
+        shards = [(task, result) for task, result in results if task.split == split]
+        samples = [sample for task, _ in shards for sample in task.samples]
+        facts = [fact for _, result in shards for fact in result.samples]
+        splits[split] = SplitManifest(
+            names=tuple(sample.name for sample in samples),
+            scenes=tuple(sample.scene for sample in samples),
+            lens=(0,) * len(samples),
+            focus_distance_m=tuple(fact["focus_distance_m"] for fact in facts),
+            aperture_mm=tuple(fact["aperture_mm"] for fact in facts),
+            shards=tuple(result.files for _, result in shards),
+        )
+    height, width = description["size_hw"]
+    return Manifest(
+        size_hw=(height, width),
+        samples_per_shard=settings.samples_per_shard,
+        compression=settings.compression,
+        lenses=(description["lens"],),
+        rendering=description["rendering"],
+        source=description["source"],
+        statistics=blur_statistics([fact for _, result in results for fact in result.samples]),
+        splits=splits,
+        skipped=tuple({"name": bad.name, "reason": bad.reason} for bad in skipped),
+        created_by=program_version(),
+        settings=digest(description),
+    )

@@ -1,0 +1,113 @@
+"""Files of a data set's folder: their order, what was left out, what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from defocus_sim.errors import SourceError, SourceMissingError
+
+# Up to this many bytes are hashed by content (a few seconds); beyond it names and sizes have to do.
+HASHED_BYTES = 2 * 10**9
+
+
+class Skipped(NamedTuple):
+    """A file that gives no sample, and why, in one line."""
+
+    name: str
+    reason: str
+
+
+def natural_key(text: str) -> tuple[Any, ...]:
+    """Sort key: runs of digits by value (`a2` before `a10`), the rest without regard to case, then the text itself."""
+    parts = re.split(r"(\d+)", text)
+    return tuple((int(p), "") if i % 2 else (-1, p.casefold()) for i, p in enumerate(parts)), text
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files under `folder` whose suffix, in lower case, is one of `suffixes`, in natural order of their relative paths.
+
+    Hidden files and folders, the `__MACOSX` folders of archives and links to folders are left alone. Raises
+    `SourceMissingError` where the folder is not there.
+    """
+    if not folder.is_dir():
+        raise SourceMissingError(f"folder {folder} is not there")
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    chosen = [path for path in found if path.suffix.lower() in suffixes]
+    return sorted(chosen, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def identity(files: Iterable[tuple[str, Path]]) -> dict[str, Any]:
+    """Number, total size and SHA-256 of (name, path) pairs: over names and contents, or names and sizes beyond 2 GB.
+
+    The names are the caller's (relative ones), so that the digest does not depend on where the data lies. Times of
+    change are never part of it: a copy is the same data.
+    """
+    listed = [(name, path, path.stat().st_size) for name, path in files]
+    total = sum(size for _, _, size in listed)
+    by_content = total <= HASHED_BYTES
+    digest = hashlib.sha256()
+    for name, path, size in listed:
+        digest.update(f"{name}\0{size}\0".encode())
+        if by_content:
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    over = "names and contents" if by_content else "names and sizes"
+    return {"files": len(listed), "bytes": total, "sha256": digest.hexdigest(), "sha256_over": over}
+
+
+def problem(path: Path, check: Callable[[Path], None]) -> str | None:
+    """Why `check` refuses a file, in one line that names it without its folder, or None.
+
+    A file that has not changed is checked once a process: the task of every shard lists the data set again.
+    """
+    stat = path.stat()
+    return _problem(path, check, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _problem(path: Path, check: Callable[[Path], None], size: int, changed_ns: int) -> str | None:
+    del size, changed_ns  # They are there for the cache to tell one state of a file from another.
+    try:
+        check(path)
+    except SourceError as error:
+        return str(error).replace(str(path), path.name)
+    return None
+
+
+def draw_test_scenes(scenes: Sequence[str], fraction: float, seed: int | Sequence[int]) -> frozenset[str]:
+    """Scenes of the test split: a seeded draw of whole scenes until `round(fraction * len(scenes))` frames are in it.
+
+    `scenes` names the scene of every frame. Where `fraction` is neither 0 nor 1 and there are two scenes or more, each
+    split gets one at least. With one frame a scene the fraction is held exactly.
+    """
+    sizes: dict[str, int] = {}
+    for scene in scenes:
+        sizes[scene] = sizes.get(scene, 0) + 1
+    names = list(sizes)
+    wanted = round(fraction * len(scenes))
+    both = 0 < fraction < 1 and len(names) >= 2
+    chosen: list[str] = []
+    frames = 0
+    for position in np.random.default_rng(seed).permutation(len(names)).tolist():
+        if (frames >= wanted and not (both and not chosen)) or (both and len(chosen) == len(names) - 1):
+            break
+        chosen.append(names[position])
+        frames += sizes[names[position]]
+    return frozenset(chosen)
+
+
+def check_fraction(fraction: float) -> None:
+    """Raises `SourceError` unless `fraction` lies in 0..1."""
+    if not 0 <= fraction <= 1:
+        raise SourceError(f"test_fraction={fraction} must lie in 0..1")

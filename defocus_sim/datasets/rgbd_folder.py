@@ -1,0 +1,238 @@
+"""Any folder of pictures with metric depth beside them, in another folder, or named by a CSV file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
+from defocus_sim.datasets.images import (
+    CHECKED_SUFFIXES,
+    check_whole,
+    colour_size,
+    depth_header,
+    read_colour,
+    read_depth_units,
+    resize_nearest,
+)
+from defocus_sim.datasets.listing import Skipped, check_fraction, draw_test_scenes, identity, problem
+from defocus_sim.datasets.rgbd_pairing import Pair, names_listed, pairs_by_name, pairs_from_csv, pairs_in_two_folders
+from defocus_sim.errors import SourceError, SourceMissingError
+
+_MILLIMETRES = re.compile(r"(?:^|[._-])mm(?:[._-]|$)|depthmm$", re.IGNORECASE)
+# Sizes that differ by rounding only still have the same aspect ratio.
+_SAME_ASPECT = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class RgbdFolderSource:
+    """Pictures below `root`, or those of `pairs_csv` (`root` is not looked at then), each with a depth file.
+
+    `depth_dir`: a folder of the depth files, where they do not lie beside the pictures. `pairs_csv`: a list of the
+    pairs instead of their names. `depth_scale`: metres per unit of the depth files; without it floating point depth is
+    in metres and integer depth in millimetres where its name says `mm`, and refused otherwise. 0, negative and
+    non-finite depth is a hole.
+
+    `size_hw`: height and width of every frame, needed where the pictures differ in size (colour is reduced by area,
+    depth takes the nearest value, both before any blur); without it frames keep their size. Depth of another size than
+    its picture is brought to the picture's by the nearest value where both have one aspect ratio; other pairs are left
+    out.
+
+    Split: that of the list's third column; or `test_list`, a text file of names a line; or `test_fraction` of the
+    scenes, drawn by `seed`; or everything in `train`. A frame is its own scene unless the list's fourth column groups
+    it.
+
+    Files without a partner or unreadable ones are left out and listed by `skipped`. Raises `SourceError` for options
+    that contradict each other.
+    """
+
+    root: Path | None = None
+    depth_dir: Path | None = None
+    pairs_csv: Path | None = None
+    depth_scale: float | None = None
+    size_hw: tuple[int, int] | None = None
+    test_fraction: float = 0.0
+    test_list: Path | None = None
+    seed: int = 0
+    kind: ClassVar[str] = "rgbd"
+
+    def __post_init__(self) -> None:
+        """Check the options; the files are looked at when they are listed."""
+        if self.root is None and self.pairs_csv is None:
+            raise SourceError("root or pairs_csv is needed: where are the pictures?")
+        check_fraction(self.test_fraction)
+        if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
+            raise SourceError(f"depth_scale={self.depth_scale} must be metres per unit, above 0")
+        if self.size_hw is not None and (len(self.size_hw) != 2 or min(self.size_hw) < 1):
+            raise SourceError(f"size_hw={self.size_hw} must be a height and a width in px")
+        if self.depth_dir is not None and self.pairs_csv is not None:
+            raise SourceError("depth_dir and pairs_csv both say where the depth is: give one of them")
+        if self.test_list is not None and self.test_fraction:
+            raise SourceError("test_list and test_fraction both say what the test split is: give one of them")
+        if self.seed < 0:
+            raise SourceError(f"seed={self.seed} must not be negative")
+
+    def samples(self) -> tuple[SampleRef, ...]:
+        """The pairs in natural order of their names (those of a list in its order).
+
+        Raises `SourceError` where there is no pair, the unit of the depth is not known, or the split is impossible.
+        """
+        pairs, skipped = self._pairs()
+        if not pairs:
+            first = f", the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
+            place = self.pairs_csv or self.root
+            raise SourceError(f"{place} holds no readable pair of picture and depth ({len(skipped)} left out{first})")
+        for pair in pairs:
+            self.metres_per_unit(pair.depth, depth_header(pair.depth).integer)
+        splits = self._splits(pairs, skipped)
+        scenes: dict[str, str] = {}
+        for pair in pairs:
+            if scenes.setdefault(pair.scene or pair.name, splits[pair.name]) != splits[pair.name]:
+                raise SourceError(f"scene {pair.scene or pair.name} would be in both splits: keep its frames together")
+        return tuple(SampleRef(name=p.name, scene=p.scene or p.name, split=splits[p.name]) for p in pairs)
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Files that give no sample, with the reason."""
+        return self._pairs()[1]
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    def frame_hw(self) -> tuple[int, int]:
+        """`size_hw`, or the size of every picture; raises `SourceError` naming two pictures that differ."""
+        if self.size_hw is not None:
+            return self.size_hw
+        self.samples()
+        pairs, _ = self._pairs()
+        first = colour_size(pairs[0].colour)
+        for pair in pairs[1:]:
+            size = colour_size(pair.colour)
+            if size != first:
+                raise SourceError(
+                    f"{pairs[0].colour.name} is {first[1]}x{first[0]} but {pair.colour.name} is {size[1]}x{size[0]}: "
+                    "give one size for all frames (--size WxH)"
+                )
+        return first
+
+    def provenance(self) -> dict[str, Any]:
+        """Kind, options, the files' number and digest, and what was left out."""
+        pairs, skipped = self._pairs()
+        files = [
+            (p.name + suffix + path.suffix, path)
+            for p in pairs
+            for suffix, path in (("", p.colour), (":depth", p.depth))
+        ]
+        return {
+            "kind": self.kind,
+            "depth_scale": self.depth_scale,
+            "size_hw": None if self.size_hw is None else list(self.size_hw),
+            "test_fraction": self.test_fraction,
+            "seed": self.seed,
+            "files": identity(files),
+            "skipped": [list(entry) for entry in skipped],
+        }
+
+    @contextmanager
+    def open(self) -> Iterator[_RgbdReader]:
+        """A reader for one thread."""
+        yield _RgbdReader(self, self._pairs()[0])
+
+    def _pairs(self) -> tuple[list[Pair], tuple[Skipped, ...]]:
+        """Readable pairs, and what was left out."""
+        found, skipped = self._found()
+        pairs = []
+        for pair in found:
+            reason = problem(pair.colour, _check_colour) or problem(pair.depth, _check_depth) or _shapes_differ(pair)
+            if reason:
+                skipped.append(Skipped(pair.name, reason))
+            else:
+                pairs.append(pair)
+        return pairs, tuple(skipped)
+
+    def _found(self) -> tuple[list[Pair], list[Skipped]]:
+        if self.pairs_csv is not None:
+            return pairs_from_csv(self.pairs_csv)
+        if self.root is None or not self.root.is_dir():
+            raise SourceMissingError(f"folder {self.root} is not there")
+        if self.depth_dir is not None:
+            return pairs_in_two_folders(self.root, self.depth_dir)
+        return pairs_by_name(self.root)
+
+    def metres_per_unit(self, path: Path, integer: bool) -> float:
+        """Metres per unit of a depth file; raises `SourceError` where nothing says it."""
+        if self.depth_scale is not None:
+            return self.depth_scale
+        if not integer:
+            return 1.0
+        if _MILLIMETRES.search(path.stem):
+            return 0.001
+        raise SourceError(
+            f"{path.name} holds integer depth of an unknown unit: give metres per unit (--depth-scale 0.001 for mm)"
+        )
+
+    def _splits(self, pairs: list[Pair], skipped: tuple[Skipped, ...]) -> dict[str, str]:
+        if any(pair.split for pair in pairs):
+            if self.test_list is not None or self.test_fraction:
+                raise SourceError(f"{self.pairs_csv} has a column for the split: give no other one")
+            return {pair.name: pair.split or "train" for pair in pairs}
+        if self.test_list is not None:
+            test = names_listed(self.test_list, pairs, skipped)
+            return {pair.name: "test" if pair.name in test else "train" for pair in pairs}
+        scenes = draw_test_scenes([pair.scene or pair.name for pair in pairs], self.test_fraction, self.seed)
+        return {pair.name: "test" if (pair.scene or pair.name) in scenes else "train" for pair in pairs}
+
+
+class _RgbdReader:
+    def __init__(self, source: RgbdFolderSource, pairs: list[Pair]) -> None:
+        self._source, self._pairs = source, pairs
+
+    def read(self, index: int) -> RgbdFrame:
+        """Sample `index` of the source, at the source's size where one is given."""
+        pair, size_hw = self._pairs[index], self._source.size_hw
+        aif, units = read_colour(pair.colour), read_depth_units(pair.depth)
+        reason = _aspects_differ(pair, aif.shape[:2], units.shape)
+        if reason:
+            raise SourceError(f"{pair.name}: {reason}")
+        scale = self._source.metres_per_unit(pair.depth, units.dtype.kind != "f")
+        with np.errstate(over="ignore"):  # What no float32 can hold is infinite, and thus a hole.
+            depth = depth_with_holes((units.astype(np.float64) * scale).astype(np.float32))
+        if size_hw is not None and size_hw != aif.shape[:2]:
+            aif = np.asarray(cv2.resize(aif, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+        return RgbdFrame(aif, resize_nearest(depth, (aif.shape[0], aif.shape[1])))
+
+
+def _check_colour(path: Path) -> None:
+    # Decoded before the header is looked at: Pillow warns of a damaged TIFF and goes on.
+    if path.suffix.lower() not in CHECKED_SUFFIXES:
+        read_colour(path)
+    check_whole(path)
+    colour_size(path)
+
+
+def _check_depth(path: Path) -> None:
+    if path.suffix.lower() not in CHECKED_SUFFIXES:
+        read_depth_units(path)
+    check_whole(path)
+    depth_header(path)
+
+
+def _shapes_differ(pair: Pair) -> str | None:
+    header = depth_header(pair.depth)
+    return _aspects_differ(pair, colour_size(pair.colour), (header.height, header.width))
+
+
+def _aspects_differ(pair: Pair, colour: tuple[int, ...], depth: tuple[int, ...]) -> str | None:
+    if abs(colour[1] * depth[0] / (colour[0] * depth[1]) - 1) <= _SAME_ASPECT:
+        return None
+    return (
+        f"{pair.colour.name} is {colour[1]}x{colour[0]} but {pair.depth.name} is {depth[1]}x{depth[0]}: "
+        "depth must cover the same view"
+    )

@@ -1,0 +1,238 @@
+"""Where a store's files lie: a local folder, or a prefix of an object store (fsspec). Names are relative, with `/`.
+
+Both write a file completely or not at all: locally by a flushed temporary file and a rename, remotely by one upload.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from defocus_sim.errors import ShardError
+
+TEMPORARY_SUFFIX = ".partial"
+T = TypeVar("T")
+
+
+class RangeReader(ABC):
+    """One file that is read in pieces; shared between threads."""
+
+    @abstractmethod
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`; fewer where the file ends before."""
+
+
+class Storage(ABC):
+    """A folder of files. Missing files raise `FileNotFoundError`, everything else that fails an `OSError`."""
+
+    url: str
+    # Whether a finished store can be given its name by renaming, or must be written in its final place.
+    renames: bool
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """A whole file."""
+
+    @abstractmethod
+    def write(self, name: str, content: bytes) -> None:
+        """A whole file, visible complete or not at all."""
+
+    @abstractmethod
+    def writer(self, name: str) -> Any:
+        """A context with a binary stream; the file appears where the context ends without an exception."""
+
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Every file below the folder with its size in bytes; empty where there is no folder."""
+
+    @abstractmethod
+    def reader(self, name: str) -> RangeReader:
+        """A file for reading in pieces."""
+
+    @abstractmethod
+    def remove(self, name: str = "") -> None:
+        """Remove a file or folder with all below it; nothing happens where it is not there."""
+
+    def describe(self, name: str) -> str:
+        """`name` as messages show it."""
+        return f"{self.url}/{name}"
+
+    def __reduce__(self) -> tuple[Callable[[str], Storage], tuple[str]]:
+        return storage_at, (self.url,)
+
+
+class LocalStorage(Storage):
+    """A folder of this machine's file system."""
+
+    renames = True
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.url = root, str(root)
+
+    def read(self, name: str) -> bytes:
+        """See `Storage`."""
+        return (self.root / name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Storage`."""
+        with self.writer(name) as stream:
+            stream.write(content)
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        """See `Storage`."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own: the worker of a killed run may still be writing the same shard.
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
+        try:
+            with temporary.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def size(self, name: str) -> int:
+        """See `Storage`."""
+        return (self.root / name).stat().st_size
+
+    def sizes(self) -> dict[str, int]:
+        """See `Storage`."""
+        found = {}
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                path = os.path.join(folder, name)
+                found[os.path.relpath(path, self.root).replace(os.sep, "/")] = os.stat(path).st_size
+        return found
+
+    def reader(self, name: str) -> RangeReader:
+        """See `Storage`."""
+        return _Descriptor(self.root / name)
+
+    def remove(self, name: str = "") -> None:
+        """See `Storage`."""
+        path = self.root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class _Descriptor(RangeReader):
+    """Positioned reads, not a memory map: a file that shrinks under a map kills the process instead of raising."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        # Closes when the last thread lets go of it.
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+
+class ObjectStorage(Storage):
+    """A prefix of an object store, by an fsspec URL such as `s3://bucket/nyu.zarr`.
+
+    Credentials come from the environment of each process (as the store's own client finds them) and are kept nowhere.
+    """
+
+    renames = False
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        if "@" in url.split("://", 1)[1].split("/", 1)[0]:
+            raise ShardError("a URL with credentials is refused: put them into the environment")
+        self.url = url.rstrip("/")
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise ShardError(f"{self.url} cannot be used ({error}); S3 needs: pip install 'dfd-toolkit[s3]'") from error
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    def _guard(self, what: str, call: Callable[[], T]) -> T:
+        """The clients of object stores raise errors of their own; here each becomes an `OSError` saying what failed."""
+        try:
+            return call()
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise OSError(f"{what} failed: {type(error).__name__}: {error}") from error
+
+    def read(self, name: str) -> bytes:
+        """See `Storage`."""
+        content: bytes = self._guard(f"reading {self.describe(name)}", lambda: self._fs.cat_file(self._path(name)))
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Storage`."""
+        self._guard(f"writing {self.describe(name)}", lambda: self._fs.pipe_file(self._path(name), content))
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        """See `Storage`. The shard is gathered in a local temporary file, so that no unfinished upload is left behind."""
+        with tempfile.NamedTemporaryFile(prefix="dfd-", suffix=TEMPORARY_SUFFIX) as stream:
+            yield stream  # type: ignore[misc]
+            stream.flush()
+            self._guard(f"writing {self.describe(name)}", lambda: self._fs.put_file(stream.name, self._path(name)))
+
+    def size(self, name: str) -> int:
+        """See `Storage`."""
+        return int(self._guard(f"looking up {self.describe(name)}", lambda: self._fs.info(self._path(name)))["size"])
+
+    def sizes(self) -> dict[str, int]:
+        """See `Storage`."""
+        try:
+            found = self._guard(f"listing {self.url}", lambda: self._fs.find(self._root, detail=True))
+        except FileNotFoundError:
+            return {}
+        start = len(self._fs._strip_protocol(self._root)) + 1
+        return {path[start:]: int(facts["size"]) for path, facts in found.items()}
+
+    def reader(self, name: str) -> RangeReader:
+        """See `Storage`."""
+        return _RemoteFile(self, name)
+
+    def remove(self, name: str = "") -> None:
+        """See `Storage`."""
+        path = self._path(name)
+        if self._guard(f"looking up {self.describe(name)}", lambda: self._fs.exists(path)):
+            self._guard(f"removing {self.describe(name)}", lambda: self._fs.rm(path, recursive=True))
+
+
+class _RemoteFile(RangeReader):
+    def __init__(self, storage: ObjectStorage, name: str) -> None:
+        self._storage, self._name = storage, name
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        storage, path = self._storage, self._storage._path(self._name)
+        data: bytes = storage._guard(
+            f"reading {storage.describe(self._name)}",
+            lambda: storage._fs.cat_file(path, start=offset, end=offset + length),
+        )
+        return data
+
+
+def storage_at(place: str | Path) -> Storage:
+    """The storage at a local path, or at an fsspec URL (`protocol://...`). Raises `ShardError` for an unusable URL."""
+    text = str(place)
+    return ObjectStorage(text) if "://" in text else LocalStorage(Path(place))
