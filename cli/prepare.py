@@ -172,3 +172,16 @@ def verify(store: str) -> None:
     if damaged:
         raise ShardCorruptError(f"{damaged} of {total} shard files of {store} are damaged")
     click.echo(f"{store}: all {total} shard files are as they were written")
+
+
+@main.command()
+@click.argument("stores", nargs=-1, required=True)
+@click.option("--out", required=True, metavar="PLACE", help="The joined store.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing store.")
+def merge(stores: tuple[str, ...], out: str, overwrite: bool) -> None:
+    """Join STORES of one image size, without compressing again; each sample keeps its lens."""
+    from defocus_sim.merge import merge as merge_stores
+
+    with sample_progress("merging") as report:
+        joined = merge_stores(stores, out, overwrite=overwrite, on_progress=report)
+    click.echo("\n".join(info_lines(joined)))

@@ -65,11 +65,16 @@ class SmoothSource:
     """Ten random frames, six for training, with smooth depth and a few holes; quicker than a procedural scene."""
 
     hw: tuple[int, int] = (40, 48)
+    kind_of: str = "smooth"
+    test_from: int = 3
     kind: ClassVar[str] = "smooth"
 
     def samples(self):
         names = [f"frame-{i}" for i in range(10)]
-        return tuple(SampleRef(name=n, scene=n, split="test" if i % 5 > 2 else "train") for i, n in enumerate(names))
+        return tuple(
+            SampleRef(name=n, scene=n, split="test" if i % 5 >= self.test_from else "train")
+            for i, n in enumerate(names)
+        )
 
     def skipped(self):
         return ()
@@ -80,7 +85,7 @@ class SmoothSource:
         return self.hw
 
     def provenance(self):
-        return {"kind": self.kind, "hw": list(self.hw)}
+        return {"kind": self.kind_of, "hw": list(self.hw)}
 
     @contextmanager
     def open(self):
