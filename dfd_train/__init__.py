@@ -1,0 +1,62 @@
+"""Shards of defocused triples -> 2HDED:NET (depth + all-in-focus image) -> a report.
+
+Public names are loaded on first use, so that `import dfd_train` does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dfd_train.config import TrainConfig, recipe_config
+    from dfd_train.data.stream import ShardDataset, stream_batches
+    from dfd_train.errors import DfdTrainError
+    from dfd_train.evaluation import EvalConfig, evaluate
+    from dfd_train.loss_config import LossConfig
+    from dfd_train.model.config import ModelConfig, variant
+    from dfd_train.model.two_headed import TwoHeadedNet
+    from dfd_train.report import Report
+    from dfd_train.trainer import TrainResult, train
+
+_HOMES = {
+    "DfdTrainError": "errors",
+    "EvalConfig": "evaluation",
+    "LossConfig": "loss_config",
+    "ModelConfig": "model.config",
+    "Report": "report",
+    "ShardDataset": "data.stream",
+    "TrainConfig": "config",
+    "TrainResult": "trainer",
+    "TwoHeadedNet": "model.two_headed",
+    "evaluate": "evaluation",
+    "recipe_config": "config",
+    "stream_batches": "data.stream",
+    "train": "trainer",
+    "variant": "model.config",
+}
+
+__all__ = [
+    "DfdTrainError",
+    "EvalConfig",
+    "LossConfig",
+    "ModelConfig",
+    "Report",
+    "ShardDataset",
+    "TrainConfig",
+    "TrainResult",
+    "TwoHeadedNet",
+    "evaluate",
+    "recipe_config",
+    "stream_batches",
+    "train",
+    "variant",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

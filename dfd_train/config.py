@@ -1,0 +1,159 @@
+"""What a training run is: one frozen `TrainConfig`, the recipes it starts from, and its way to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from dfd_train.data.geometry import Geometry, parse_shape
+from dfd_train.errors import ConfigError
+from dfd_train.loss_config import LossConfig, with_terms
+from dfd_train.model.config import ModelConfig, tuples_from_lists, variant
+from dfd_train.schedule import OptimConfig
+
+HEAD_CHOICES = {"both": ("depth", "aif"), "depth": ("depth",), "deblur": ("aif",)}
+# What a resumed run may change: where and how fast it runs, never what it computes.
+VOLATILE = ("shards", "out", "device", "prefetch", "checkpoint_every", "validate_every", "validate_limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run; the defaults are the paper's (500 epochs, batches of 4, frames resized to 256x256).
+
+    `shards`: the store. `out`: the run's folder. `model`, `loss`, `optim`, `geometry`: see their classes. `pretrained`:
+    None, "imagenet" or a file of DenseNet-121 weights for the encoder. `device`: "auto" (CUDA where there is one),
+    "cpu", "cuda", "cuda:1". `prefetch`: batches read ahead. `checkpoint_every`: epochs between checkpoints.
+    `validate_every`: epochs between scores of the test split, 0 = after the last only; `validate_limit`: on how many of
+    its images.
+
+    Raises `ConfigError` for an impossible value.
+    """
+
+    shards: str
+    out: str
+    recipe: str = "paper"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    geometry: Geometry = field(default_factory=Geometry)
+    epochs: int = 500
+    batch_size: int = 4
+    seed: int = 0
+    pretrained: str | None = None
+    device: str = "auto"
+    prefetch: int = 4
+    checkpoint_every: int = 1
+    validate_every: int = 10
+    validate_limit: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("epochs", 1), ("batch_size", 1), ("seed", 0), ("prefetch", 0), ("checkpoint_every", 1),
+            ("validate_every", 0), ("validate_limit", 1),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of `to_dict`, also after JSON; raises `ConfigError` where the fields are not this class's."""
+        try:
+            nested = {
+                "model": ModelConfig.from_dict(values["model"]),
+                "loss": LossConfig(**values["loss"]),
+                "optim": OptimConfig(**values["optim"]),
+                "geometry": Geometry(**tuples_from_lists(values["geometry"])),
+            }
+            return cls(**{**values, **nested})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"not a training configuration of this version: {error}") from error
+
+
+_FAST = {
+    "loss": LossConfig(deblur_weight=1.0, balance="auto"),
+    "optim": OptimConfig(
+        optimizer="adamw", lr=3e-3, weight_decay=1e-4, schedule="cosine", warmup=0.05, decay_factor=0.01, clip_norm=1.0,
+        ema_decay=0.99,
+    ),
+    "epochs": 60,
+}  # fmt: skip
+RECIPES: dict[str, dict[str, Any]] = {"paper": {}, "fast": _FAST}
+
+
+def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path, **options: Any) -> TrainConfig:
+    """The run that `recipe` ("paper" or "fast") describes, changed by `options` (see `with_options`).
+
+    "fast" = AdamW with warm-up and cosine, gradient clipping, averaged weights, balanced losses, and a restoration that
+    starts as the identity. Raises `ConfigError` for an unknown recipe or option.
+    """
+    if recipe not in RECIPES:
+        raise ConfigError(f"recipe={recipe!r} must be one of {', '.join(RECIPES)}")
+    base = TrainConfig(shards=str(shards), out=str(out), recipe=recipe, **RECIPES[recipe])
+    base = replace(base, model=replace(base.model, zero_last_aif=recipe == "fast"))
+    return with_options(base, **options)
+
+
+def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
+    """`config` with the flat options of the command line applied; an option that is None changes nothing.
+
+    `model`: variant name. `heads`: "both", "depth" or "deblur". `stem`. `loss`: a row of Table II by name.
+    `deblur_weight`, `balance`. `size`, `crop`: pixels as "256" or "192x256" (`size="native"` keeps the frames' own).
+    `optimizer`, `lr`, `clip_norm`. Other names are fields of `TrainConfig`. Raises `ConfigError` for an unknown one.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    model, loss, optim, geometry = config.model, config.loss, config.optim, config.geometry
+    if "model" in given:
+        chosen = variant(given.pop("model"))
+        model = replace(chosen, heads=model.heads, stem=model.stem, zero_last_aif=model.zero_last_aif)
+    if "heads" in given:
+        heads = given.pop("heads")
+        if heads not in HEAD_CHOICES:
+            raise ConfigError(f"heads={heads!r} must be one of {', '.join(HEAD_CHOICES)}")
+        model = replace(model, heads=HEAD_CHOICES[heads])
+    if "stem" in given:
+        model = replace(model, stem=given.pop("stem"))
+    if "loss" in given:
+        loss = with_terms(loss, given.pop("loss"))
+    loss = replace(loss, **_take(given, "deblur_weight", "balance"))
+    optim = replace(optim, **_take(given, "optimizer", "lr", "clip_norm"))
+    if "size" in given and "crop" in given:
+        raise ConfigError("size and crop exclude each other: a crop is taken at the frames' own resolution")
+    if "size" in given:
+        size = given.pop("size")
+        geometry = replace(geometry, size=None if size == "native" else _shape(size), crop=None)
+    if "crop" in given:
+        geometry = replace(geometry, size=None, crop=_shape(given.pop("crop")))
+    plain = {f.name for f in fields(TrainConfig)} - {"recipe", "model", "loss", "optim", "geometry"}
+    unknown = sorted(set(given) - plain)
+    if unknown:
+        raise ConfigError(f"unknown option {', '.join(unknown)}")
+    given |= {name: str(given[name]) for name in ("shards", "out", "pretrained") if name in given}
+    return replace(config, model=model, loss=loss, optim=optim, geometry=geometry, **given)
+
+
+def changed_fields(before: TrainConfig, after: TrainConfig) -> list[str]:
+    """Names of the fields that decide a run's result and differ, dotted where nested ("optim.lr")."""
+    changed = []
+    for f in fields(TrainConfig):
+        old, new = getattr(before, f.name), getattr(after, f.name)
+        if f.name in VOLATILE or old == new:
+            continue
+        if f.name in ("model", "loss", "optim", "geometry"):
+            changed += [f"{f.name}.{g.name}" for g in fields(old) if getattr(old, g.name) != getattr(new, g.name)]
+        else:
+            changed.append(f.name)
+    return changed
+
+
+def _take(given: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: given.pop(name) for name in names if name in given}
+
+
+def _shape(value: str | int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else parse_shape(str(value))

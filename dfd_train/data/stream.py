@@ -1,0 +1,117 @@
+"""Samples of a shard store as torch tensors, one by one or as prefetched batches with bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from defocus_sim.shards.read import open_store
+
+FIELDS = ("defocused", "aif", "depth_m")
+
+
+class Batch(NamedTuple):
+    """Samples as stored, on the CPU.
+
+    `indices` (B,) int64 within the split; `defocused`, `aif` (B, H, W, 3) uint8 sRGB; `depth_m` (B, H, W) float32
+    metres, 0 = hole.
+    """
+
+    indices: NDArray[np.int64]
+    defocused: Tensor
+    aif: Tensor
+    depth_m: Tensor
+
+
+class ShardDataset(Dataset[dict[str, Tensor]]):
+    """One split of a shard store as a torch dataset, for this package's loop or anyone's.
+
+    `store`: path of the store; `split`: for example "train". Items are dicts of "defocused" and "aif" (H, W, 3) uint8
+    and "depth_m" (H, W) float32 metres with 0 = hole. Workers of a `DataLoader`, started either way, reopen the store
+    by its path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not there.
+    """
+
+    def __init__(self, store: str | Path, split: str = "train") -> None:
+        self.path = Path(store)
+        self.split_name = split
+        self.store = open_store(self.path)
+        self.split = self.store.split(split)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"store": self.path, "split": self.split_name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The samples' names in the order of their indices."""
+        return self.split.names
+
+    @property
+    def frame_hw(self) -> tuple[int, int]:
+        """Height and width of every frame in pixels."""
+        return self.split.height, self.split.width
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return self.__getitems__([index % len(self)])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+        batch = self.read(np.asarray(indices, dtype=np.int64))
+        return [
+            {"defocused": defocused, "aif": aif, "depth_m": depth_m}
+            for defocused, aif, depth_m in zip(batch.defocused, batch.aif, batch.depth_m, strict=True)
+        ]
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """The samples `indices` (B,) in that order; raises `ShardCorruptError` for damaged bytes."""
+        arrays = self.split.read(indices, fields=FIELDS)
+        return Batch(indices, *(torch.from_numpy(arrays[field]) for field in FIELDS))
+
+
+def stream_batches(
+    dataset: ShardDataset, batches: Sequence[NDArray[np.int64]], *, start: int = 0, prefetch: int = 2, pin: bool = False
+) -> Generator[Batch, None, None]:
+    """`dataset.read(batch)` for `batches[start:]`, in order, with up to `prefetch` of them read ahead by a thread.
+
+    At most `prefetch + 1` batches are in memory; `prefetch=0` reads in the caller's thread. `pin` puts them into
+    page-locked memory for an asynchronous copy to a GPU. An error of the reader surfaces at the batch it belongs to.
+    The thread ends when the iterator is exhausted or closed.
+    """
+    if prefetch < 0 or start < 0:
+        raise ValueError(f"prefetch={prefetch} and start={start} must not be negative")
+
+    def fetch(indices: NDArray[np.int64]) -> Batch:
+        batch = dataset.read(indices)
+        return Batch(batch.indices, *(tensor.pin_memory() for tensor in batch[1:])) if pin else batch
+
+    if prefetch == 0:
+        yield from (fetch(indices) for indices in batches[start:])
+        return
+    waiting: deque[Future[Batch]] = deque()
+    remaining = iter(batches[start:])
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-reader") as pool:
+        try:
+            for indices in remaining:
+                waiting.append(pool.submit(fetch, indices))
+                if len(waiting) > prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

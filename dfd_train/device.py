@@ -1,0 +1,45 @@
+"""Where to compute, and with which versions of what."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+
+from dfd_train.errors import ConfigError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" is CUDA where there is a GPU, else the CPU.
+
+    Raises `ConfigError` for a name that torch does not know and for a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name!r} is not a device: give auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name!r} is not supported: give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device={name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Versions and hardware that a result depends on, for run folders and reports."""
+    try:
+        own = version("dfd-toolkit")
+    except PackageNotFoundError:
+        own = "not installed"
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+    return {
+        "dfd-toolkit": own,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": hardware,
+    }

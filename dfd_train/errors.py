@@ -1,0 +1,25 @@
+"""The error tree of `dfd_train`: one base, each leaf also the built-in error that a caller would expect."""
+
+
+class DfdTrainError(Exception):
+    """Base of every error that `dfd_train` raises on purpose; the message is one line and says what to do."""
+
+
+class ConfigError(DfdTrainError, ValueError):
+    """A configuration value that cannot be used."""
+
+
+class CheckpointError(DfdTrainError, ValueError):
+    """A checkpoint that is damaged, foreign, or of another model."""
+
+
+class CheckpointMissingError(CheckpointError, FileNotFoundError):
+    """A checkpoint that is not there."""
+
+
+class NonFiniteError(DfdTrainError, ArithmeticError):
+    """A loss, gradient or prediction that is NaN or infinite."""
+
+
+class EvaluationError(DfdTrainError, ValueError):
+    """An image that cannot be scored, for example one without any valid depth."""

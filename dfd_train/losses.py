@@ -1,0 +1,104 @@
+"""The losses of Nazir et al. 2023 (equations 1, 2, 4, 5) as pure functions.
+
+Holes in depth give neither value nor gradient.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dfd_train.loss_config import LossConfig
+from dfd_train.model.two_headed import Output
+from dfd_train.ssim import ssim
+
+
+class LossTerms(NamedTuple):
+    """What one batch costs, all scalars.
+
+    `depth` and `deblur` are the two sides of the loss before lambda (None without that head); `parts` holds each
+    unweighted term by name: "l1", "grad" (metres), "image_l1", "charb", "ssim".
+    """
+
+    depth: Tensor | None
+    deblur: Tensor | None
+    parts: dict[str, Tensor]
+
+    def total(self, deblur_weight: float) -> Tensor:
+        """`depth + deblur_weight * deblur`, which is minimised.
+
+        With one head it is that head's loss, unweighted: lambda balances two terms and means nothing for one.
+        """
+        if self.depth is None or self.deblur is None:
+            only = self.deblur if self.depth is None else self.depth
+            if only is None:
+                raise ValueError("the network returned neither depth nor AiF")
+            return only
+        return self.depth + deblur_weight * self.deblur
+
+
+def compute_losses(output: Output, depth_m: Tensor, aif: Tensor, config: LossConfig) -> LossTerms:
+    """All terms of one batch.
+
+    `output`: of the network. `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. `aif`: (B, 3, H, W) in [0, 1].
+    """
+    parts: dict[str, Tensor] = {}
+    depth = deblur = None
+    if output.depth_m is not None:
+        residual, valid = depth_residual(output.depth_m, depth_m)
+        parts["l1"] = depth = masked_l1(residual, valid)
+        if config.depth == "l1+grad":
+            parts["grad"] = masked_gradient(residual, valid)
+            depth = depth + config.mu * parts["grad"]
+    if output.aif is not None:
+        if config.image == "l1":
+            parts["image_l1"] = deblur = (output.aif - aif).abs().mean()
+        else:
+            parts["charb"] = deblur = charbonnier(output.aif, aif, config.eps)
+        if config.image == "charb+ssim":
+            parts["ssim"] = ssim_loss(output.aif, aif)
+            deblur = deblur + config.psi * parts["ssim"]
+    return LossTerms(depth, deblur, parts)
+
+
+def depth_residual(predicted_m: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:
+    """`predicted_m - depth_m` with 0 in the holes, and where it counts (bool).
+
+    Both (B, 1, H, W) metres; a pixel is valid where the true depth is finite and positive. The holes are replaced
+    before the subtraction: `0 * NaN` would otherwise reach the gradient.
+    """
+    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    return torch.where(valid, predicted_m, 0.0) - torch.where(valid, depth_m, 0.0), valid
+
+
+def masked_l1(residual: Tensor, valid: Tensor) -> Tensor:
+    """Equation 1: `sum |residual| / n` over the n valid pixels of the whole batch; 0 where there is none."""
+    return residual.abs().sum() / valid.sum().clamp(min=1)
+
+
+def masked_gradient(residual: Tensor, valid: Tensor) -> Tensor:
+    """Equation 2's smoothing: mean |difference of the residual| along x plus the same along y, in metres.
+
+    A difference counts only where both of its neighbours are valid; each direction is divided by its own number of
+    such pairs (the paper leaves the edges open).
+    """
+    across = _masked_differences(residual, valid, dim=-1)
+    return across + _masked_differences(residual, valid, dim=-2)
+
+
+def _masked_differences(residual: Tensor, valid: Tensor, dim: int) -> Tensor:
+    size = residual.shape[dim]
+    both = valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1)
+    return torch.where(both, residual.diff(dim=dim), 0.0).abs().sum() / both.sum().clamp(min=1)
+
+
+def charbonnier(predicted: Tensor, target: Tensor, eps: float) -> Tensor:
+    """Equation 4: mean of `sqrt((predicted - target)^2 + eps^2)` over all pixels and channels."""
+    return torch.sqrt((predicted - target) ** 2 + eps**2).mean()
+
+
+def ssim_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Equation 5 without its weight: `1 - SSIM`, the mean over the batch."""
+    return 1 - ssim(predicted, target).mean()

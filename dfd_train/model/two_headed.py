@@ -1,0 +1,108 @@
+"""2HDED:NET: one encoder, a depth head and an all-in-focus (AiF) head (Nazir et al., IEEE TCI 2023, Table I)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfd_train.errors import ConfigError
+from dfd_train.model.config import HEADS, ModelConfig
+from dfd_train.model.decoder import DecoderHead
+from dfd_train.model.encoder import Encoder
+
+STRIDE = 32
+INIT_STD = 0.02
+
+
+class Output(NamedTuple):
+    """What the network returns; a head that was not asked for is None.
+
+    `depth_m` (B, 1, H, W) metres, not limited in range. `aif` (B, 3, H, W) sRGB, nominally in [0, 1], not clamped.
+    """
+
+    depth_m: Tensor | None
+    aif: Tensor | None
+
+
+class TwoHeadedNet(nn.Module):
+    """Defocused image -> metric depth and all-in-focus image.
+
+    `config`: widths, heads and options (`ModelConfig()` is the paper's network). `generator`: source of the initial
+    weights; torch's global one where it is None.
+    """
+
+    def __init__(self, config: ModelConfig | None = None, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ModelConfig()
+        self.encoder = Encoder(config)
+        channels = self.encoder.channels
+        self.depth_head = DecoderHead(channels, config.decoder, 1, config.dropout) if "depth" in config.heads else None
+        self.aif_head = DecoderHead(channels, config.decoder, 3, config.dropout) if "aif" in config.heads else None
+        initialise(self, generator)
+        if self.aif_head is not None and config.zero_last_aif:
+            nn.init.zeros_(self.aif_head.last.weight)
+
+    def forward(self, image: Tensor, heads: tuple[str, ...] | None = None) -> Output:
+        """Run the encoder and the heads that are asked for; a head that is not costs nothing.
+
+        `image`: (B, 3, H, W) sRGB in [0, 1], any H, W >= 1: reflected at the bottom and right to the next multiple of
+        32, and the outputs are cropped back. `heads`: of ("depth", "aif"); None = all that the network has. The AiF
+        output is `last(x) + image`, a global residual. Raises `ConfigError` for a head that the network lacks.
+        """
+        wanted = self.config.heads if heads is None else heads
+        missing = [head for head in wanted if head not in self.config.heads]
+        if missing or not wanted:
+            raise ConfigError(f"heads={wanted}: this network has {', '.join(self.config.heads)}")
+        height, width = image.shape[-2:]
+        padded = pad_reflect(image)
+        features = self.encoder(padded)
+        depth_m = aif = None
+        if self.depth_head is not None and "depth" in wanted:
+            depth_m = self.depth_head(features)[..., :height, :width]
+        if self.aif_head is not None and "aif" in wanted:
+            aif = (self.aif_head(features) + padded)[..., :height, :width]
+        return Output(depth_m, aif)
+
+
+def pad_reflect(image: Tensor, multiple: int = STRIDE) -> Tensor:
+    """`image` (B, C, H, W) reflected at the bottom and right edge to the next multiples of `multiple`.
+
+    The reflection goes to and fro (a triangle wave) as often as needed, which `F.pad` refuses when the padding is not
+    smaller than the image; for one pixel it repeats that pixel. Where both agree, the values are those of `F.pad`.
+    """
+    height, width = image.shape[-2:]
+    extra_h, extra_w = -height % multiple, -width % multiple
+    if extra_h < height and extra_w < width:
+        return F.pad(image, (0, extra_w, 0, extra_h), mode="reflect") if extra_h or extra_w else image
+    rows = _triangle_wave(height, height + extra_h, image.device)
+    columns = _triangle_wave(width, width + extra_w, image.device)
+    return image[..., rows[:, None], columns]
+
+
+def _triangle_wave(size: int, length: int, device: torch.device) -> Tensor:
+    """Indices 0, 1, .., size-1, size-2, .., 0, 1, .. of the given length."""
+    period = max(2 * (size - 1), 1)
+    phase = torch.arange(length, device=device) % period
+    return torch.minimum(phase, period - phase) if size > 1 else torch.zeros_like(phase)
+
+
+@torch.no_grad()
+def initialise(net: nn.Module, generator: torch.Generator | None = None) -> None:
+    """The paper's start: convolutions N(0, 0.02), BN weights N(1, 0.02), every bias 0."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            mean = 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0
+            nn.init.normal_(module.weight, mean, INIT_STD, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable numbers in `module` (buffers are not parameters)."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+__all__ = ["HEADS", "Output", "TwoHeadedNet", "initialise", "pad_reflect", "parameter_count"]

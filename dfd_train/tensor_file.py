@@ -1,0 +1,41 @@
+"""Reading a file that `torch.save` wrote, with one named error for everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dfd_train.errors import CheckpointError, CheckpointMissingError
+
+# What torch.load raises on empty, truncated, foreign or hostile files, by experiment; it documents none of it.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+    struct.error,
+)
+
+
+def load_tensors(path: Path, what: str) -> Any:
+    """The object in the file `path`, on the CPU; only tensors and plain containers are ever unpickled.
+
+    `what` names the file in messages, as in "checkpoint". Raises `CheckpointMissingError` where there is no file and
+    `CheckpointError` where it cannot be read.
+    """
+    if not path.is_file():
+        raise CheckpointMissingError(f"{what} {path} not found")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{what} {path} cannot be read: it is truncated or no torch file ({reason})") from error

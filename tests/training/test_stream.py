@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pickle
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
+from dfd_train.data.order import batched, epoch_order
+from dfd_train.data.stream import Batch, ShardDataset, stream_batches
+
+
+def reader_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("shard-reader")]
+
+
+def test_a_batch_holds_the_stored_arrays_in_the_order_asked_for(store: Path, stored: dict[str, np.ndarray]) -> None:
+    batch = ShardDataset(store).read(np.array([7, 0, 7]))
+    for field in ("defocused", "aif", "depth_m"):
+        assert np.array_equal(getattr(batch, field).numpy(), stored[field][[7, 0, 7]])
+    assert batch.defocused.dtype == torch.uint8
+    assert batch.depth_m.dtype == torch.float32
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3, 50])
+@pytest.mark.parametrize("start", [0, 2, 5])
+def test_the_stream_is_the_same_whatever_is_read_ahead_and_can_start_anywhere(
+    store: Path, prefetch: int, start: int
+) -> None:
+    dataset = ShardDataset(store)
+    batches = batched(epoch_order(len(dataset), seed=4, epoch=1), 2)
+    streamed = list(stream_batches(dataset, batches, start=start, prefetch=prefetch))
+    assert [batch.indices.tolist() for batch in streamed] == [indices.tolist() for indices in batches[start:]]
+    for batch in streamed:
+        assert torch.equal(batch.aif, dataset.read(batch.indices).aif)
+    assert not reader_threads()
+
+
+def test_no_more_than_prefetch_batches_are_read_ahead_and_closing_stops_the_thread(store: Path) -> None:
+    read: list[int] = []
+
+    class Counting(ShardDataset):
+        def read(self, indices: np.ndarray) -> Batch:
+            read.append(int(indices[0]))
+            return super().read(indices)
+
+    dataset = Counting(store)
+    stream = stream_batches(dataset, batched(np.arange(10), 1), prefetch=2)
+    next(stream)
+    deadline = time.monotonic() + 5
+    while len(read) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert read == [0, 1, 2]
+    stream.close()
+    assert not reader_threads()
+
+
+def test_an_error_of_the_reader_arrives_at_its_batch(store: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.zarr"
+    shutil.copytree(store, damaged)
+    path = damaged / "train" / "depth_m" / "c" / "1" / "0" / "0"
+    content = bytearray(path.read_bytes())
+    content[10] ^= 255
+    path.write_bytes(content)
+    stream = stream_batches(ShardDataset(damaged), batched(np.arange(10), 2), prefetch=2)
+    assert [next(stream).indices.tolist() for _ in range(2)] == [[0, 1], [2, 3]]
+    with pytest.raises(ShardCorruptError, match="train-004"):
+        next(stream)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_dataset_works_in_anyones_data_loader(store: Path, stored: dict[str, np.ndarray], workers: int) -> None:
+    loader = DataLoader(
+        ShardDataset(store), batch_size=4, num_workers=workers, multiprocessing_context="fork" if workers else None
+    )
+    seen = torch.cat([batch["depth_m"] for batch in loader])
+    assert np.array_equal(seen.numpy(), stored["depth_m"])
+
+
+def test_the_dataset_pickles_by_its_path_and_knows_its_samples(store: Path) -> None:
+    dataset = pickle.loads(pickle.dumps(ShardDataset(store, "test")))
+    assert (len(dataset), dataset.frame_hw, dataset.names[4]) == (5, (48, 64), "test-004")
+    assert torch.equal(dataset[-1]["aif"], dataset[4]["aif"])
+    with pytest.raises(IndexError):
+        dataset[5]
+
+
+def test_a_missing_store_or_split_is_a_named_error(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShardMissingError, match="nowhere"):
+        ShardDataset(tmp_path / "nowhere.zarr")
+    with pytest.raises(ShardError, match="val"):
+        ShardDataset(store, "val")
