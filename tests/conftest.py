@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import cv2
 import faults
+import hypothesis
 import numpy as np
 import pytest
 
@@ -19,6 +20,10 @@ from defocus_sim.datasets.base import RgbdFrame, SampleRef
 from defocus_sim.lens import Lens
 
 BIN = Path(sys.executable).parent
+
+# No deadlines: the first call of a kernel compiles it. The same examples in every run: a red run can be repeated.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
