@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -22,12 +23,14 @@ def _fail(message: str, code: int) -> None:
 class _OneLineErrors(click.Command):
     """Replaces click's three-line usage errors, and the packages' own errors, by one line."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def main(  # type: ignore[override]  # click declares overloads that a wrapper cannot repeat
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         """As `click.Command.main`; every foreseen failure prints one line and exits with 2 (130 when interrupted)."""
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+            return super().main(args, prog_name, standalone_mode=False, **extra)
         try:
-            result = super().main(*args, standalone_mode=False, **kwargs)
+            result = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.ClickException as error:
             _fail(error.format_message(), EXIT_WRONG_INPUT)
         except (DefocusSimError, DfdTrainError) as error:
