@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Psf
+from defocus_sim.simd import LANES, ROWS, tap_row
 
 F32 = np.float32
 _LANES = 64
@@ -46,9 +47,15 @@ def gather(
     largest = int(radius.max(initial=0))
     if largest == 0:
         return planes.copy()
-    padded = np.pad(planes, ((0, 0), (largest, largest), (largest, largest + _LANES)), mode="symmetric")
+    # Blocks of the kernels reach over the last row and column.
+    rows, columns = (
+        np.pad(np.arange(size), (largest, largest + beyond), mode="symmetric")
+        for size, beyond in zip(planes.shape[1:], (ROWS, _LANES), strict=True)
+    )
+    padded = np.empty((len(planes), rows.size, columns.size), F32)
+    _mirror(planes, rows, columns, largest, padded)
     out = np.empty_like(planes)
-    kernel = _gather_gaussian if psf == "gaussian" else _gather_disc
+    kernel = gaussian_kernel(len(planes), LANES) if psf == "gaussian" else _gather_disc
     kernel(padded, shape, radius, largest, out)
     return out
 
@@ -80,62 +87,92 @@ def _disc_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return radius, np.maximum.accumulate(4 * np.sqrt(variance))
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def _gather_gaussian(padded, sigma, radius, pad, out):
-    channels, height, width = out.shape
-    weights = np.empty((pad + 1, _LANES), np.float32)
-    inverse = np.empty(_LANES, np.float32)
-    rows = np.empty(_LANES + 2 * pad, np.float32)
-    line = np.empty(_LANES, np.float32)
-    total = np.empty(_LANES, np.float32)
-    for y in range(height):
-        for x0 in range(0, width, _LANES):
-            lanes = min(_LANES, width - x0)
-            reach = 0
-            for lane in range(lanes):
-                reach = max(reach, radius[y, x0 + lane])
-            if reach == 0:
-                for c in range(channels):
+@njit(nogil=True, cache=True)
+def _mirror(planes, rows, columns, pad, out):
+    """`out[c, y, x] = planes[c, rows[y], columns[x]]`; the middle of each row is one copy."""
+    width = planes.shape[2]
+    for c in range(planes.shape[0]):
+        for y in range(rows.size):
+            source, target = planes[c, rows[y]], out[c, y]
+            target[pad : pad + width] = source
+            for x in range(pad):
+                target[x] = source[columns[x]]
+            for x in range(pad + width, columns.size):
+                target[x] = source[columns[x]]
+
+
+@functools.cache
+def gaussian_kernel(channels, lanes):
+    """The Gaussian gather for 1 or 3 channels in vectors of `lanes` pixels.
+
+    A compiled `(padded, sigma, radius, pad, out)`: `padded` (C, H + 2 pad + ROWS, W + 2 pad + lanes or more), `sigma` and
+    `radius` (H, W), `out` (C, H, W).
+    """
+    taps = tap_row(channels, lanes)
+
+    @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+    def gather_gaussian(padded, sigma, radius, pad, out):
+        _, height, width = out.shape
+        row_stride = padded.shape[2]
+        plane_stride = padded.shape[1] * row_stride
+        depth = pad + 1 + ROWS
+        weights = np.zeros((ROWS, depth, lanes), np.float32)
+        total = np.empty((ROWS, channels, lanes), np.float32)
+        inverse = np.empty((ROWS, lanes), np.float32)
+        own = np.empty((ROWS, lanes), np.int32)
+        value, step, square, norm = np.empty((4, lanes), np.float64)
+        for y0 in range(0, height, ROWS):
+            rows = min(ROWS, height - y0)
+            for x0 in range(0, width, lanes):
+                columns = min(lanes, width - x0)
+                reach = 0
+                own[:] = 0
+                for q in range(rows):
+                    for lane in range(columns):
+                        own[q, lane] = radius[y0 + q, x0 + lane]
+                        reach = max(reach, own[q, lane])
+                if reach == 0:
+                    for c in range(channels):
+                        for q in range(rows):
+                            for lane in range(columns):
+                                out[c, y0 + q, x0 + lane] = padded[c, y0 + q + pad, x0 + lane + pad]
+                    continue
+                for q in range(ROWS):
+                    own_q = own[q]
                     for lane in range(lanes):
-                        out[c, y, x0 + lane] = padded[c, y + pad, x0 + pad + lane]
-                continue
-            # Columns of `weights` are the one-dimensional kernels of the lanes, zero beyond each lane's own radius.
-            for lane in range(_LANES):
-                own = radius[y, x0 + lane] if lane < lanes else 0
-                exponent = -0.5 / (sigma[y, x0 + lane] * sigma[y, x0 + lane]) if own > 0 else 0.0
-                norm = 1.0
-                weights[0, lane] = 1.0
-                for j in range(1, reach + 1):
-                    w = math.exp(exponent * (j * j)) if j <= own else 0.0
-                    weights[j, lane] = w
-                    norm += 2.0 * w
-                inverse[lane] = 1.0 / (norm * norm)
-            span = _LANES + 2 * reach
-            for c in range(channels):
-                total[:] = 0.0
-                for i in range(reach + 1):
-                    up = padded[c, y + pad - i, x0 + pad - reach : x0 + pad - reach + span]
-                    if i == 0:
-                        rows[:span] = up
-                    else:
-                        down = padded[c, y + pad + i, x0 + pad - reach : x0 + pad - reach + span]
-                        for k in range(span):
-                            rows[k] = up[k] + down[k]
-                    line[:] = rows[reach : reach + _LANES]
+                        ratio = 0.0
+                        if own_q[lane] > 0:
+                            s = sigma[y0 + q, x0 + lane]
+                            ratio = math.exp(-0.5 / (s * s))
+                        step[lane] = ratio
+                        square[lane] = ratio * ratio
+                        value[lane] = 1.0
+                        norm[lane] = 1.0
+                        weights[q, 0, lane] = 1.0
                     for j in range(1, reach + 1):
-                        right = rows[reach + j : reach + j + _LANES]
-                        left = rows[reach - j : reach - j + _LANES]
-                        w_j = weights[j]
-                        for lane in range(_LANES):
-                            line[lane] += w_j[lane] * (right[lane] + left[lane])
-                    w_i = weights[i]
-                    for lane in range(_LANES):
-                        total[lane] += w_i[lane] * line[lane]
-                for lane in range(lanes):
-                    if radius[y, x0 + lane] == 0:
-                        out[c, y, x0 + lane] = padded[c, y + pad, x0 + pad + lane]
-                    else:
-                        out[c, y, x0 + lane] = total[lane] * inverse[lane]
+                        w_j = weights[q, j]
+                        for lane in range(lanes):
+                            value[lane] *= step[lane]
+                            step[lane] *= square[lane]
+                            w = value[lane] if j <= own_q[lane] else 0.0
+                            w_j[lane] = w
+                            norm[lane] += 2.0 * w
+                    weights[q, reach + 1 : reach + 1 + ROWS] = 0.0
+                    for lane in range(lanes):
+                        inverse[q, lane] = 1.0 / (norm[lane] * norm[lane])
+                total[:] = 0.0
+                for row in range(-reach, ROWS + reach):
+                    start = (y0 + pad + row) * row_stride + x0 + pad
+                    taps(padded, start, plane_stride, weights, depth, reach, row, total)
+                for c in range(channels):
+                    for q in range(rows):
+                        for lane in range(columns):
+                            if own[q, lane] == 0:
+                                out[c, y0 + q, x0 + lane] = padded[c, y0 + q + pad, x0 + lane + pad]
+                            else:
+                                out[c, y0 + q, x0 + lane] = total[q, c, lane] * inverse[q, lane]
+
+    return gather_gaussian
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
