@@ -33,10 +33,11 @@ LANES = _host_lanes()
 def tap_row(channels: int, lanes: int) -> Callable[..., None]:
     """The intrinsic `taps(planes, start, plane_stride, weights, depth, reach, row, total)` for 1 or 3 channels.
 
-    `lanes`: pixels in a vector. `planes`: float32 buffer; `start`: index of the block's first pixel in the input row, channel 0; `plane_stride`: from
-    one channel to the next. `weights`: float32 (ROWS, depth, lanes), [q, j] the one-dimensional kernels of row q at
-    distance j, zero beyond each pixel's own radius and for at least ROWS entries beyond `reach`. `row`: the input row
-    relative to the block's first. Adds the row's part to `total`, float32 (ROWS, channels, lanes).
+    `lanes`: pixels in a vector. `planes`: float32 buffer; `start`: index of the block's first pixel in the input row,
+    channel 0; `plane_stride`: from one channel to the next. `weights`: float32 (ROWS, depth, lanes), [q, j] the
+    one-dimensional kernels of row q at distance j, zero beyond each pixel's own radius and for at least ROWS entries beyond
+    `reach`. `row`: the input row relative to the block's first. Adds the row's part to `total`, float32 (ROWS, channels,
+    lanes).
     """
 
     @intrinsic
