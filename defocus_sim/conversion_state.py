@@ -5,15 +5,17 @@ All of it lies in the folder `.markers` of the unfinished store and goes when th
 
 from __future__ import annotations
 
+import errno
 import json
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from defocus_sim.conversion_plan import ConversionSettings, blur_statistics, differing_settings, program_version
-from defocus_sim.errors import ConvertError
-from defocus_sim.shard_task import BadFrame, ShardResult, ShardTask, finished_shard
+from defocus_sim.errors import ConversionTakenOverError, ConvertError
+from defocus_sim.shard_task import RUN, BadFrame, ShardResult, ShardTask, finished_shard, owner
 from defocus_sim.shards.manifest import Manifest, SplitManifest, digest
 from defocus_sim.shards.read import STATE_FOLDER, UNFINISHED_SUFFIX, open_store
 from defocus_sim.shards.storage import TEMPORARY_SUFFIX, storage_at
@@ -25,13 +27,19 @@ Results = list[tuple[ShardTask, ShardResult]]
 
 
 class ConversionState:
-    """The target of a conversion and its unfinished store. `place`: path or URL of the latter."""
+    """The target of a conversion and its unfinished store.
+
+    `place`: path or URL of the latter. `run`: identifies this attempt; it stands in the place while the attempt is at
+    work, so that tasks of an earlier one, which may still run elsewhere, notice that they are no longer wanted.
+    """
 
     def __init__(self, out: str | Path) -> None:
         self.final = storage_at(out)
         # An object store cannot rename: there the store is built in its final place.
         self.storage = storage_at(self.final.url + UNFINISHED_SUFFIX) if self.final.renames else self.final
         self.place = self.storage.url
+        self.run = uuid.uuid4().hex
+        self._owned = self._at_work = self._replaces = False
 
     def check_target(self, *, resume: bool, overwrite: bool) -> None:
         """Raise `ConvertError` where the target is taken and neither option says what to do with it."""
@@ -50,7 +58,9 @@ class ConversionState:
             raise ConvertError(
                 f"{self.final.url} is a Zarr store of another kind: it is left alone, choose another --out"
             )
-        if unfinished and SETTINGS not in building and "zarr.json" not in building:
+        # A conversion killed at its very beginning leaves nothing outside of its state folder.
+        begun = SETTINGS in building or all(name.startswith(STATE_FOLDER) for name in building)
+        if unfinished and not begun and "zarr.json" not in building:
             raise ConvertError(f"{self.place} is not an unfinished conversion: it is left alone, move it away")
         if unfinished and not (resume or overwrite):
             raise ConvertError(
@@ -58,6 +68,7 @@ class ConversionState:
             )
         if Path(self.final.url).is_file():
             raise ConvertError(f"{self.final.url} is a file: choose another --out")
+        self._replaces = bool(built)
 
     def is_finished(self) -> bool:
         """Whether a complete store is there, with or without its final name."""
@@ -70,10 +81,12 @@ class ConversionState:
         """
         sizes = self.storage.sizes()
         if not resume or SETTINGS not in sizes:
+            self._owned = self._at_work = True
             # In an object store the manifest goes first: from then on nothing opens the old store as data.
             self.storage.remove("zarr.json")
             self.storage.remove()
             self.storage.write(SETTINGS, json.dumps(description).encode())
+            self.storage.write(RUN, self.run.encode())
             return []
         try:
             before = json.loads(self.storage.read(SETTINGS))
@@ -85,7 +98,28 @@ class ConversionState:
             raise ConvertError(
                 f"{self.place} was begun with other settings: {'; '.join(differences)}; restore them or use --overwrite"
             )
+        self._owned = self._at_work = True
+        self.storage.write(RUN, self.run.encode())
         return skipped
+
+    def check_owner(self) -> None:
+        """Raise `ConversionTakenOverError` where another conversion has begun at this place since."""
+        if owner(self.storage) != self.run:
+            raise ConversionTakenOverError(f"another conversion has begun at {self.place}: it goes on, this one ends")
+
+    def release(self) -> None:
+        """End this attempt: its tasks stop at their next look. Another's attempt is left alone."""
+        if not self._at_work:
+            return
+        self._at_work = False
+        try:
+            # None where this attempt did not come so far as to write it.
+            self._owned = owner(self.storage) in (self.run, None)
+            if self._owned:
+                self.storage.remove(RUN)
+        except OSError:
+            # The storage itself fails: the error that led here says more than a second one.
+            self._owned = False
 
     def unfinished(self, tasks: Iterable[ShardTask]) -> list[ShardTask]:
         """The tasks that are still to be done."""
@@ -93,8 +127,12 @@ class ConversionState:
         return [task for task in tasks if finished_shard(task, sizes) is None]
 
     def add_skipped(self, skipped: list[BadFrame], found: list[BadFrame]) -> list[BadFrame]:
-        """Remember frames that cannot be used; returns all of them in the source's order."""
-        everything = sorted({bad.frame: bad for bad in (*found, *skipped)}.values(), key=lambda bad: bad.frame)
+        """Remember frames that cannot be used; returns all of them in the source's order.
+
+        Of several reasons for one frame the same is kept whichever was found first.
+        """
+        ordered = sorted((*found, *skipped), key=lambda bad: (bad.frame, bad.reason))
+        everything = list({bad.frame: bad for bad in ordered}.values())
         self.storage.write(SKIPPED, json.dumps([asdict(bad) for bad in everything]).encode())
         return everything
 
@@ -136,15 +174,28 @@ class ConversionState:
                 place.remove(name)
         place.remove(STATE_FOLDER)
         if place is not self.final:
-            self.final.remove()
-            Path(self.place).replace(self.final.url)
+            if self._replaces:
+                self.final.remove()
+            try:
+                Path(self.place).replace(self.final.url)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise ConvertError(
+                    f"{self.final.url} was made by another conversion meanwhile: it is left alone, {self.place} is complete"
+                ) from error
 
     def clean_up(self, tasks: Iterable[ShardTask]) -> int:
-        """After a failure: how many shards are finished; where none is, nothing stays."""
+        """After a failure: how many shards are finished; where none is, nothing of this attempt stays."""
+        self.release()
+        if not self._owned:
+            return 0
         try:
             sizes = self.storage.sizes()
             kept = sum(finished_shard(task, sizes) is not None for task in tasks)
-            if kept == 0 and SETTINGS in sizes and "zarr.json" not in sizes:
+            state = {name for name in sizes if name.startswith(STATE_FOLDER) and not name.endswith(TEMPORARY_SUFFIX)}
+            markers = state - {SETTINGS, SKIPPED, RUN}
+            if RUN not in sizes and not markers and "zarr.json" not in sizes:
                 self.storage.remove()
         except OSError:
             # The storage itself fails: the first error says more than a second one.

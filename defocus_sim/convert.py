@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from defocus_sim.conversion_plan import ConversionSettings, PlannedSample, plan_
 from defocus_sim.conversion_state import ConversionState, finished_manifest
 from defocus_sim.errors import ConversionInterruptedError, ConvertError, DefocusSimError
 from defocus_sim.shard_task import WATCHERS, BadFrame, OnError, ShardTask, run_shard
+from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.read import ShardStore, open_store
 
@@ -76,24 +78,27 @@ def convert(
     started = time.monotonic()
     who = workers if isinstance(workers, Workers) else Workers(count=workers)
     state = ConversionState(out)
-    state.check_target(resume=resume, overwrite=overwrite)
-    description = settings.to_json()
-    samples = settings.source.samples()
-    if resume and state.is_finished():
-        state.publish(description)
-        return Conversion(open_store(out), time.monotonic() - started)
     tasks: list[ShardTask] = []
     try:
+        state.check_target(resume=resume, overwrite=overwrite)
+        description = settings.to_json()
+        samples = settings.source.samples()
+        if resume and state.is_finished():
+            state.publish(description)
+            return Conversion(open_store(out), time.monotonic() - started)
         skipped = state.begin(description, resume=resume)
         while True:
             planned = plan_samples(samples, settings.lenses, {bad.frame for bad in skipped})
-            tasks = _tasks(settings, planned, state.place, on_error)
+            tasks = _tasks(settings, who, planned, state, digest(description), on_error)
             todo = state.unfinished(tasks)
             total, left = (sum(len(task.samples) for task in some) for some in (tasks, todo))
-            found = _run(todo, who, _Progress(total - left, total, on_progress))
+            found = _run(todo, who, _Progress(total - left, total, on_progress), state.release)
             if not found:
                 break
+            # Named as the source does: a focal stack has several samples of one frame, maybe in several shards.
+            found = [replace(bad, name=samples[bad.frame].name) for bad in found]
             skipped = state.add_skipped(skipped, found)
+        state.check_owner()
         state.write_skeleton({split: len(content) for split, content in planned.items()}, settings, description)
         state.write_manifest(finished_manifest(settings, description, state.results(tasks), skipped))
         state.publish(description)
@@ -103,22 +108,37 @@ def convert(
 
 
 def _tasks(
-    settings: ConversionSettings, planned: dict[str, tuple[PlannedSample, ...]], place: str, on_error: OnError
+    settings: ConversionSettings,
+    who: Workers,
+    planned: dict[str, tuple[PlannedSample, ...]],
+    state: ConversionState,
+    fingerprint: str,
+    on_error: OnError,
 ) -> list[ShardTask]:
-    token = uuid.uuid4().hex
     return [
         ShardTask(
-            settings=settings,
-            place=place,
+            settings=settings if who.scheduler is None else _with_absolute_paths(settings),
+            # Workers elsewhere have a current folder of their own.
+            place=os.path.abspath(state.place) if state.final.renames else state.place,
             split=split,
             index=shard.index,
             samples=samples[shard.start : shard.stop],
             on_error=on_error,
-            token=token,
+            fingerprint=fingerprint,
+            token=state.run,
         )
         for split, samples in planned.items()
         for shard in plan_shards(len(samples), settings.samples_per_shard)
     ]
+
+
+def _with_absolute_paths(settings: ConversionSettings) -> ConversionSettings:
+    """The same settings for a process with another current folder."""
+    source = settings.source
+    if not is_dataclass(source) or isinstance(source, type):
+        return settings
+    paths = {name: value.absolute() for name, value in vars(source).items() if isinstance(value, Path)}
+    return replace(settings, source=replace(source, **paths))
 
 
 class _Progress:
@@ -138,8 +158,8 @@ class _Progress:
         return not self.stop.is_set()
 
 
-def _run(tasks: list[ShardTask], who: Workers, progress: _Progress) -> list[BadFrame]:
-    """Do the tasks; returns the frames that could not be used."""
+def _run(tasks: list[ShardTask], who: Workers, progress: _Progress, release: Callable[[], None]) -> list[BadFrame]:
+    """Do the tasks; returns the frames that could not be used. `release` tells tasks in other processes to end."""
     if not tasks:
         return []
     token, in_process = tasks[0].token, who.scheduler is None and not who.processes
@@ -154,6 +174,9 @@ def _run(tasks: list[ShardTask], who: Workers, progress: _Progress) -> list[BadF
                     bad += _result(future)
                     if not in_process:
                         progress.advance(len(futures[future].samples))
+            except BaseException:
+                release()
+                raise
             finally:
                 # On an error or an interrupt the running tasks stop at their next sample and clean up after themselves.
                 progress.stop.set()
@@ -169,6 +192,15 @@ def _result(future: Any) -> list[BadFrame]:
         found: list[BadFrame] = future.result()
     except distributed.KilledWorker as error:
         raise ConvertError(f"workers died again and again on one shard (is memory short?): {error}") from error
+    except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
+        raise ConvertError(f"the dask scheduler is gone ({error})") from error
+    except ImportError as error:
+        raise ConvertError(f"a worker lacks a package, install the same everywhere: {error}") from error
+    except RuntimeError as error:
+        # The scheduler, too, unpacks the tasks.
+        if str(error).startswith("Error during deserialization"):
+            raise ConvertError("the dask scheduler cannot load the tasks: it needs dfd-toolkit as well") from error
+        raise
     return found
 
 
@@ -185,17 +217,34 @@ def _client(who: Workers) -> Iterator[distributed.Client]:
             yield client
         return
     count = who.count or len(os.sched_getaffinity(0))
-    cluster = distributed.LocalCluster(
-        n_workers=count if who.processes else 1,
-        threads_per_worker=1 if who.processes else count,
-        processes=who.processes,
-        # Any free port of this machine only: two conversions at once would quarrel over the usual one.
-        dashboard_address="127.0.0.1:0",
-        memory_limit=0,
-        silence_logs=logging.CRITICAL,
-    )
+    with _interrupt_held_back():
+        cluster = distributed.LocalCluster(
+            n_workers=count if who.processes else 1,
+            threads_per_worker=1 if who.processes else count,
+            processes=who.processes,
+            # Any free port of this machine only: two conversions at once would quarrel over the usual one.
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        )
     with cluster, distributed.Client(cluster) as client:
         yield client
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Ctrl-C reaches this process after the block, and never the processes and threads that the block starts.
+
+    A terminal sends it to every process of the command: without this, workers die with tracebacks of their own and are
+    started anew, while the conversion tries to end.
+    """
+    # Begun by the first process that is spawned, it would let the signal through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _explain(error: BaseException, state: ConversionState, tasks: list[ShardTask]) -> DefocusSimError:
@@ -206,5 +255,6 @@ def _explain(error: BaseException, state: ConversionState, tasks: list[ShardTask
         return ConversionInterruptedError(f"interrupted{rest or '; nothing is left behind'}")
     if isinstance(error, DefocusSimError):
         return type(error)(f"{error}{rest}")
-    reason = getattr(error, "strerror", None) or error
-    return ConvertError(f"writing {state.place} failed: {reason}{rest}")
+    # An object store's error names the place already.
+    reason = str(getattr(error, "strerror", None) or error)
+    return ConvertError((reason if state.place in reason else f"writing {state.place} failed: {reason}") + rest)

@@ -52,5 +52,9 @@ class RenderingError(DefocusSimError, ValueError):
     """A rendering option that does not exist or cannot be used."""
 
 
+class ConversionTakenOverError(ConvertError):
+    """A conversion whose unfinished store another conversion has begun to write."""
+
+
 class ConversionInterruptedError(ConvertError):
     """A conversion that was interrupted; what was finished is kept and can be resumed."""

@@ -7,6 +7,7 @@ else, so that it runs in a thread, in another process or on another machine.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from defocus_sim.conversion_plan import ConversionSettings, PlannedSample
 from defocus_sim.datasets.base import RgbdFrame
 from defocus_sim.errors import (
     ConversionInterruptedError,
+    ConversionTakenOverError,
     ConvertError,
     DepthError,
     ImageError,
@@ -29,11 +31,16 @@ from defocus_sim.lens import Lens, coc_diameter_px
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import ShardFile, digest
 from defocus_sim.shards.read import STATE_FOLDER
-from defocus_sim.shards.storage import storage_at
+from defocus_sim.shards.storage import Storage, storage_at
 from defocus_sim.shards.write import write_shard
 from defocus_sim.simulate import defocus
 
 OnError = Literal["fail", "skip"]
+
+# Holds the token of the conversion at work, which every task compares with its own: the only word that reaches a task
+# on another machine when its conversion was interrupted or begun anew.
+RUN = f"{STATE_FOLDER}/run"
+_SECONDS_BETWEEN_LOOKS = 0.25
 
 # Who wants to hear of each finished sample, by token; says whether to go on. Only a task in the process of the caller
 # finds its token here: tasks elsewhere are followed by shard.
@@ -51,7 +58,10 @@ class BadFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """Shard `index` of `split`: `samples` of `settings`, in the store at `place`. `token`: see `WATCHERS`."""
+    """Shard `index` of `split`: `samples` of `settings`, in the store at `place`.
+
+    `fingerprint`: SHA-256 of the settings with the source's checksums. `token`: of the conversion, see `RUN`, `WATCHERS`.
+    """
 
     settings: ConversionSettings
     place: str
@@ -59,6 +69,7 @@ class ShardTask:
     index: int
     samples: tuple[PlannedSample, ...]
     on_error: OnError
+    fingerprint: str
     token: str
 
     @property
@@ -69,7 +80,7 @@ class ShardTask:
     @property
     def plan(self) -> str:
         """Checksum of what the shard is to hold: a marker of another plan does not count."""
-        return digest([asdict(sample) for sample in self.samples])
+        return digest([self.fingerprint, *(asdict(sample) for sample in self.samples)])
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
             storage,
             task.split,
             task.index,
-            _render(task, statistics, bad),
+            _render(task, storage, statistics, bad),
             settings.samples_per_shard,
             settings.compression,
         )
@@ -109,6 +120,14 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
     content = {"plan": task.plan, "files": {n: asdict(f) for n, f in files.items()}, "samples": statistics}
     storage.write(task.marker, json.dumps(content).encode())
     return []
+
+
+def owner(storage: Storage) -> str | None:
+    """The token of the conversion at work in `storage`, None where there is none."""
+    try:
+        return storage.read(RUN).decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
 
 
 def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | None:
@@ -131,9 +150,11 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
 
 
 def _render(
-    task: ShardTask, statistics: list[dict[str, float]], bad: list[BadFrame]
+    task: ShardTask, storage: Storage, statistics: list[dict[str, float]], bad: list[BadFrame]
 ) -> Iterator[dict[str, NDArray[Any]]]:
     settings, lenses = task.settings, task.settings.lenses
+    _check_owner(storage, task)
+    looked = time.monotonic()
     with settings.source.open() as reader:
         current, frame = -1, None
         for sample in task.samples:
@@ -156,8 +177,21 @@ def _render(
             yield arrays
             if watcher is not None and not watcher():
                 raise ConversionInterruptedError("interrupted")
+            if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+                _check_owner(storage, task)
+                looked = time.monotonic()
     if bad:
         raise _BadFramesError
+    # The last look: after it the files get their names.
+    _check_owner(storage, task)
+
+
+def _check_owner(storage: Storage, task: ShardTask) -> None:
+    if owner(storage) != task.token:
+        raise ConversionTakenOverError(
+            f"{task.place} no longer belongs to this conversion: it has ended, another has begun there, or a worker does "
+            "not see the same files"
+        )
 
 
 def render_sample(

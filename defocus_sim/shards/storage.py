@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -116,7 +116,9 @@ class LocalStorage(Storage):
         for folder, _, names in os.walk(self.root):
             for name in names:
                 path = os.path.join(folder, name)
-                found[os.path.relpath(path, self.root).replace(os.sep, "/")] = os.stat(path).st_size
+                # A worker may give its temporary file the final name meanwhile.
+                with suppress(FileNotFoundError):
+                    found[os.path.relpath(path, self.root).replace(os.sep, "/")] = os.stat(path).st_size
         return found
 
     def reader(self, name: str) -> RangeReader:
@@ -162,9 +164,20 @@ class ObjectStorage(Storage):
             raise ShardError("a URL with credentials is refused: put them into the environment")
         self.url = url.rstrip("/")
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            self._client, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            self._process = os.getpid()
         except (ImportError, ValueError) as error:
             raise ShardError(f"{self.url} cannot be used ({error}); S3 needs: pip install 'dfd-toolkit[s3]'") from error
+
+    @property
+    def _fs(self) -> Any:
+        """The client; a new one after a fork (workers of a torch `DataLoader`), which clients do not survive."""
+        if self._process != os.getpid():
+            import fsspec
+
+            self._client, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            self._process = os.getpid()
+        return self._client
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
