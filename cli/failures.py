@@ -24,7 +24,11 @@ class _OneLineErrors(click.Command):
     """Replaces click's three-line usage errors, and the packages' own errors, by one line."""
 
     def main(  # type: ignore[override]  # click declares overloads that a wrapper cannot repeat
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **extra: Any
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
     ) -> Any:
         """As `click.Command.main`; every foreseen failure prints one line and exits with 2 (130 when interrupted)."""
         if not standalone_mode:

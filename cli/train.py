@@ -1,58 +1,144 @@
-"""`dfd-train`: train 2HDED:NET on a shard store."""
+"""`dfd-train`: train 2HDED:NET on a shard store; `dfd-train plot`: curves of runs."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
-from dfd_cli.failures import EXIT_INTERRUPTED, OneLineCommand
+from dfd_cli.failures import EXIT_INTERRUPTED, OneLineCommand, OneLineGroup
 
 # Spelled out here so that `--help` needs no import of the library; a test holds them against it.
 MODELS = ("full", "small", "tiny")
-RECIPES = ("paper", "fast")
+RECIPES = ("paper", "authors", "fast")
 LOSSES = ("l1+charb", "l1+l1", "l1grad+charb", "l1+charbssim", "l1grad+charbssim")
+SCORES = ("auto", "rmse", "abs_rel", "delta1", "psnr", "ssim")
 
 
-@click.command(cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--shards", metavar="STORE", help="Shard store made by dfd-prepare. [required without --resume]")
-@click.option("--out", metavar="RUN", required=True, help="Folder of the run: config, metrics, checkpoints.")
-@click.option("--recipe", type=click.Choice(RECIPES), help="Settings to start from. [default: paper]")
-@click.option("--model", type=click.Choice(MODELS), help="Width of the network. [default: full, 41.4 M parameters]")
-@click.option("--heads", type=click.Choice(("both", "depth", "deblur")), help="Heads to train. [default: both]")
-@click.option("--loss", type=click.Choice(LOSSES), help="Row of the paper's Table II. [default: l1grad+charbssim]")
-@click.option(
-    "--lambda", "deblur_weight", type=float, help="Weight of the deblurring loss. [default: paper 0.01, fast 1]"
-)
-@click.option(
-    "--balance",
-    type=click.Choice(("literal", "auto")),
-    help="Use --lambda as it is, or times the measured ratio of the losses. [default: paper literal, fast auto]",
-)
-@click.option("--epochs", type=int, help="Passes over the training split. [default: paper 500, fast 60]")
-@click.option("--batch-size", type=int, help="Samples a step. [default: 4]")
-@click.option("--size", metavar="PX|HxW|native", help="Resize frames to this. [default: 256]")
-@click.option("--crop", metavar="PX|HxW", help="Random crops at native resolution instead of --size.")
-@click.option("--optimizer", type=click.Choice(("sgd", "adamw")), help="[default: paper sgd, fast adamw]")
-@click.option("--lr", type=float, help="Peak learning rate. [default: paper 2e-4, fast 3e-3]")
-@click.option("--clip-norm", type=float, help="Largest norm of the gradient. [default: paper none, fast 1]")
-@click.option("--seed", type=int, help="Of weights, order and flips. [default: 0]")
-@click.option("--stem", type=click.Choice(("paper", "imagenet")), help="3x3, or DenseNet's own 7x7. [default: paper]")
-@click.option("--pretrained", metavar="imagenet|FILE", help="DenseNet-121 weights for the encoder.")
-@click.option("--device", help="auto, cpu, cuda or cuda:N. [default: auto, CUDA where there is a GPU]")
-@click.option("--checkpoint-every", type=int, metavar="EPOCHS", help="[default: 1]")
-@click.option("--validate-every", type=int, metavar="EPOCHS", help="0 = after the last epoch only. [default: 10]")
-@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; other settings are the run's own.")
-@click.option("--overwrite", is_flag=True, help="Discard the run that --out holds.")
-def main(resume: bool, overwrite: bool, **options: Any) -> int:
+class Grouped(click.Option):
+    """An option that `--help` shows under a heading."""
+
+    def __init__(self, *args: Any, heading: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.heading = heading
+
+
+class TrainGroup(OneLineGroup):
+    """Trains when no command is named; `--help` shows the options under their headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As `click.Group.format_options`, one list for each heading."""
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record is not None:
+                rows.setdefault(getattr(option, "heading", "Other"), []).append(record)
+        for heading, records in rows.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+        self.format_commands(ctx, formatter)
+
+
+def under(heading: str, *names: str, **settings: Any) -> Any:
+    """A `click.option` shown under `heading`."""
+    return click.option(*names, cls=Grouped, heading=heading, **settings)
+
+
+def choice(*values: str) -> click.Choice[str]:
+    """One of `values`."""
+    return click.Choice(values)
+
+
+RUN, NET, LOSS = "Run", "Network", "Loss"
+STEPS, DATA, ENGINE, SIGHT = "Optimization", "Data", "Engine", "Checkpoints and sight"
+
+
+@click.group(
+    cls=TrainGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]},
+    subcommand_metavar="[plot RUN...]",
+)  # fmt: skip
+@under(RUN, "--shards", metavar="STORE", help="Shard store made by dfd-prepare. [required for a new run]")
+@under(RUN, "--out", metavar="RUN", help="Folder of the run: config, metrics, checkpoints. [required]")
+@under(RUN, "--config", metavar="TOML", help="Settings from a file, such as another run's run.toml; options win.")
+@under(RUN, "--recipe", type=choice(*RECIPES), help="Settings to start from. [default: paper]")
+@under(RUN, "--resume", is_flag=True, help="Go on from the run's last checkpoint; other settings are the run's own.")
+@under(RUN, "--overwrite", is_flag=True, help="Discard the run that --out holds.")
+@under(RUN, "--seed", type=int, help="Of weights, order and flips. [default: 0]")
+@under(RUN, "--device", help="auto, cpu, cuda or cuda:N. [default: auto, CUDA where there is a GPU]")
+@under(NET, "--model", type=choice(*MODELS), help="Width of the network. [default: full, 41.4 M parameters]")
+@under(NET, "--heads", type=choice("both", "depth", "deblur"), help="Heads to train. [default: both]")
+@under(NET, "--stem", type=choice("paper", "imagenet"), help="3x3, or DenseNet's own 7x7. [default: paper]")
+@under(NET, "--pretrained", metavar="imagenet|FILE", help="DenseNet-121 weights for the encoder. [default: none]")
+@under(LOSS, "--loss", type=choice(*LOSSES), help="Row of the paper's Table II. [default: l1grad+charbssim]")
+@under(
+    LOSS, "--lambda", "deblur_weight", type=float, help="Weight of the deblurring loss. [default: 0.01; fast 1]",
+)  # fmt: skip
+@under(
+    LOSS, "--balance", type=choice("literal", "auto"),
+    help="Use --lambda as it is, or times the measured ratio of the losses. [default: literal; fast auto]",
+)  # fmt: skip
+@under(STEPS, "--epochs", type=int, help="Passes over the training split. [default: 500; fast 60]")
+@under(STEPS, "--batch-size", type=int, help="Samples that a process computes at once. [default: 4]")
+@under(STEPS, "--accumulate", type=int, metavar="N", help="Batches that make one step. [default: 1]")
+@under(
+    STEPS, "--optimizer", type=choice("sgd", "adam", "adamw"), help="[default: paper sgd; authors adam; fast adamw]",
+)  # fmt: skip
+@under(STEPS, "--lr", type=float, help="Peak learning rate. [default: 2e-4; fast 3e-3]")
+@under(STEPS, "--clip-norm", type=float, help="Largest norm of the gradient. [default: none; fast 1]")
+@under(STEPS, "--batch-norm", type=choice("local", "sync", "frozen"),
+    help="Statistics of each process's batch, of all processes', or the running ones. [default: local]",
+)  # fmt: skip
+@under(DATA, "--size", metavar="PX|HxW|native", help="Resize frames to this. [default: 256]")
+@under(DATA, "--crop", metavar="PX|HxW", help="Random crops at native resolution instead of --size. [default: none]")
+@under(
+    DATA, "--order", type=choice("random", "shards"),
+    help="Samples from everywhere, or shard after shard through a shuffle buffer. [default: random]",
+)  # fmt: skip
+@under(DATA, "--shuffle-buffer", type=int, metavar="SAMPLES", help="For --order shards. [default: 512]")
+@under(
+    DATA, "--cache", type=choice("none", "ram", "device", "auto"),
+    help="Keep decoded samples; auto: on the GPU or in RAM if they fit. [default: none]",
+)  # fmt: skip
+@under(DATA, "--prefetch", type=int, metavar="BATCHES", help="Read ahead. [default: 4]")
+@under(ENGINE, "--precision", type=choice("fp32", "bf16", "fp16"), help="Of the network's layers. [default: fp32]")
+@under(ENGINE, "--channels-last/--no-channels-last", default=None, help="Memory layout. [default: no]")
+@under(ENGINE, "--compile/--no-compile", default=None, help="Use torch.compile. [default: no]")
+@under(ENGINE, "--timeout-s", type=float, metavar="S", help="Wait for other processes at most. [default: 600]")
+@under(SIGHT, "--checkpoint-every", type=int, metavar="EPOCHS", help="[default: 1]")
+@under(SIGHT, "--keep", type=int, metavar="N", help="Newest checkpoints that stay, beside best.pt. [default: 2]")
+@under(SIGHT, "--validate-every", type=int, metavar="EPOCHS", help="0 = after the last only. [default: 10]")
+@under(SIGHT, "--validate-limit", type=int, metavar="IMAGES", help="Test images to score. [default: 64]")
+@under(SIGHT, "--best-by", type=choice(*SCORES), help="Score of best.pt. [default: auto: rmse, psnr without depth]")
+@under(SIGHT, "--tensorboard/--no-tensorboard", default=None, help="Write RUN/tensorboard. [default: yes]")
+@click.pass_context
+def main(ctx: click.Context, **options: Any) -> int:
     """Train the two-headed network (depth + all-in-focus) on the train split of a shard store.
 
-    Ctrl-C or SIGTERM saves and stops; `dfd-train --out RUN --resume` goes on where it was.
+    Ctrl-C or SIGTERM saves and stops; `dfd-train --out RUN --resume` goes on where it was. On several GPUs:
+    `torchrun --nproc-per-node N -m dfd_cli.train --shards STORE --out RUN`.
     """
+    if ctx.invoked_subcommand is not None:
+        return 0
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dfd_train.start import start
 
-    result = start(resume=resume, overwrite=overwrite, **options)
-    click.echo(result.summary())
+    result = start(**options)
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(result.summary())
     return EXIT_INTERRUPTED if result.interrupted else 0
+
+
+@main.command(cls=OneLineCommand)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The picture. [default: curves.png in the first RUN]")
+def plot(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Draw the losses, scores and speed of runs, from their metrics.csv, into one PNG."""
+    from dfd_train.plot import plot_runs
+
+    click.echo(plot_runs(runs, out or runs[0] / "curves.png"))
+
+
+if __name__ == "__main__":
+    main()

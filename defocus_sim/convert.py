@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import distributed
+from distributed.comm.core import CommClosedError
 
 from defocus_sim.conversion_plan import ConversionSettings, PlannedSample, plan_samples
 from defocus_sim.conversion_state import ConversionState, finished_manifest
@@ -192,8 +193,8 @@ def _result(future: Any) -> list[BadFrame]:
         found: list[BadFrame] = future.result()
     except distributed.KilledWorker as error:
         raise ConvertError(f"workers died again and again on one shard (is memory short?): {error}") from error
-    except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
-        raise ConvertError(f"the dask scheduler is gone ({error})") from error
+    except (distributed.CancelledError, CommClosedError) as error:
+        raise ConvertError("the connection to the dask scheduler is lost") from error
     except ImportError as error:
         raise ConvertError(f"a worker lacks a package, install the same everywhere: {error}") from error
     except RuntimeError as error:
@@ -207,6 +208,8 @@ def _result(future: Any) -> list[BadFrame]:
 @contextmanager
 def _client(who: Workers) -> Iterator[distributed.Client]:
     if who.scheduler is not None:
+        # What it has to say comes as an error; its log would add tracebacks.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
             client = distributed.Client(who.scheduler, timeout=10)
         except (OSError, ValueError) as error:

@@ -118,7 +118,7 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
     except _BadFramesError:
         return bad
     content = {"plan": task.plan, "files": {n: asdict(f) for n, f in files.items()}, "samples": statistics}
-    storage.write(task.marker, json.dumps(content).encode())
+    storage.write(task.marker, json.dumps(content | {"checksum": digest(content)}).encode())
     return []
 
 
@@ -139,11 +139,12 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
         return None
     try:
         content = json.loads(storage_at(task.place).read(task.marker))
-        files = {name: ShardFile(**file) for name, file in content["files"].items()}
-        if content["plan"] != task.plan:
+        checksum = content.pop("checksum")
+        if content["plan"] != task.plan or checksum != digest(content):
             return None
+        files = {name: ShardFile(**file) for name, file in content["files"].items()}
         result = ShardResult(files, content["samples"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     names = {name: ARRAYS[name].shard_name(task.split, task.index) for name in files}
     return result if all(sizes.get(names[name]) == file.bytes for name, file in files.items()) else None

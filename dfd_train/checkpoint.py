@@ -23,7 +23,8 @@ from dfd_train.tensor_file import load_tensors
 
 FOLDER = "checkpoints"
 FORMAT = "dfd_train checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+BEST = "best"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,9 @@ class Checkpoint:
 
     `config`: the resolved run. `store_checksum`: identity of the shards. `epoch`, `batch`: the next batch to train on;
     `step`: steps taken. `weights`, `averaged` (None without averaging), `optimizer`: state dicts. `rng`: generators'
-    states by name. `progress`: plain numbers of the trainer (the running sums of this epoch, the measured balance).
+    states by name ("torch", "cuda"; those of process 1 are "torch.1", ...). `progress`: plain numbers of the trainer
+    (the running sums of this epoch, the measured balance, the best score, the number of processes). `scaler`: state of
+    the loss scale, empty without fp16.
     """
 
     config: TrainConfig
@@ -45,6 +48,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     rng: dict[str, Tensor]
     progress: dict[str, Any]
+    scaler: dict[str, Any]
 
     @property
     def evaluated(self) -> dict[str, Tensor]:
@@ -52,9 +56,10 @@ class Checkpoint:
         return self.weights if self.averaged is None else self.averaged
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int = 2, best: bool = False) -> Path:
     """Write `checkpoint` below the run's folder `run`, then remove all but the newest `keep`; returns its path.
 
+    With `best` it also becomes `checkpoints/best.pt`, which stays until a better one comes.
     Raises `CheckpointError` where the disk is full or the folder cannot be written; earlier checkpoints stay intact.
     """
     payload = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
@@ -68,6 +73,12 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path
         write_atomically(path, buffer.getbuffer())
         marker = {"bytes": buffer.getbuffer().nbytes, "sha256": hashlib.sha256(buffer.getbuffer()).hexdigest()}
         write_atomically(path.with_suffix(".json"), json.dumps(marker).encode())
+        if best:
+            best_path = path.with_name(f"{BEST}.pt")
+            # Between the two renames the marker would be of another file: without one the file is just not checked.
+            best_path.with_suffix(".json").unlink(missing_ok=True)
+            _link_atomically(path, best_path)
+            write_atomically(best_path.with_suffix(".json"), json.dumps(marker).encode())
     except OSError as error:
         last = _marked(run)
         kept = f"the last good one is {last[-1]}" if last else "there is no earlier one"
@@ -98,6 +109,18 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         os.close(folder)
 
 
+def _link_atomically(path: Path, other: Path) -> None:
+    """Make `other` the same file as `path`, or a copy where the file system has no hard links."""
+    temporary = other.with_name(f".{other.name}.partial")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        write_atomically(other, path.read_bytes())
+    else:
+        os.replace(temporary, other)
+
+
 def latest_checkpoint(run: Path) -> Path:
     """The newest complete checkpoint of the run's folder `run`; raises `CheckpointMissingError` where there is none."""
     marked = _marked(run)
@@ -119,9 +142,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     payload = load_tensors(path, "checkpoint")
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise CheckpointError(f"checkpoint {path} is a torch file, but none of dfd-train")
-    if payload.get("format_version") != FORMAT_VERSION:
+    found = payload.get("format_version")
+    if found != FORMAT_VERSION:
+        older = isinstance(found, int) and found < FORMAT_VERSION
+        remedy = "train anew, or use the dfd-train that wrote it" if older else "update dfd-train"
         raise CheckpointError(
-            f"checkpoint {path} has format version {payload.get('format_version')}; this program reads {FORMAT_VERSION}"
+            f"checkpoint {path} has format version {found}; this program reads {FORMAT_VERSION}: {remedy}"
         )
     try:
         values = {field.name: payload[field.name] for field in fields(Checkpoint)}

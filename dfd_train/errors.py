@@ -23,3 +23,7 @@ class NonFiniteError(DfdTrainError, ArithmeticError):
 
 class EvaluationError(DfdTrainError, ValueError):
     """An image that cannot be scored, for example one without any valid depth."""
+
+
+class DistributedError(DfdTrainError, RuntimeError):
+    """Another process of the run failed, ended or does not answer."""

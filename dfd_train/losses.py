@@ -39,26 +39,52 @@ class LossTerms(NamedTuple):
         return self.depth + deblur_weight * self.deblur
 
 
-def compute_losses(output: Output, depth_m: Tensor, aif: Tensor, config: LossConfig) -> LossTerms:
+def term_names(config: LossConfig, heads: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of all that `compute_losses` finds for a network with `heads`: the two sides, then their parts."""
+    names: tuple[str, ...] = ()
+    if "depth" in heads:
+        names += ("depth", "l1", *(("grad",) if config.depth == "l1+grad" else ()))
+    if "aif" in heads:
+        image = {"l1": ("image_l1",), "charb": ("charb",), "charb+ssim": ("charb", "ssim")}
+        names += ("deblur", *image[config.image])
+    return names
+
+
+def count_pixels(depth_m: Tensor) -> Tensor:
+    """What a batch's losses are means of: (4,) = images, valid pixels, valid neighbours along x, and along y.
+
+    `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. float64, so that sums over many batches stay exact.
+    """
+    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    images = torch.tensor(len(depth_m), device=depth_m.device)
+    return torch.stack([images, valid.sum(), _pairs(valid, -1).sum(), _pairs(valid, -2).sum()]).double()
+
+
+def compute_losses(
+    output: Output, depth_m: Tensor, aif: Tensor, config: LossConfig, counts: Tensor | None = None
+) -> LossTerms:
     """All terms of one batch.
 
     `output`: of the network. `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. `aif`: (B, 3, H, W) in [0, 1].
+    `counts`: `count_pixels` of a larger batch that this one is a part of; every term is then this part's share of the
+    larger batch's, so that the terms of all parts add up to it exactly, whatever holes each has.
     """
+    images, valid_pixels, across, down = (None,) * 4 if counts is None else counts.float().clamp(min=1).unbind()
     parts: dict[str, Tensor] = {}
     depth = deblur = None
     if output.depth_m is not None:
         residual, valid = depth_residual(output.depth_m, depth_m)
-        parts["l1"] = depth = masked_l1(residual, valid)
+        parts["l1"] = depth = masked_l1(residual, valid, valid_pixels)
         if config.depth == "l1+grad":
-            parts["grad"] = masked_gradient(residual, valid)
+            parts["grad"] = masked_gradient(residual, valid, across, down)
             depth = depth + config.mu * parts["grad"]
     if output.aif is not None:
         if config.image == "l1":
-            parts["image_l1"] = deblur = (output.aif - aif).abs().mean()
+            parts["image_l1"] = deblur = _mean((output.aif - aif).abs(), images)
         else:
-            parts["charb"] = deblur = charbonnier(output.aif, aif, config.eps)
+            parts["charb"] = deblur = charbonnier(output.aif, aif, config.eps, images)
         if config.image == "charb+ssim":
-            parts["ssim"] = ssim_loss(output.aif, aif)
+            parts["ssim"] = ssim_loss(output.aif, aif, images)
             deblur = deblur + config.psi * parts["ssim"]
     return LossTerms(depth, deblur, parts)
 
@@ -73,32 +99,48 @@ def depth_residual(predicted_m: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor
     return torch.where(valid, predicted_m, 0.0) - torch.where(valid, depth_m, 0.0), valid
 
 
-def masked_l1(residual: Tensor, valid: Tensor) -> Tensor:
-    """Equation 1: `sum |residual| / n` over the n valid pixels of the whole batch; 0 where there is none."""
-    return residual.abs().sum() / valid.sum().clamp(min=1)
+def masked_l1(residual: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:
+    """Equation 1: `sum |residual| / n` over the n valid pixels of the whole batch (or `count`); 0 where there is none."""
+    return residual.abs().sum() / (valid.sum().clamp(min=1) if count is None else count)
 
 
-def masked_gradient(residual: Tensor, valid: Tensor) -> Tensor:
+def masked_gradient(
+    residual: Tensor, valid: Tensor, across: Tensor | None = None, down: Tensor | None = None
+) -> Tensor:
     """Equation 2's smoothing: mean |difference of the residual| along x plus the same along y, in metres.
 
     A difference counts only where both of its neighbours are valid; each direction is divided by its own number of
-    such pairs (the paper leaves the edges open).
+    such pairs (the paper leaves the edges open), or by `across` and `down`.
     """
-    across = _masked_differences(residual, valid, dim=-1)
-    return across + _masked_differences(residual, valid, dim=-2)
+    along_x = _masked_differences(residual, valid, -1, across)
+    return along_x + _masked_differences(residual, valid, -2, down)
 
 
-def _masked_differences(residual: Tensor, valid: Tensor, dim: int) -> Tensor:
-    size = residual.shape[dim]
-    both = valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1)
-    return torch.where(both, residual.diff(dim=dim), 0.0).abs().sum() / both.sum().clamp(min=1)
+def _pairs(valid: Tensor, dim: int) -> Tensor:
+    """Where a pixel and its next neighbour along `dim` are both valid."""
+    size = valid.shape[dim]
+    return valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1)
 
 
-def charbonnier(predicted: Tensor, target: Tensor, eps: float) -> Tensor:
-    """Equation 4: mean of `sqrt((predicted - target)^2 + eps^2)` over all pixels and channels."""
-    return torch.sqrt((predicted - target) ** 2 + eps**2).mean()
+def _masked_differences(residual: Tensor, valid: Tensor, dim: int, count: Tensor | None) -> Tensor:
+    both = _pairs(valid, dim)
+    total = torch.where(both, residual.diff(dim=dim), 0.0).abs().sum()
+    return total / (both.sum().clamp(min=1) if count is None else count)
 
 
-def ssim_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Equation 5 without its weight: `1 - SSIM`, the mean over the batch."""
-    return 1 - ssim(predicted, target).mean()
+def charbonnier(predicted: Tensor, target: Tensor, eps: float, images: Tensor | None = None) -> Tensor:
+    """Equation 4: mean of `sqrt((predicted - target)^2 + eps^2)` over all pixels and channels.
+
+    `images`: how many images the mean is over, where these are only some of them.
+    """
+    return _mean(torch.sqrt((predicted - target) ** 2 + eps**2), images)
+
+
+def ssim_loss(predicted: Tensor, target: Tensor, images: Tensor | None = None) -> Tensor:
+    """Equation 5 without its weight: `1 - SSIM`, the mean over the batch (or over `images` of which these are some)."""
+    return _mean(1 - ssim(predicted, target), images)
+
+
+def _mean(values: Tensor, images: Tensor | None) -> Tensor:
+    """Mean of `values` (B, ...); with `images` as if the others of so many images were 0."""
+    return values.mean() if images is None else values.sum() / (images * values[0].numel())

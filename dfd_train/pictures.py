@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,69 @@ def predictions_sheet(
     worst = max(float(np.percentile(errors, 98)), 1e-3) if errors.size else 1.0
     bands = [_band(row, low, high, worst) for row in rows]
     return np.concatenate([part for band in bands for part in (band, _blank(GAP_PX, band.shape[1]))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Pictures of one sample, (H, W, 3) uint8 RGB each, by their caption; `patches` is the most blurred part, enlarged."""
+
+    title: str
+    pictures: Mapping[str, Picture]
+    patches: Mapping[str, Picture]
+
+
+def show_samples(
+    networks: Mapping[str, tuple[TwoHeadedNet, tuple[int, int] | None]],
+    dataset: ShardDataset,
+    samples: Sequence[tuple[int, str]],
+    *,
+    device: torch.device,
+    cap_m: float,
+) -> list[Shown]:
+    """Each of `samples` (index, label) as every network sees it; `networks`: (network, size to score at) by name.
+
+    Depth from its nearest to its farthest true value in this image, errors from 0 to a quarter of that range.
+    """
+    shown = []
+    for index, label in samples:
+        pictures: dict[str, Picture] = {}
+        patches: dict[str, Picture] = {}
+        for name, (net, size) in networks.items():
+            frames, output = predict_frames(net, dataset.read(np.array([index])), size, device)
+            of = "" if len(networks) == 1 else f" ({name})"
+            defocused, aif = _rgb(frames.defocused), _rgb(frames.aif)
+            depth = frames.depth_m[0, 0].cpu().numpy()
+            valid = (depth > 0) & (depth < cap_m)
+            low, high = (float(depth[valid].min()), float(depth[valid].max())) if valid.any() else (0.0, 1.0)
+            at = _most_blurred(defocused, aif)
+            if not pictures:
+                pictures |= {f"defocused {_psnr(defocused, aif)}": defocused, "all-in-focus": aif}
+                patches |= {"defocused": defocused[at], "all-in-focus": aif[at]}
+            if output.aif is not None:
+                restored = _rgb(output.aif)
+                pictures[f"restored{of} {_psnr(restored, aif)}"] = restored
+                patches[f"restored{of}"] = restored[at]
+            if output.depth_m is not None:
+                made = output.depth_m[0, 0].cpu().numpy()
+                error = np.abs(made - depth)
+                span, everywhere = max(high - low, 0.1) / 4, np.ones_like(valid)
+                pictures.setdefault(
+                    f"depth {low:.2f} to {high:.2f} m", colour(depth, low, high, valid, cv2.COLORMAP_VIRIDIS)
+                )
+                pictures[f"predicted depth{of}"] = colour(made, low, high, everywhere, cv2.COLORMAP_VIRIDIS)
+                pictures[f"depth error{of} 0 to {span:.2f} m"] = colour(error, 0.0, span, valid, cv2.COLORMAP_INFERNO)
+        shown.append(Shown(title=f"{label}: {dataset.names[index]}", pictures=pictures, patches=patches))
+    return shown
+
+
+def _most_blurred(defocused: Picture, aif: Picture) -> tuple[slice, slice]:
+    """The window, a quarter of the frame and at most 64 pixels a side, where blur has changed most."""
+    height, width = (min(max(side // 4, 8), 64, side) for side in aif.shape[:2])
+    change = ((defocused.astype(np.float32) - aif) ** 2).mean(axis=2)
+    sums = cv2.boxFilter(change, -1, (width, height), anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    inside = sums[: aif.shape[0] - height + 1, : aif.shape[1] - width + 1]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""A run's folder: `config.json` (what was asked, with which versions on which data), `metrics.csv`, `checkpoints/`."""
+"""A run's folder: `config.json` (what was asked, with which versions on which data), `metrics.csv`, `checkpoints/`.
+
+`run.toml` is the same configuration for `dfd-train --config`, so that the folder alone is enough to run it again.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,19 @@ import io
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dfd_train.checkpoint import FOLDER, write_atomically
 from dfd_train.config import TrainConfig
+from dfd_train.config_file import toml_text
 from dfd_train.errors import CheckpointMissingError, ConfigError
 
 CONFIG_FILE = "config.json"
+TOML_FILE = "run.toml"
 METRICS_FILE = "metrics.csv"
+EVENTS = "tensorboard"
 COLUMNS = (
     "epoch", "step", "lr", "total", "depth", "deblur", "l1", "grad", "image_l1", "charb", "ssim", "deblur_weight",
     "grad_norm", "samples_per_s", "wait_share", "seconds",
@@ -24,7 +31,7 @@ COLUMNS = (
 
 
 def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool = False) -> Path:
-    """Make the folder `config.out` with its `config.json`, which also holds `facts` (JSON-ready).
+    """Make the folder `config.out` with its `config.json`, which also holds `facts` (JSON-ready), and `run.toml`.
 
     Raises `ConfigError` where the folder has content: a run without `overwrite`, or anything that is no run.
     """
@@ -37,10 +44,14 @@ def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool
         if not overwrite:
             raise ConfigError(f"{run} holds a run already: go on with --resume, or discard it with --overwrite")
         shutil.rmtree(run / FOLDER, ignore_errors=True)
+        shutil.rmtree(run / EVENTS, ignore_errors=True)
         (run / METRICS_FILE).unlink(missing_ok=True)
-    content = {"config": config.to_dict(), **facts}
+    # A relative path would mean another place when the run is repeated from elsewhere.
+    located = config if "://" in config.shards else replace(config, shards=str(Path(config.shards).absolute()))
+    content = {"config": located.to_dict(), **facts}
     try:
         run.mkdir(parents=True, exist_ok=True)
+        write_atomically(run / TOML_FILE, toml_text(located, facts).encode())
         write_atomically(run / CONFIG_FILE, (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise ConfigError(f"cannot write to the run folder {run}: {error.strerror or error}") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dfd_train.errors import ConfigError
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("step", "cosine")
 
 
@@ -15,8 +15,8 @@ SCHEDULES = ("step", "cosine")
 class OptimConfig:
     """Optimizer and schedule; the defaults are the paper's (SGD 2e-4, a tenth of it after 300 of 500 epochs).
 
-    `lr`: peak learning rate. `momentum`: of SGD (the paper gives none; 0.9 is our choice), AdamW's first beta.
-    `beta2`: AdamW's second. `weight_decay`: on convolution weights. `schedule`: "step" multiplies the rate by
+    `lr`: peak learning rate. `momentum`: of SGD (the paper gives none; 0.9 is our choice), the first beta of Adam and
+    AdamW. `beta2`: their second. `weight_decay`: on convolution weights. `schedule`: "step" multiplies the rate by
     `decay_factor` after the fraction `decay_after` of all epochs; "cosine" rises linearly over the fraction `warmup` of
     all steps and falls along half a cosine to `decay_factor` times the peak. `clip_norm`: largest norm of the whole
     gradient, None = no clipping. `ema_decay`: of the averaged weights that are evaluated, None = evaluate the weights

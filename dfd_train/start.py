@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dfd_train.config import recipe_config, with_options
+from dfd_train.config import with_options
+from dfd_train.config_file import configured
 from dfd_train.errors import ConfigError
 from dfd_train.run_folder import run_config
 from dfd_train.trainer import TrainResult, train
@@ -13,25 +14,27 @@ from dfd_train.trainer import TrainResult, train
 
 def start(
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     shards: str | Path | None = None,
     recipe: str | None = None,
+    config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     **options: Any,
 ) -> TrainResult:
-    """Train the run that a recipe and options describe (`recipe_config`), or resume the one in `out`.
+    """Train the run that a file `config`, a recipe and options describe (`configured`), or resume the one in `out`.
 
     With `resume`, settings come from the run's folder; an option that is given must agree with it. Raises what
-    `recipe_config` and `train` raise, and `ConfigError` without `shards` where nothing is resumed.
+    `configured` and `train` raise, and `ConfigError` without `out` where a run is to be resumed.
     """
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite exclude each other")
+    if resume and (overwrite or config is not None):
+        raise ConfigError(f"--resume and {'--overwrite' if overwrite else '--config'} exclude each other")
     if resume:
+        if out is None:
+            raise ConfigError("give the run's folder: --out RUN")
         before = run_config(Path(out))
         if recipe not in (None, before.recipe):
             raise ConfigError(f"cannot resume {out} with another recipe: it was started with {before.recipe}")
         return train(with_options(before, shards=shards, out=out, **options), resume=True)
-    if shards is None:
-        raise ConfigError("give the shard store: --shards STORE")
-    return train(recipe_config(recipe or "paper", shards=shards, out=out, **options), overwrite=overwrite)
+    path = None if config is None else Path(config)
+    return train(configured(path, recipe=recipe, shards=shards, out=out, **options), overwrite=overwrite)

@@ -5,30 +5,36 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from dfd_train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from dfd_train.config import TrainConfig, changed_fields
-from dfd_train.data.order import batched, epoch_order
-from dfd_train.data.stream import Batch, ShardDataset, stream_batches
+from dfd_train.config import SCORES, TrainConfig, changed_fields
+from dfd_train.data.order import MicroBatch
+from dfd_train.data.stream import Batch, ShardDataset
+from dfd_train.data.training_stream import TrainingStream
 from dfd_train.data.transforms import training_frames
-from dfd_train.device import pick_device, versions
+from dfd_train.device import versions
+from dfd_train.distributed import World, join_world
+from dfd_train.engine import Engine
 from dfd_train.errors import ConfigError, NonFiniteError
 from dfd_train.interrupt import stop_requested
-from dfd_train.losses import compute_losses
-from dfd_train.metrics import summarise
 from dfd_train.model.pretrained import load_matching, pretrained_state
 from dfd_train.progress import Meter, clock
 from dfd_train.run_folder import MetricsLog, create_run, run_config
 from dfd_train.schedule import lr_at
-from dfd_train.scoring import score_split
 from dfd_train.state import TrainState
+from dfd_train.tensorboard_log import TensorBoardLog
+from dfd_train.validation import Validation, validate
+from dfd_train.world_size import for_world, step_samples
+
+# float16's loss scale halves at each overflow; so many in a row mean that no scale fits.
+MOST_SKIPPED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +72,21 @@ def train(
 ) -> TrainResult:
     """Train as `config` says; with `resume`, go on from the newest checkpoint of `config.out`.
 
-    A resumed run on the CPU ends with the same bits as one that was never stopped. SIGINT and SIGTERM save and return
-    with `interrupted`. Progress goes to `console` (standard output for None).
+    Under torchrun the processes train together, and only the first writes and prints. A resumed run on the CPU ends
+    with the same bits as one that was never stopped. SIGINT and SIGTERM save and return with `interrupted`. Progress
+    goes to `console` (standard output for None).
 
     Raises `ConfigError` (existing folder, changed configuration on resume, impossible sizes, absent GPU),
-    `CheckpointError`, `ShardError` of `defocus_sim`, and `NonFiniteError` naming the samples where a loss or gradient
-    is not finite; the weights of the last checkpoint are then intact.
+    `CheckpointError`, `ShardError` of `defocus_sim`, `DistributedError` where another process is lost, and
+    `NonFiniteError` naming the samples where a loss or gradient is not finite; the weights of the last checkpoint are
+    then intact.
     """
     began = time.perf_counter()
-    device = pick_device(config.device)
-    # The caller's random state is not ours to change.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        run = _Run(config, device, resume=resume, overwrite=overwrite, console=console or Console())
+    with join_world(config.device, config.timeout_s) as world, _own_random_state(world.device):
+        # Another stream of dropout in every process.
+        torch.manual_seed(config.seed + world.rank)
+        speaking = console or Console() if world.first else Console(quiet=True)
+        run = _Run(config, world, resume=resume, overwrite=overwrite, console=speaking)
         with stop_requested() as asked:
             interrupted = run.loop(asked)
     return TrainResult(
@@ -87,168 +95,183 @@ def train(
         epochs=run.state.epoch,
         steps=run.state.step,
         interrupted=interrupted,
-        validation=run.validation,
+        validation=run.scores,
         seconds=time.perf_counter() - began,
     )
+
+
+def _own_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """The caller's random state is not ours to change."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 class _Run:
     """A run in progress: its data, its state, and where both are written."""
 
-    def __init__(
-        self, config: TrainConfig, device: torch.device, *, resume: bool, overwrite: bool, console: Console
-    ) -> None:
+    def __init__(self, config: TrainConfig, world: World, *, resume: bool, overwrite: bool, console: Console) -> None:
         # Everything that can be wrong is found before the folder is touched.
-        self.config, self.device, self.console, self.out = config, device, console, Path(config.out)
+        self.config, self.world, self.console, self.out = config, world, console, Path(config.out)
         self.data = ShardDataset(config.shards, "train")
         self.store_checksum = self.data.store.manifest.checksum
         config.geometry.check_frame(self.data.frame_hw)
-        self.steps_per_epoch = math.ceil(len(self.data) / config.batch_size)
-        self.state = TrainState(config, self.device)
-        self.validation: dict[str, float] = {}
         if resume:
-            self._restore()
+            self.state = self._restored()
         else:
+            self.state = TrainState(config, world)
             if config.pretrained is not None:
                 console.print(
                     str(load_matching(self.state.net.encoder, pretrained_state(config.pretrained))), markup=False
                 )
                 self.state.reset_average()
-            facts = {"versions": versions(self.device), "store_checksum": self.store_checksum}
-            create_run(config, facts, overwrite=overwrite)
-        self.log = MetricsLog(self.out, before_epoch=self.state.epoch + 1)
+            facts = {"versions": versions(world.device), "store_checksum": self.store_checksum}
+            world.first_does(lambda: create_run(config, facts, overwrite=overwrite))
+        self.stream = TrainingStream(self.data, self.config, world)
+        self.engine = Engine(self.state)
+        self.scores: dict[str, float] = {}
+        self.log = MetricsLog(self.out, before_epoch=self.state.epoch + 1) if world.first else None
+        self.board = TensorBoardLog(self.out, self.state.step) if world.first and config.tensorboard else None
 
-    def _restore(self) -> None:
+    def _restored(self) -> TrainState:
         before = run_config(self.out)
+        checkpoint = load_checkpoint(self.out)
         changed = changed_fields(before, self.config)
+        if step_samples(self.config, self.world.size) == step_samples(
+            checkpoint.config, int(checkpoint.progress["world"])
+        ):
+            # Other batches that make the same steps may be asked for: what fits a GPU depends on how many there are.
+            changed = [name for name in changed if name not in ("batch_size", "engine.accumulate")]
         if changed:
             raise ConfigError(
                 f"cannot resume {self.out} with another {', '.join(changed)}; leave it out, or start a new run"
             )
-        checkpoint = load_checkpoint(self.out)
         if checkpoint.store_checksum != self.store_checksum:
             raise ConfigError(f"cannot resume {self.out}: {self.config.shards} is not the store it was trained on")
-        self.state.restore(checkpoint)
+        self.config = for_world(self.config, checkpoint, self.world.size)
+        state = TrainState(self.config, self.world)
+        state.restore(checkpoint)
+        return state
 
     def loop(self, asked: Callable[[], bool]) -> bool:
         """Train to the end, or until `asked()`; returns whether it was interrupted."""
         config, state = self.config, self.state
         self.console.print(self._headline(), markup=False, highlight=False, soft_wrap=True)
-        total = self.steps_per_epoch * config.epochs
+        total = self.stream.steps_per_epoch * config.epochs
         with Meter("step", total, done=state.step, console=self.console) as meter:
             while state.epoch < config.epochs:
                 if self._epoch(meter, asked):
                     self._save()
                     return True
+        if self.board is not None:
+            self.board.close()
         return False
 
     def _epoch(self, meter: Meter, asked: Callable[[], bool]) -> bool:
-        """One epoch, or the rest of it; True where a signal asked to stop."""
+        """One epoch, or the rest of it; True where a signal asked any process to stop."""
         config, state = self.config, self.state
-        order = epoch_order(len(self.data), seed=config.seed, epoch=state.epoch)
-        stream = stream_batches(
-            self.data,
-            batched(order, config.batch_size),
-            start=state.batch,
-            prefetch=config.prefetch,
-            pin=self.device.type == "cuda",
-        )
-        state.net.train()
-        waiting = time.perf_counter()
-        for batch in stream:
-            started = time.perf_counter()
-            values = self._step(batch)
-            ended = time.perf_counter()
-            state.record(values, samples=len(batch.indices), waited=started - waiting, seconds=ended - waiting)
-            waiting = ended
-            meter.step(len(batch.indices), f"epoch {state.epoch + 1}/{config.epochs}  {_brief(values)}")
-            if asked():
-                stream.close()
-                return True
+        steps = self.stream.steps(state.epoch, state.batch)
+        self.engine.train_mode()
+        with closing(self.stream.batches(state.epoch, steps)) as stream:
+            waiting = time.perf_counter()
+            for step in steps:
+                batches = [next(stream) for _ in step]
+                started = time.perf_counter()
+                values, stop = self._step(step, batches, asked())
+                ended = time.perf_counter()
+                samples = min(step_samples(config, self.world.size), len(self.data) - state.seen)
+                state.record(values, samples=samples, waited=started - waiting, seconds=ended - waiting)
+                waiting = ended
+                wait = state.sums["waited"] / max(state.sums["seconds"], 1e-9)
+                meter.step(samples, f"epoch {state.epoch + 1}/{config.epochs}  {_brief(values)}  data wait {wait:.0%}")
+                # Several processes must agree, which they did within the step; one can look again.
+                if stop or (self.world.size == 1 and asked()):
+                    return True
         self._end_epoch(meter)
         return False
 
-    def _step(self, batch: Batch) -> dict[str, float]:
-        """Train on one batch; returns the step's terms by column name."""
+    def _step(self, step: list[MicroBatch], batches: list[Batch], stop: bool) -> tuple[dict[str, float], bool]:
+        """Train on one step; returns its terms by column name, and whether any process was asked to stop."""
         config, state = self.config, self.state
-        frames = training_frames(batch, config.geometry, self.device, seed=config.seed, epoch=state.epoch)
-        terms = compute_losses(state.net(frames.defocused), frames.depth_m, frames.aif, config.loss)
-        if terms.depth is not None and terms.deblur is not None and state.balance.measuring:
-            state.balance.observe(terms.depth.item(), terms.deblur.item())
-        total = terms.total(state.balance.deblur_weight)
-        state.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        gradients = [p.grad for p in state.net.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        named: dict[str, Tensor] = {"total": total, "grad_norm": norm, **terms.parts}
-        named |= {k: v for k, v in (("depth", terms.depth), ("deblur", terms.deblur)) if v is not None}
-        # One transfer for everything that is looked at, since each one waits for the GPU.
-        values = dict(zip(named, torch.stack([v.detach().float() for v in named.values()]).tolist(), strict=True))
-        self._require_finite(values, batch)
-        if config.optim.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(state.net.parameters(), config.optim.clip_norm, norm)
-        values["lr"] = lr_at(config.optim, step=state.step, steps_per_epoch=self.steps_per_epoch, epochs=config.epochs)
+        frames = [
+            training_frames(batch, config.geometry, self.world.device, seed=config.seed, epoch=state.epoch)
+            for batch in batches
+        ]
+        found = self.engine.gradients(frames, [micro.counted for micro in step], stop=stop)
+        values = found.values
+        values["lr"] = lr_at(
+            config.optim, step=state.step, steps_per_epoch=self.stream.steps_per_epoch, epochs=config.epochs
+        )
         values["deblur_weight"] = state.balance.deblur_weight
+        overflow = config.engine.precision == "fp16" and not math.isfinite(values["grad_norm"])
+        if overflow and math.isfinite(values["total"]) and state.skipped < MOST_SKIPPED:
+            state.skip()
+            # It would spoil the epoch's mean, and no step was taken with it.
+            del values["grad_norm"]
+            return values, found.stop
+        self._require_finite(values, batches, own_finite=found.own_finite)
+        if config.optim.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(state.net.parameters(), config.optim.clip_norm, found.norm)
         state.advance(values["lr"])
-        return values
+        return values, found.stop
 
-    def _require_finite(self, values: dict[str, float], batch: Batch) -> None:
+    def _require_finite(self, values: dict[str, float], batches: list[Batch], *, own_finite: bool) -> None:
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            samples = ", ".join(self.data.names[index] for index in batch.indices)
-            raise NonFiniteError(
-                f"epoch {self.state.epoch + 1}, step {self.state.step + 1}: {', '.join(wrong)} on samples {samples}; "
-                f"no step was taken with it (a smaller --lr or --clip-norm 1 may help)"
-            )
+        if not wrong:
+            return
+        # The sums are the same everywhere, so all processes come here together.
+        own = [self.data.names[index] for batch in batches for index in batch.indices]
+        every = self.world.gather((own_finite, own))
+        guilty = [names for finite, names in every if not finite] or [names for _, names in every]
+        samples = ", ".join(name for names in guilty for name in names)
+        row = f"after {MOST_SKIPPED} skipped steps in a row, " if self.state.skipped >= MOST_SKIPPED else ""
+        raise NonFiniteError(
+            f"epoch {self.state.epoch + 1}, step {self.state.step + 1}: {row}{', '.join(wrong)} on samples {samples}; "
+            f"no step was taken with it (a smaller --lr or --clip-norm 1 may help)"
+        )
 
     def _end_epoch(self, meter: Meter) -> None:
         config, state = self.config, self.state
         epoch = state.epoch + 1
         last = epoch == config.epochs
         row = {"epoch": epoch, "step": state.step, **state.averages()}
+        found, best = Validation(scores={}), False
         if last or (config.validate_every and epoch % config.validate_every == 0):
-            self.validation = self._validate()
-            row |= {
-                f"val_{k}": v for k, v in self.validation.items() if k in ("rmse", "abs_rel", "delta1", "psnr", "ssim")
-            }
-        self.log.append(row)
+            found = validate(state.evaluated, config, self.world, pictures=config.tensorboard)
+            self.scores = found.scores
+            row |= {f"val_{name}": value for name, value in found.scores.items() if name in SCORES}
+            best = config.best_score in found.scores and state.is_best(found.scores[config.best_score])
+        self._report(meter, row, found)
+        state.next_epoch()
+        if last or best or epoch % config.checkpoint_every == 0:
+            self._save(best=best)
+
+    def _report(self, meter: Meter, row: dict[str, Any], found: Validation) -> None:
+        """Write an epoch's row everywhere; only the first process has anywhere."""
+        state, epoch = self.state, row["epoch"]
+        if self.log is not None:
+            self.log.append(row)
+        if self.board is not None:
+            self.board.add(state.step, row, found.sheet)
         if epoch == 1 and "depth" in row and "deblur" in row:
             complaint = state.balance.complaint(row["depth"], row["deblur"])
             if complaint:
                 meter.say(complaint)
-        if self.validation and ("val_rmse" in row or "val_psnr" in row):
+        if found.scores:
             scores = "  ".join(f"{name} {row[f'val_{name}']:.4g}" for name in ("rmse", "psnr") if f"val_{name}" in row)
-            meter.say(f"epoch {epoch}/{config.epochs}  {_brief(row)}  test: {scores}")
-        state.next_epoch()
-        if last or epoch % config.checkpoint_every == 0:
-            self._save()
+            meter.say(f"epoch {epoch}/{self.config.epochs}  {_brief(row)}  test: {scores}")
 
-    def _validate(self) -> dict[str, float]:
-        if "test" not in self.data.store.split_names:
-            return {}
-        net, geometry = self.state.evaluated, self.config.geometry
-        net.eval()
-        scores = score_split(
-            net,
-            ShardDataset(self.config.shards, "test"),
-            size=geometry.size,
-            device=self.device,
-            batch_size=self.config.batch_size,
-            limit=self.config.validate_limit,
-        )
-        return summarise([score.predicted for score in scores])
-
-    def _save(self) -> None:
-        save_checkpoint(self.out, self.state.checkpoint(self.store_checksum))
+    def _save(self, *, best: bool = False) -> None:
+        checkpoint = self.state.checkpoint(self.store_checksum)
+        self.world.first_does(lambda: save_checkpoint(self.out, checkpoint, keep=self.config.keep, best=best))
 
     def _headline(self) -> str:
         config = self.config
         at = f", from step {self.state.step}" if self.state.step else ""
+        processes = f" and {self.world.size - 1} more" if self.world.size > 1 else ""
         parameters = sum(p.numel() for p in self.state.net.parameters())
         return (
             f"{config.model.name} network ({parameters:,} parameters, heads {' + '.join(config.model.heads)}), "
             f"recipe {config.recipe}, {len(self.data)} training samples, {config.epochs} epochs of "
-            f"{self.steps_per_epoch} steps on {self.device}{at}"
+            f"{self.stream.steps_per_epoch} steps on {self.world.device}{processes}{at}"
         )
 
 

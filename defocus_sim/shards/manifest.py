@@ -22,6 +22,9 @@ from defocus_sim.shards.layout import (
     Compression,
 )
 
+# What the conversion allows; a larger one is damage, and would be memory asked for in vain.
+LARGEST_SIDE_PX = 2**15
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardFile:
@@ -141,6 +144,8 @@ class Manifest:
     @classmethod
     def _parse(cls, content: dict[str, Any]) -> Manifest:
         height, width = (_positive(value) for value in content["size_hw"])
+        if max(height, width) > LARGEST_SIDE_PX:
+            raise ValueError(f"size {width}x{height}")
         per_shard = _positive(content["samples_per_shard"])
         if content["compression"] not in COMPRESSIONS:
             raise ValueError(f"compression {content['compression']!r}")
@@ -155,10 +160,17 @@ class Manifest:
             count = len(splits[name].names)
             if any(len(split[key]) != count for key in columns) or len(shards) != -(-count // per_shard):
                 raise ValueError(f"the lists of split {name!r} differ in length")
+            if not all(type(text) is str for key in ("names", "scenes") for text in split[key]):
+                raise ValueError(f"a name in split {name!r} is not text")
+            if not all(type(number) in (int, float) for key in columns[3:] for number in split[key]):
+                raise ValueError(f"a focus distance or aperture in split {name!r} is not a number")
             if any(type(lens) is not int or not 0 <= lens < len(content["lenses"]) for lens in split["lens"]):
                 raise ValueError(f"a sample of split {name!r} has a lens that is not listed")
             if any(set(shard) != set(ARRAYS) for shard in shards):
                 raise ValueError(f"a shard of split {name!r} does not name the arrays {', '.join(ARRAYS)}")
+        for key in ("rendering", "source", "statistics"):
+            if not isinstance(content[key], dict):
+                raise ValueError(f"{key} is no table")
         return cls(
             size_hw=(height, width),
             samples_per_shard=per_shard,

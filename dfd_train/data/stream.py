@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,16 +32,26 @@ class Batch(NamedTuple):
     depth_m: Tensor
 
 
+class Reader(Protocol):
+    """Whatever reads samples by their indices."""
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """The samples `indices` (B,) in that order."""
+        ...
+
+
 class ShardDataset(Dataset[dict[str, Tensor]]):
     """One split of a shard store as a torch dataset, for this package's loop or anyone's.
 
-    `store`: path of the store; `split`: for example "train". Items are dicts of "defocused" and "aif" (H, W, 3) uint8
-    and "depth_m" (H, W) float32 metres with 0 = hole. Workers of a `DataLoader`, started either way, reopen the store
-    by its path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not there.
+    `store`: path or URL of the store; `split`: for example "train". Items are dicts of "defocused" and "aif" (H, W, 3)
+    uint8 and "depth_m" (H, W) float32 metres with 0 = hole. Workers of a `DataLoader`, started either way, reopen the
+    store by its path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not
+    there.
     """
 
     def __init__(self, store: str | Path, split: str = "train") -> None:
-        self.path = Path(store)
+        # Not a Path, which would make `s3:/bucket` of a URL.
+        self.path = str(store)
         self.split_name = split
         self.store = open_store(self.path)
         self.split = self.store.split(split)
@@ -84,20 +94,23 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
 
 
 def stream_batches(
-    dataset: ShardDataset, batches: Sequence[NDArray[np.int64]], *, start: int = 0, prefetch: int = 2, pin: bool = False
+    dataset: Reader, batches: Sequence[NDArray[np.int64]], *, start: int = 0, prefetch: int = 2, pin: bool = False
 ) -> Generator[Batch, None, None]:
     """`dataset.read(batch)` for `batches[start:]`, in order, with up to `prefetch` of them read ahead by a thread.
 
-    At most `prefetch + 1` batches are in memory; `prefetch=0` reads in the caller's thread. `pin` puts them into
-    page-locked memory for an asynchronous copy to a GPU. An error of the reader surfaces at the batch it belongs to.
-    The thread ends when the iterator is exhausted or closed.
+    At most `prefetch + 1` batches are in memory; `prefetch=0` reads in the caller's thread. `pin` puts what is not on a
+    GPU already into page-locked memory for an asynchronous copy to it.
+
+    An error of the reader surfaces at the batch it belongs to. The thread ends when the iterator is exhausted or closed.
     """
     if prefetch < 0 or start < 0:
         raise ValueError(f"prefetch={prefetch} and start={start} must not be negative")
 
     def fetch(indices: NDArray[np.int64]) -> Batch:
         batch = dataset.read(indices)
-        return Batch(batch.indices, *(tensor.pin_memory() for tensor in batch[1:])) if pin else batch
+        if not pin or batch.depth_m.is_cuda:
+            return batch
+        return Batch(batch.indices, *(tensor.pin_memory() for tensor in batch[1:]))
 
     if prefetch == 0:
         yield from (fetch(indices) for indices in batches[start:])

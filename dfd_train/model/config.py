@@ -10,6 +10,7 @@ from dfd_train.errors import ConfigError
 
 HEADS = ("depth", "aif")
 STEMS = ("paper", "imagenet")
+INPUT_RANGES = ("unit", "signed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,9 @@ class ModelConfig:
     added by a layer, width of its 1x1 in units of `growth`, layers of the four blocks). `decoder`: output channels of
     the decoder's five blocks, deepest first. `stem`: "paper" = 3x3, "imagenet" = DenseNet's own 7x7. `heads`: which of
     "depth" and "aif" exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
-    AiF convolution at zero, so that the untrained network returns its input as the restored image.
+    AiF convolution at zero, so that the untrained network returns its input as the restored image. `input_range`:
+    whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
+    the network takes and returns [0, 1] either way.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -35,6 +38,7 @@ class ModelConfig:
     heads: tuple[str, ...] = HEADS
     dropout: float = 0.0
     zero_last_aif: bool = False
+    input_range: str = "unit"
 
     def __post_init__(self) -> None:
         for field in ("stem_width", "growth", "bottleneck"):
@@ -46,6 +50,8 @@ class ModelConfig:
             raise ConfigError(f"model decoder={self.decoder} must be five positive numbers")
         if self.stem not in STEMS:
             raise ConfigError(f"model stem={self.stem!r} must be one of {', '.join(STEMS)}")
+        if self.input_range not in INPUT_RANGES:
+            raise ConfigError(f"model input_range={self.input_range!r} must be one of {', '.join(INPUT_RANGES)}")
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"model heads={self.heads} must be one or both of {', '.join(HEADS)}")
         if not 0 <= self.dropout < 1:

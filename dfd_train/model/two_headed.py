@@ -58,12 +58,15 @@ class TwoHeadedNet(nn.Module):
             raise ConfigError(f"heads={wanted}: this network has {', '.join(self.config.heads)}")
         height, width = image.shape[-2:]
         padded = pad_reflect(image)
-        features = self.encoder(padded)
+        # A residual in [-1, 1] is twice as large as the same in [0, 1].
+        signed = self.config.input_range == "signed"
+        features = self.encoder(padded * 2 - 1 if signed else padded)
         depth_m = aif = None
         if self.depth_head is not None and "depth" in wanted:
             depth_m = self.depth_head(features)[..., :height, :width]
         if self.aif_head is not None and "aif" in wanted:
-            aif = (self.aif_head(features) + padded)[..., :height, :width]
+            residual = self.aif_head(features)
+            aif = ((residual / 2 if signed else residual) + padded)[..., :height, :width]
         return Output(depth_m, aif)
 
 

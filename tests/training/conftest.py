@@ -66,10 +66,13 @@ def textured_frame(rng: np.random.Generator, height: int, width: int) -> RgbdFra
     return RgbdFrame(blocks.repeat(4, 0).repeat(4, 1)[:height, :width].copy(), depth.astype(np.float32))
 
 
-def write_store(path: Path, splits: Mapping[str, Sequence[RgbdFrame]], kind: str = "synthetic") -> Path:
+def write_store(
+    path: Path, splits: Mapping[str, Sequence[RgbdFrame]], kind: str = "synthetic", aperture_mm: float = 200.0
+) -> Path:
     """A finished store of these frames, four samples a shard; the lens is wide, as a CoC shrinks with the frame."""
     source = FrameSource(tuple((split, frame) for split, frames in splits.items() for frame in frames), kind)
-    convert(ConversionSettings(source=source, lens=Lens.preset("paper", aperture_mm=200.0), samples_per_shard=4), path)
+    lens = Lens.preset("paper", aperture_mm=aperture_mm)
+    convert(ConversionSettings(source=source, lens=lens, samples_per_shard=4), path)
     return path
 
 
@@ -83,10 +86,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Path]:
-    """A function (splits, kind) -> path of a new store of this test."""
+    """A function (splits, kind, aperture_mm) -> path of a new store of this test."""
 
-    def make(splits: Mapping[str, Sequence[RgbdFrame]], kind: str = "synthetic") -> Path:
-        return write_store(tmp_path / "own.zarr", splits, kind)
+    def make(splits: Mapping[str, Sequence[RgbdFrame]], kind: str = "synthetic", aperture_mm: float = 200.0) -> Path:
+        return write_store(tmp_path / "own.zarr", splits, kind, aperture_mm)
 
     return make
 

@@ -27,6 +27,7 @@ def checkpoint(step: int, numbers: int = 1000) -> Checkpoint:
         optimizer={"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
         rng={"torch": torch.get_rng_state()},
         progress={"sums": {"samples": 3.0}, "balance": {"steps": 1, "depth": 2.0, "deblur": 0.5}},
+        scaler={},
     )
 
 
@@ -109,7 +110,7 @@ def test_another_projects_torch_file_and_another_format_are_refused(tmp_path: Pa
     torch.save({"format": "dfd_train checkpoint", "format_version": 99}, path)
     with pytest.raises(CheckpointError, match="format version 99"):
         load_checkpoint(path)
-    torch.save({"format": "dfd_train checkpoint", "format_version": 1, "epoch": 1}, path)
+    torch.save({"format": "dfd_train checkpoint", "format_version": 2, "epoch": 1}, path)
     with pytest.raises(CheckpointError, match="incomplete"):
         load_checkpoint(path)
 

@@ -54,7 +54,7 @@ def test_cosine_rises_then_falls_within_its_bounds(
     assert rates[-1] >= min(floor * lr, rates[0])
 
 
-@pytest.mark.parametrize("recipe", ["paper", "fast"])
+@pytest.mark.parametrize("recipe", ["paper", "authors", "fast"])
 def test_a_configuration_survives_json(recipe: str) -> None:
     run = config(recipe, model="tiny", crop="48x64", heads="depth", loss="l1+charb")
     assert TrainConfig.from_dict(json.loads(json.dumps(run.to_dict()))) == run
@@ -88,7 +88,7 @@ def test_changed_fields_are_named_and_volatile_ones_ignored() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"recipe": "slow"}, "recipe='slow' must be one of paper, fast"),
+        ({"recipe": "slow"}, "recipe='slow' must be one of paper, authors, fast"),
         ({"model": "huge"}, "full, small, tiny"),
         ({"heads": "three"}, "both, depth, deblur"),
         ({"loss": "l2"}, r"l1\+charb"),

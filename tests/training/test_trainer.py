@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,25 +147,43 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
     assert mine == whole
 
 
-def test_a_killed_and_resumed_run_ends_with_the_same_bits(uninterrupted: Path, store: Path, tmp_path: Path) -> None:
+KILLED_RUN = """
+import json, os, signal, sys, torch
+torch.set_num_threads(1)
+from dfd_train.config import TrainConfig
+from dfd_train.state import TrainState
+from dfd_train.trainer import train
+
+config, step, resume = json.load(sys.stdin)
+advance = TrainState.advance
+
+def and_die(self, lr):
+    advance(self, lr)
+    if self.step == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+TrainState.advance = and_die
+train(TrainConfig.from_dict(config), resume=resume)
+"""
+
+
+def killed_at(config: TrainConfig, step: int, *, resume: bool) -> None:
+    """Another process trains, and kills itself at `step`."""
+    asked = json.dumps([config.to_dict(), step, resume])
+    done = subprocess.run([sys.executable, "-c", KILLED_RUN], input=asked, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_steps_and_resumed_ends_with_the_same_bits(
+    uninterrupted: Path, store: Path, tmp_path: Path, kills: int
+) -> None:
     run = tmp_path / "run"
-    code = (
-        "import sys, torch; torch.set_num_threads(1);"
-        "from dfd_train.config import TrainConfig; from dfd_train.trainer import train; import json;"
-        "train(TrainConfig.from_dict(json.load(sys.stdin)))"
-    )
     config = with_dropout(tiny(store, run))
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    process.stdin.write(json.dumps(config.to_dict()))
-    process.stdin.close()
-    deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoints/*.json")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    assert load_checkpoint(run).step in (5, 10, 15)
+    steps = sorted(np.random.default_rng(kills).integers(6, 16, kills).tolist())
+    for number, step in enumerate(steps):
+        # The kills are sorted and a step is saved only after its epoch, so each lies ahead of the last checkpoint.
+        killed_at(config, step, resume=number > 0)
     quietly(config, resume=True)
     assert_same_state(load_checkpoint(run), load_checkpoint(uninterrupted))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
@@ -243,17 +260,17 @@ def test_a_diverging_run_stops_before_the_step_and_names_its_samples(store: Path
 def test_weights_are_finite_after_a_non_finite_loss(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dfd_train import trainer
+    from dfd_train import engine
 
     seen = []
-    losses = trainer.compute_losses
+    losses = engine.compute_losses
 
     def spoiled(*args: Any) -> Any:
         terms = losses(*args)
         seen.append(terms)
         return terms._replace(depth=terms.depth * float("nan")) if len(seen) == 7 else terms
 
-    monkeypatch.setattr(trainer, "compute_losses", spoiled)
+    monkeypatch.setattr(engine, "compute_losses", spoiled)
     with pytest.raises(NonFiniteError, match="epoch 2, step 7"):
         quietly(tiny(store, tmp_path / "run"))
     checkpoint = load_checkpoint(tmp_path / "run")
@@ -270,8 +287,8 @@ def test_a_shard_that_goes_bad_in_mid_run_is_named_and_the_last_checkpoint_stays
     shutil.copytree(store, mine)
     save = trainer.save_checkpoint
 
-    def save_and_damage(*args: Any) -> Path:
-        path = save(*args)
+    def save_and_damage(*args: Any, **how: Any) -> Path:
+        path = save(*args, **how)
         for shard in (mine / "train" / "aif" / "c").rglob("*"):
             if shard.is_file():
                 content = bytearray(shard.read_bytes())
