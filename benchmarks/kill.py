@@ -1,7 +1,7 @@
 """A conversion with two worker processes, killed (SIGKILL, the whole process group) at random moments and then resumed.
 
-Each trial begins anew, is killed at a moment drawn between its first file and the usual end, is resumed, and must then
-have every byte of an undisturbed run.
+Each trial begins anew, is killed a random moment after a random number of finished shards (also before the first and
+while it is being finalised), is resumed, and must then have every byte of an undisturbed run.
 
     python benchmarks/kill.py [--trials 40] [--seed 1] [--json FILE]
 """
@@ -20,50 +20,48 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-COMMAND = (
-    *(str(Path(sys.executable).parent / "dfd-prepare"), "synthetic", "--count", "40", "--size", "320x240"),
-    *("--test-fraction", "0.2", "--samples-per-shard", "2", "--processes", "--workers", "2"),
-)
-SHARDS = 20
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import faults
 
-
-def tree_bytes(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+# Two training frames and one test frame of 427x561, seen through twelve lenses: 36 samples.
+FOCUS = ",".join(f"{1 + i / 4:g}m" for i in range(12))
+COMMAND = ("dfd-prepare", "nyu", "labelled.mat", "--splits", "splits.mat", "--focus", FOCUS, "--samples-per-shard", "2")
+WORKERS = ("--processes", "--workers", "2")
+SHARDS = 18
 
 
 def start(out, *options):
     return subprocess.Popen(
-        [*COMMAND, "--out", str(out), *options],
+        [str(Path(sys.executable).parent / COMMAND[0]), *COMMAND[1:], "--out", str(out), *options],
+        cwd=out.parent,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
 
 
-def begun(process, out):
-    """Waits for the first file of the conversion; the moment."""
+def finished_shards(out):
+    return len(list(Path(f"{out}.partial").glob(".markers/t*-*.json")))
+
+
+def trial(out, wanted, after, delay_s):
+    """Kill `delay_s` after `after` shards are finished, resume; what was found."""
+    process = start(out, *WORKERS)
     place = Path(f"{out}.partial")
-    while process.poll() is None and not place.exists():
+    while process.poll() is None and not (place.exists() and finished_shards(out) >= after):
         time.sleep(0.002)
-    return time.monotonic()
-
-
-def trial(out, wanted, delay_s):
-    """Kill after `delay_s`, resume; what was found."""
-    process = start(out)
-    begun(process, out)
     time.sleep(delay_s)
     finished = process.poll() is not None
     if not finished:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    place = Path(f"{out}.partial")
-    markers = len(list(place.glob(".markers/t*-*.json")))
+    markers = finished_shards(out)
     stray = len(list(place.rglob("*.partial")))
     resumed = start(out, "--resume")
     error = resumed.communicate(timeout=300)[1].decode()
-    same = resumed.returncode == 0 and tree_bytes(out) == wanted and not place.exists()
+    same = resumed.returncode == 0 and faults.tree_bytes(out) == wanted and not place.exists()
     return {
+        "after_shards": after,
         "delay_s": round(delay_s, 3),
         "finished": finished,
         "shards": markers,
@@ -83,24 +81,27 @@ def main():
     trials = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "a.zarr"
-        process = start(out)
-        first = begun(process, out)
+        faults.write_nyu(out.parent / "labelled.mat", frames=3)
+        faults.write_splits(out.parent / "splits.mat", train=[1, 2], test=[3])
+        process = start(out, *WORKERS)
+        began = time.monotonic()
         process.communicate()
-        usual_s = time.monotonic() - first
-        wanted = tree_bytes(out)
-        print(f"{'trial':>5} {'killed after':>12} {'shards done':>11} {'stray files':>11}  result")
+        usual_s = time.monotonic() - began
+        wanted = faults.tree_bytes(out)
+        print(f"{'trial':>5} {'killed after':>17} {'shards done':>11} {'stray files':>11}  result")
         for number in range(options.trials):
             shutil.rmtree(out, ignore_errors=True)
             shutil.rmtree(f"{out}.partial", ignore_errors=True)
-            trials.append(found := trial(out, wanted, chance.uniform(0, usual_s)))
+            trials.append(found := trial(out, wanted, chance.randint(0, SHARDS), chance.uniform(0, 0.15)))
             result = "identical" if found["identical"] else f"DIFFERENT {found['error']}"
             done = "finished" if found["finished"] else f"{found['shards']} of {SHARDS}"
-            print(f"{number:5} {found['delay_s']:10.3f} s {done:>11} {found['stray_files']:11}  {result}", flush=True)
+            moment = f"{found['after_shards']} + {found['delay_s']:.3f} s"
+            print(f"{number:5} {moment:>17} {done:>11} {found['stray_files']:11}  {result}", flush=True)
     same = sum(found["identical"] for found in trials)
-    print(f"{same} of {len(trials)} byte-identical after one resume; undisturbed: {usual_s:.1f} s after the first file")
+    print(f"{same} of {len(trials)} byte-identical after one resume; undisturbed: {usual_s:.1f} s")
     if options.json:
         facts = {
-            "command": " ".join(["dfd-prepare", *COMMAND[1:]]),
+            "command": " ".join([*COMMAND, *WORKERS]),
             "seed": options.seed,
             "undisturbed_s": round(usual_s, 2),
             "identical": same,

@@ -5,6 +5,7 @@ Everything here also works for a run of one process, where it does nothing.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -111,6 +112,9 @@ def join_world(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World
         ) from error
     finally:
         if ours and dist.is_initialized():
+            # What still refers to the group (a wrapped network in a reference cycle) would keep its threads alive after
+            # it is destroyed, and the process then aborts at its end.
+            gc.collect()
             dist.destroy_process_group()
 
 

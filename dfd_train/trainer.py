@@ -81,14 +81,25 @@ def train(
     `NonFiniteError` naming the samples where a loss or gradient is not finite; the weights of the last checkpoint are
     then intact.
     """
-    began = time.perf_counter()
-    with join_world(config.device, config.timeout_s) as world, _own_random_state(world.device):
-        # Another stream of dropout in every process.
-        torch.manual_seed(config.seed + world.rank)
+    # Signals outermost: torchrun's SIGTERM to the survivors of a lost process must not end them before they said so.
+    with (
+        stop_requested() as asked,
+        join_world(config.device, config.timeout_s) as world,
+        _own_random_state(world.device),
+    ):
         speaking = console or Console() if world.first else Console(quiet=True)
-        run = _Run(config, world, resume=resume, overwrite=overwrite, console=speaking)
-        with stop_requested() as asked:
-            interrupted = run.loop(asked)
+        return _trained(config, world, asked, resume=resume, overwrite=overwrite, console=speaking)
+
+
+def _trained(
+    config: TrainConfig, world: World, asked: Callable[[], bool], *, resume: bool, overwrite: bool, console: Console
+) -> TrainResult:
+    """A function of its own, so that nothing of the run outlives it and holds on to the process group."""
+    began = time.perf_counter()
+    # Another stream of dropout in every process.
+    torch.manual_seed(config.seed + world.rank)
+    run = _Run(config, world, resume=resume, overwrite=overwrite, console=console)
+    interrupted = run.loop(asked)
     return TrainResult(
         out=run.out,
         checkpoint=latest_checkpoint(run.out),

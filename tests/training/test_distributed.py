@@ -28,7 +28,7 @@ SYNC_TOLERANCE = 2e-4
 SMALL = ("--model", "tiny", "--size", "33x48", "--device", "cpu", "--no-tensorboard", "--recipe", "paper")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 LAYERS = """
-import torch, torch.distributed as dist
+import gc, torch, torch.distributed as dist
 from torch import nn
 from dfd_train.synchronised import synchronise_batch_norm
 
@@ -37,22 +37,27 @@ def layers():
     first = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
     return nn.Sequential(*first, nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4))
 
+def compare():
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    x, w = torch.randn(5, 3, 5, 6) * 2 + 1, torch.randn(5, 4, 1, 2)
+    whole, shared = layers(), layers()
+    synchronise_batch_norm(shared, torch.device("cpu"))
+    (whole(x).square() * w).sum().backward()
+    # Three images here, two there.
+    parallel = nn.parallel.DistributedDataParallel(shared)
+    (parallel(x[rank::2]).square() * w[rank::2]).sum().mul(2).backward()
+    for (name, p), q in zip(whole.named_parameters(), shared.parameters()):
+        assert torch.allclose(p.grad, q.grad, rtol=1e-9, atol=1e-9), (name, (p.grad - q.grad).abs().max())
+    for (name, p), q in zip(whole.named_buffers(), shared.buffers()):
+        assert torch.allclose(p, q, rtol=1e-12, atol=1e-12), name
+
 torch.set_default_dtype(torch.float64)
 dist.init_process_group("gloo")
-rank = dist.get_rank()
-torch.manual_seed(0)
-x, w = torch.randn(5, 3, 5, 6) * 2 + 1, torch.randn(5, 4, 1, 2)
-whole, shared = layers(), layers()
-synchronise_batch_norm(shared, torch.device("cpu"))
-(whole(x).square() * w).sum().backward()
-# Three images here, two there.
-parallel = nn.parallel.DistributedDataParallel(shared)
-(parallel(x[rank::2]).square() * w[rank::2]).sum().mul(2).backward()
-for (name, p), q in zip(whole.named_parameters(), shared.parameters()):
-    assert torch.allclose(p.grad, q.grad, rtol=1e-9, atol=1e-9), (name, (p.grad - q.grad).abs().max())
-for (name, p), q in zip(whole.named_buffers(), shared.buffers()):
-    assert torch.allclose(p, q, rtol=1e-12, atol=1e-12), name
+compare()
+gc.collect()
 dist.barrier()
+dist.destroy_process_group()
 """
 
 
