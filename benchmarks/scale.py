@@ -1,8 +1,8 @@
 """One worker against two on realistic frames (427x561), and what 1000 frames take in bytes and files.
 
 The runs take turns, so that a busy machine slows all alike; median and spread (lowest to highest). Rendering, encoding and
-writing are timed without the start of Python. `--stages` times the parts of one sample on one thread, and on two at once:
-what does not keep its speed there holds the interpreter's lock or the memory bus.
+writing are timed without the start of Python; CPU seconds tell work from waiting. `--stages` times the parts of one
+sample on one thread, and on two at once: what does not keep its speed there holds the interpreter's lock or another.
 
     python benchmarks/scale.py [--frames 64] [--rounds 5] [--mat labelled.mat] [--stages] [--json FILE]
 
@@ -36,7 +36,6 @@ SCENES = 8
 KINDS = {
     "1 thread": Workers(count=1),
     "2 threads": Workers(count=2),
-    "2 processes": Workers(count=2, processes=True),
 }
 
 
@@ -113,14 +112,16 @@ def main():
         lens = Lens.preset("paper")
         settings = ConversionSettings(source=source, lens=lens, samples_per_shard=8)
         out = Path(folder) / "a.zarr"
-        seconds = {kind: [] for kind in KINDS}
+        seconds, cpu = ({kind: [] for kind in KINDS} for _ in range(2))
         for number in range(options.rounds + 1):
             for kind, workers in KINDS.items():
                 shutil.rmtree(out, ignore_errors=True)
+                before = time.process_time()
                 result = convert(settings, out, workers=workers)
                 # The first round compiles and fills the caches.
                 if number:
                     seconds[kind].append(result.seconds)
+                    cpu[kind].append(time.process_time() - before)
         sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
         count = len(source.samples())
         usual = convert(ConversionSettings(source=source, lens=lens), out, overwrite=True)
@@ -128,11 +129,11 @@ def main():
         parts = stages(source, lens) if options.stages else {}
     one = statistics.median(seconds["1 thread"])
     print(f"{count} frames of {source.frame_hw()[1]}x{source.frame_hw()[0]}, {options.rounds} rounds")
-    print(f"{'workers':12} {'seconds (spread)':>24} {'frames/s':>9} {'speed-up':>9}")
+    print(f"{'workers':12} {'seconds (spread)':>24} {'frames/s':>9} {'speed-up':>9} {'CPU seconds':>12}")
     for kind, values in seconds.items():
         median = statistics.median(values)
         spread = f"{median:.2f} ({min(values):.2f}-{max(values):.2f})"
-        print(f"{kind:12} {spread:>24} {count / median:9.1f} {one / median:9.2f}")
+        print(f"{kind:12} {spread:>24} {count / median:9.1f} {one / median:9.2f} {statistics.median(cpu[kind]):12.2f}")
     per_frame = sum(sizes) / count
     print(f"per 1000 frames: {per_frame / 1e6:.2f} GB; {shards} shard files hold {count} frames (32 a shard)")
     for name, (alone, both) in parts.items():
@@ -141,6 +142,7 @@ def main():
         facts = {
             "frames": count,
             "seconds": seconds,
+            "cpu_seconds": cpu,
             "bytes_per_frame": per_frame,
             "stages_ms": parts,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -108,8 +108,6 @@ def gaussian_kernel(channels, lanes):
     A compiled `(padded, sigma, radius, pad, out)`: `padded` (C, H + 2 pad + ROWS, W + 2 pad + lanes or more), `sigma` and
     `radius` (H, W), `out` (C, H, W).
     """
-    taps = tap_row(channels, lanes)
-
     @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
     def gather_gaussian(padded, sigma, radius, pad, out):
         _, height, width = out.shape
@@ -163,7 +161,7 @@ def gaussian_kernel(channels, lanes):
                 total[:] = 0.0
                 for row in range(-reach, ROWS + reach):
                     start = (y0 + pad + row) * row_stride + x0 + pad
-                    taps(padded, start, plane_stride, weights, depth, reach, row, total)
+                    tap_row(channels, lanes, padded, start, plane_stride, weights, depth, reach, row, total)
                 for c in range(channels):
                     for q in range(rows):
                         for lane in range(columns):

@@ -29,6 +29,7 @@ from defocus_sim.shard_task import WATCHERS, BadFrame, OnError, ShardTask, run_s
 from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.read import ShardStore, open_store
+from defocus_sim.simulate import compile_kernels
 
 Progress = Callable[[int, int], None]
 
@@ -54,6 +55,11 @@ class Workers:
     processes: bool = False
     scheduler: str | None = None
     announce: Callable[[str], None] | None = None
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it is threads of this process."""
+        return self.scheduler is None and not self.processes
 
 
 def convert(
@@ -87,6 +93,9 @@ def convert(
         if resume and state.is_finished():
             state.publish(description)
             return Conversion(open_store(out), time.monotonic() - started)
+        if who.in_process:
+            # Here, not in a worker thread, whose compiling an interrupt would have to wait for.
+            compile_kernels(settings.rendering)
         skipped = state.begin(description, resume=resume)
         while True:
             planned = plan_samples(samples, settings.lenses, {bad.frame for bad in skipped})
@@ -163,13 +172,14 @@ def _run(tasks: list[ShardTask], who: Workers, progress: _Progress, release: Cal
     """Do the tasks; returns the frames that could not be used. `release` tells tasks in other processes to end."""
     if not tasks:
         return []
-    token, in_process = tasks[0].token, who.scheduler is None and not who.processes
+    token, in_process = tasks[0].token, who.in_process
     if in_process:
         WATCHERS[token] = lambda: progress.advance(1)
     bad: list[BadFrame] = []
     try:
         with _client(who) as client:
-            futures = dict(zip(client.map(run_shard, tasks, pure=False), tasks, strict=True))
+            # In one message the tasks of 230,000 frames are larger than a scheduler likes.
+            futures = dict(zip(client.map(run_shard, tasks, pure=False, batch_size=1000), tasks, strict=True))
             try:
                 for future in distributed.as_completed(futures):
                     bad += _result(future)

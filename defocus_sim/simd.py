@@ -1,14 +1,12 @@
 """The innermost loop of the Gaussian gather as explicit vectors, which numba's own vectoriser does not find.
 
-`tap_row(channels, lanes)` gives an intrinsic that runs along one input row for a block of `ROWS` x `lanes` output pixels
+`tap_row` runs along one input row for a block of `ROWS` x `lanes` output pixels
 of all channels. A vector holds `lanes` neighbouring pixels of a row; the sums of the columns +j and -j are shared by the
 block's rows, each pixel's own weights by its channels, and all `ROWS * channels` partial sums stay in registers.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import binding, ir
@@ -29,33 +27,27 @@ def _host_lanes() -> int:
 LANES = _host_lanes()
 
 
-@functools.cache
-def tap_row(channels: int, lanes: int) -> Callable[..., None]:
-    """The intrinsic `taps(planes, start, plane_stride, weights, depth, reach, row, total)` for 1 or 3 channels.
+@intrinsic(prefer_literal=True)
+def tap_row(typing_context, channels, lanes, planes, start, plane_stride, weights, depth, reach, row, total):
+    """`tap_row(channels, lanes, planes, start, plane_stride, weights, depth, reach, row, total)` in compiled code.
 
-    `lanes`: pixels in a vector. `planes`: float32 buffer; `start`: index of the block's first pixel in the input row,
-    channel 0; `plane_stride`: from one channel to the next. `weights`: float32 (ROWS, depth, lanes), [q, j] the
-    one-dimensional kernels of row q at distance j, zero beyond each pixel's own radius and for at least ROWS entries beyond
-    `reach`. `row`: the input row relative to the block's first. Adds the row's part to `total`, float32 (ROWS, channels,
-    lanes).
+    `channels` (1 or 3) and `lanes` (pixels in a vector): constants of the calling function. `planes`: float32 buffer;
+    `start`: index of the block's first pixel in the input row, channel 0; `plane_stride`: from one channel to the next.
+    `weights`: float32 (ROWS, depth, lanes), [q, j] the one-dimensional kernels of row q at distance j, zero beyond each
+    pixel's own radius and for at least ROWS entries beyond `reach`. `row`: the input row relative to the block's first.
+    Adds the row's part to `total`, float32 (ROWS, channels, lanes).
     """
 
-    @intrinsic
-    def taps(typing_context, planes, start, plane_stride, weights, depth, reach, row, total):
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit(context, builder, signature, arguments, channels, lanes)
-            return context.get_dummy_value()
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _emit(context, builder, signature, arguments, channels.literal_value, lanes.literal_value)
+        return context.get_dummy_value()
 
-        integers = (types.intp,) * 2
-        signature = types.void(planes, *integers, weights, types.intp, types.intp, types.intp, total)
-        return signature, generate
-
-    result: Callable[..., None] = taps
-    return result
+    integers = (types.intp,) * 2
+    return types.void(channels, lanes, planes, *integers, weights, types.intp, types.intp, types.intp, total), generate
 
 
 def _emit(context: Any, builder: Any, signature: Any, arguments: Any, channels: int, lanes: int) -> None:
-    planes, start, plane_stride, weights, depth, reach, row, total = arguments
+    _, _, planes, start, plane_stride, weights, depth, reach, row, total = arguments
     index = ir.IntType(64)
     vector = ir.VectorType(ir.FloatType(), lanes)
     contract = ("contract",)
@@ -75,7 +67,7 @@ def _emit(context: Any, builder: Any, signature: Any, arguments: Any, channels: 
     def fused(a: Any, b: Any, c: Any) -> Any:
         return builder.fadd(builder.fmul(a, b, flags=contract), c, flags=contract)
 
-    pixels, kernels, sums = pointer(0, planes), pointer(3, weights), pointer(7, total)
+    pixels, kernels, sums = pointer(2, planes), pointer(5, weights), pointer(9, total)
     first = [builder.add(start, builder.mul(plane_stride, constant(c))) for c in range(channels)]
     kernel_row = [builder.mul(builder.mul(depth, constant(lanes)), constant(q)) for q in range(ROWS)]
     middle = [load(pixels, first[c]) for c in range(channels)]

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,3 +124,27 @@ def test_gather_stays_within_the_local_range_and_keeps_constants(seed, height, w
     assert (result[0] >= windows.min((2, 3)) - 1e-6).all()
     constant = np.full((3, height, width), 0.37, np.float32)
     assert np.abs(gather(constant, sigma, sigma * 4, psf=psf) - 0.37).max() < 1e-6
+
+
+def test_a_second_process_finds_the_kernels_compiled(tmp_path):
+    """Compiling takes seconds at every start otherwise, and an interrupt has to wait for it."""
+    code = """
+import sys
+from defocus_sim import blur, simulate
+from defocus_sim.rendering import Rendering
+simulate.compile_kernels(Rendering(psf=sys.argv[1]))
+kernels = [blur._mirror, blur._gather_disc, *(blur.gaussian_kernel(c, blur.LANES) for c in (1, 3))]
+print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for psf in ("gaussian", "disc"):
+        misses = [
+            int(
+                subprocess.run(
+                    [sys.executable, "-c", code, psf], env=environment, capture_output=True, check=True
+                ).stdout
+            )
+            for _ in range(2)
+        ]
+        assert misses[0] > 0
+        assert misses[1] == 0

@@ -335,8 +335,10 @@ import os, sys
 from conftest import small_settings
 from defocus_sim.convert import convert
 from defocus_sim.errors import ConvertError
+from defocus_sim.simulate import compile_kernels
+compile_kernels(small_settings().rendering)
 if os.geteuid() == 0:
-    # Permissions do not concern root.
+    # Permissions do not concern root, but who is not root may not see all of Python: hence first what loads modules.
     os.setresuid(65534, 65534, 65534)
 try:
     convert(small_settings(), "a.zarr")
@@ -511,3 +513,11 @@ def test_a_lens_that_one_frame_cannot_have_is_named(tmp_path):
     settings = small_settings(source=BadSource(blind=(3,)), lens=Lens.preset("syndof"))
     with pytest.raises(ConvertError, match="frame-3"):
         convert(settings, tmp_path / "a.zarr")
+
+
+def test_killed_with_all_its_processes_a_conversion_resumes_to_the_same_bytes():
+    """Four of the forty moments of the benchmark."""
+    script = Path(__file__).parent.parent / "benchmarks/kill.py"
+    command = [sys.executable, str(script), "--trials", "4", "--seed", "5"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert "4 of 4 byte-identical" in result.stdout, result.stdout + result.stderr

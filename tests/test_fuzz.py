@@ -29,9 +29,6 @@ import pytest
 from conftest import small_settings
 from scipy.io import savemat
 
-# Slow-marked until it passes in a fresh clone, where all six cases failed; in the tree it was written in they pass.
-pytestmark = pytest.mark.slow
-
 SEED = 20240611
 KINDS = ("labelled", "splits", "grid", "store", "manifest", "state")
 # Of every ten cases; a resumed conversion takes longest.
