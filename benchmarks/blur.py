@@ -2,6 +2,8 @@
 
 Case A: mean sigma 2.1, largest 6 px. Case B: mean 5.6, largest 16 px. Peers run in turn, so that a busy machine slows all
 alike; CPU time, median of the rounds and spread (10th to 90th percentile). Error against the float64 truth of the tests.
+Then the kernel alone as a share of the core's peak of fused multiply-adds, which is measured by a loop of nothing else; the
+whole `defocus()` with bytes in and out; the layered mode; and two threads on many images against one (elapsed time).
 
     python benchmarks/blur.py [--rounds 15] [--json FILE]
 """
@@ -11,19 +13,27 @@ import json
 import platform
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from reference import gather_reference
 
-from defocus_sim.blur import gather
-from defocus_sim.simd import LANES
+from defocus_sim import Lens, defocus
+from defocus_sim.blur import gather, gaussian_kernel
+from defocus_sim.planes import mirrored
+from defocus_sim.simd import LANES, ROWS
 
 HEIGHT, WIDTH = 427, 561
+# As many as the kernel keeps in registers.
+SUMS = 3 * ROWS
 CASES = {"A": (2.1, 6.0), "B": (5.6, 16.0)}
 
 
@@ -50,6 +60,108 @@ def opencv_levels(planes, sigma, levels):
         if mask.any():
             out[mask] = cv2.GaussianBlur(image, (0, 0), steps[level], borderType=cv2.BORDER_REFLECT)[mask]
     return out.transpose(2, 0, 1)
+
+
+def multiply_add_peak():
+    """A compiled `(turns, values)` that does `turns` x `SUMS` x LANES independent fused multiply-adds."""
+
+    @intrinsic
+    def turn(typing_context, turns, values):
+        def generate(context, builder, signature, arguments):
+            data = context.make_array(signature.args[1])(context, builder, arguments[1]).data
+            vector, index = ir.VectorType(ir.FloatType(), LANES), ir.IntType(64)
+
+            def place(k):
+                return builder.bitcast(builder.gep(data, [ir.Constant(index, k * LANES)]), vector.as_pointer())
+
+            factor, term = (builder.load(place(k), align=4) for k in (0, 1))
+            before, loop = builder.block, builder.append_basic_block("turn")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            count, sums = builder.phi(index), [builder.phi(vector) for _ in range(SUMS)]
+            flags = ("contract",)
+            grown = [builder.fadd(builder.fmul(one, factor, flags=flags), term, flags=flags) for one in sums]
+            following = builder.add(count, ir.Constant(index, 1))
+            for phi, first, later in (
+                (count, ir.Constant(index, 0), following),
+                *((o, term, g) for o, g in zip(sums, grown, strict=True)),
+            ):
+                phi.add_incoming(first, before)
+                phi.add_incoming(later, loop)
+            after = builder.append_basic_block("done")
+            builder.cbranch(builder.icmp_signed("<", following, arguments[0]), loop, after)
+            builder.position_at_end(after)
+            for k, value in enumerate(grown):
+                builder.store(value, place(k), align=4)
+            return context.get_dummy_value()
+
+        return types.void(turns, values), generate
+
+    @numba.njit
+    def run(turns, values):
+        turn(turns, values)
+
+    return run
+
+
+def executed(sigma, truncate):
+    """Fused multiply-adds of the kernel: every pixel of a block reaches as far as the one that reaches farthest."""
+    radius = np.ceil(np.float32(truncate) * sigma)
+    radius = np.pad(radius, ((0, -HEIGHT % ROWS), (0, -WIDTH % LANES)))
+    reach = radius.reshape(radius.shape[0] // ROWS, ROWS, -1, LANES).max((1, 3))
+    return float(((2 * reach + ROWS) * (reach + 1)).sum()) * ROWS * LANES * 3
+
+
+def in_turn(calls, rounds, clock):
+    """{name: milliseconds of each round}."""
+    times = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            started = clock()
+            call()
+            # The first round compiles and fills the caches.
+            if number:
+                times[name].append((clock() - started) * 1e3)
+    return times
+
+
+def whole(name, mean, largest, rounds):
+    """The kernel against the peak, and what is around it."""
+    planes, sigma = scene(mean, largest)
+    image = (planes.transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
+    # A lens and a depth map that give this very sigma: CoC = scale * (1 - S/x).
+    lens = Lens(aperture_mm=44.8, focal_length_px=1000, focus_distance_m=0.5)
+    depth_m = (0.5 / (1 - 4 * sigma / (44.8e-3 * 1000 / 0.5))).astype(np.float32)
+    size = -(-HEIGHT // ROWS) * ROWS, -(-WIDTH // LANES) * LANES
+    field, out = np.zeros(size, np.float32), np.empty((3, *size), np.float32)
+    field[:HEIGHT, :WIDTH] = np.where(sigma < 0.1, 0, sigma)
+    pad = int(np.ceil(4 * field.max()))
+    padded, kernel = mirrored(planes, None, pad, size), gaussian_kernel(3)
+    peak, values, turns = multiply_add_peak(), np.full(SUMS * LANES, 0.5, np.float32), 100_000
+    calls = {
+        "peak": lambda: peak(turns, values),
+        "kernel": lambda: kernel(padded, pad, field, 4.0, out),
+        "defocus()": lambda: defocus(image, depth_m, lens),
+        "defocus(), linear light": lambda: defocus(image, depth_m, lens, linear_light=True),
+        "defocus(), disc": lambda: defocus(image, depth_m, lens, psf="disc"),
+        "defocus(), layered": lambda: defocus(image, depth_m, lens, mode="layered"),
+    }
+    median = {key: float(np.median(ms)) for key, ms in in_turn(calls, rounds, time.process_time).items()}
+    peak_per_s = turns * SUMS * LANES / median.pop("peak") * 1e3
+    share = executed(field[:HEIGHT, :WIDTH], 4.0) / median["kernel"] * 1e3 / peak_per_s
+
+    def images(count):
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda _: defocus(image, depth_m, lens), range(32)))
+
+    threads = {
+        count: float(np.median(in_turn({"": lambda c=count: images(c)}, 5, time.perf_counter)[""])) for count in (1, 2)
+    }
+    print(f"\ncase {name}: kernel {median['kernel']:.1f} ms = {share:.0%} of {peak_per_s / 1e9:.1f} G multiply-adds/s")
+    for key, ms in median.items():
+        print(f"{key:26s}{ms:8.1f} ms{ms / median['kernel']:8.2f} x the kernel")
+    print(f"32 images: {threads[1]:.0f} ms on one thread, {threads[2]:.0f} on two: {threads[1] / threads[2]:.2f} x")
+    return {"ms": median, "peak_per_s": peak_per_s, "share_of_peak": share, "threads_ms": threads}
 
 
 def main():
@@ -95,7 +207,8 @@ def main():
                 "ms_10_90": [float(low), float(high)],
                 "psnr_db": float(psnr),
             }
-        report["cases"][name] = rows
+        report["cases"][name] = {"contenders": rows}
+        report["cases"][name] |= whole(name, mean, largest, options.rounds)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
 

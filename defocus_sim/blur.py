@@ -1,63 +1,64 @@
 """Per-pixel gather blur: every output pixel is the mean of its neighbourhood under its own point-spread function.
 
 Numba kernels, serial and without the GIL: the caller runs as many at once as it has cores. They trust their input;
-`simulate` checks it. Planes are (C, H, W) float32, so that sixty-four neighbouring pixels of one row share every load.
+`simulate` checks it. Inside, images are planes (C, H, W) of float32, so that neighbouring pixels of a row share a vector.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from defocus_sim.planes import mirrored
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Psf
-from defocus_sim.simd import LANES, ROWS, tap_row
+from defocus_sim.simd import LANES, ROWS, gather_block
 
 F32 = np.float32
-_LANES = 64
+_DISC_LANES = 64
 _DISC_TABLE_RADIUS_PX = 32.0
 
 
 def gather(
-    planes: NDArray[F32],
+    image: NDArray[Any],
     sigma_px: NDArray[F32],
     coc_px: NDArray[F32],
     *,
     psf: Psf = "gaussian",
     truncate: float = DEFAULT_TRUNCATE,
+    levels: NDArray[F32] | None = None,
 ) -> NDArray[F32]:
-    """Blur `planes` with one point-spread function per output pixel; a new (C, H, W) float32 array.
+    """Blur `image` with one point-spread function per output pixel; a new (C, H, W) float32 array, maybe not contiguous.
 
-    `planes`: (C, H, W) float32. `sigma_px`: (H, W), >= 0; a pixel below `IDENTITY_SIGMA_PX` keeps its value to the last
-    bit. `coc_px`: (H, W) CoC diameter, its sign ignored; read for the disc only.
+    `image`: (C, H, W) float32, or (H, W, C) uint8 with `levels`, the value of each of the 256. `sigma_px`: (H, W), >= 0; a
+    pixel below `IDENTITY_SIGMA_PX` keeps its value to the last bit. `coc_px`: (H, W) CoC diameter, its sign ignored; read
+    for the disc only.
     Gaussian: weights exp(-(dx^2 + dy^2)/(2 sigma^2)) over |dx|, |dy| <= ceil(truncate*sigma), normalised.
     Disc: weights clip(r + 1/2 - d, 0, 1) with r = `disc_radius_px(coc)`, normalised. Border: half-sample mirror
     (d c b a | a b c d | d c b a; scipy's "reflect").
     """
+    height, width = sigma_px.shape
+    channels = image.shape[2 if levels is not None else 0]
     sharp = sigma_px < IDENTITY_SIGMA_PX
-    if psf == "gaussian":
-        shape = np.where(sharp, F32(0), sigma_px).astype(F32)
-        radius = np.ceil(F32(truncate) * shape).astype(np.int32)
-    else:
-        shape = np.where(sharp, F32(0), disc_radius_px(coc_px))
-        radius = np.where(shape > 0.5, np.ceil(shape - F32(0.5)), 0).astype(np.int32)
-    largest = int(radius.max(initial=0))
-    if largest == 0:
-        return planes.copy()
-    # Blocks of the kernels reach over the last row and column.
-    rows, columns = (
-        np.pad(np.arange(size), (largest, largest + beyond), mode="symmetric")
-        for size, beyond in zip(planes.shape[1:], (ROWS, _LANES), strict=True)
-    )
-    padded = np.empty((len(planes), rows.size, columns.size), F32)
-    _mirror(planes, rows, columns, largest, padded)
-    out = np.empty_like(planes)
-    kernel = gaussian_kernel(len(planes), LANES) if psf == "gaussian" else _gather_disc
-    kernel(padded, shape, radius, largest, out)
-    return out
+    if psf == "disc":
+        disc_radius = np.where(sharp, F32(0), disc_radius_px(coc_px))
+        radius = np.where(disc_radius > 0.5, np.ceil(disc_radius - F32(0.5)), 0).astype(np.int32)
+        pad = int(radius.max())
+        padded = mirrored(image, levels, pad, (height, width + _DISC_LANES))
+        out = np.empty((channels, height, width), F32)
+        _gather_disc(padded, disc_radius, radius, pad, out)
+        return out
+    whole = -(-height // ROWS) * ROWS, -(-width // LANES) * LANES
+    sigma = np.zeros(whole, F32)
+    np.copyto(sigma[:height, :width], sigma_px, where=~sharp)
+    pad = int(np.ceil(F32(truncate) * sigma.max()))
+    out = np.empty((channels, *whole), F32)
+    gaussian_kernel(channels)(mirrored(image, levels, pad, whole), pad, sigma, float(truncate), out)
+    return out[:, :height, :width]
 
 
 def disc_radius_px(coc_px: ArrayLike) -> NDArray[F32]:
@@ -87,88 +88,26 @@ def _disc_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return radius, np.maximum.accumulate(4 * np.sqrt(variance))
 
 
-@njit(nogil=True, cache=True)
-def _mirror(planes, rows, columns, pad, out):
-    """`out[c, y, x] = planes[c, rows[y], columns[x]]`; the middle of each row is one copy."""
-    width = planes.shape[2]
-    for c in range(planes.shape[0]):
-        for y in range(rows.size):
-            source, target = planes[c, rows[y]], out[c, y]
-            target[pad : pad + width] = source
-            for x in range(pad):
-                target[x] = source[columns[x]]
-            for x in range(pad + width, columns.size):
-                target[x] = source[columns[x]]
-
-
 @functools.cache
-def gaussian_kernel(channels, lanes):
-    """The Gaussian gather for 1 or 3 channels in vectors of `lanes` pixels.
+def gaussian_kernel(channels, rows=ROWS, lanes=LANES):
+    """The Gaussian gather for 1 or 3 channels in blocks of `rows` x `lanes` pixels.
 
-    A compiled `(padded, sigma, radius, pad, out)`: `padded` (C, H + 2 pad + ROWS, W + 2 pad + lanes or more), `sigma` and
-    `radius` (H, W), `out` (C, H, W).
+    A compiled `(padded, pad, sigma, truncate, out)`: `sigma` (H, W) and `out` (C, H, W), H and W multiples of `rows` and
+    `lanes`; `padded` (C, H + 2 pad, W + 2 pad); all float32.
     """
-    @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-    def gather_gaussian(padded, sigma, radius, pad, out):
+
+    @njit(nogil=True, cache=True)
+    def gather_gaussian(padded, pad, sigma, truncate, out):
         _, height, width = out.shape
-        row_stride = padded.shape[2]
-        plane_stride = padded.shape[1] * row_stride
-        depth = pad + 1 + ROWS
-        weights = np.zeros((ROWS, depth, lanes), np.float32)
-        total = np.empty((ROWS, channels, lanes), np.float32)
-        inverse = np.empty((ROWS, lanes), np.float32)
-        own = np.empty((ROWS, lanes), np.int32)
-        value, step, square, norm = np.empty((4, lanes), np.float64)
-        for y0 in range(0, height, ROWS):
-            rows = min(ROWS, height - y0)
-            for x0 in range(0, width, lanes):
-                columns = min(lanes, width - x0)
-                reach = 0
-                own[:] = 0
-                for q in range(rows):
-                    for lane in range(columns):
-                        own[q, lane] = radius[y0 + q, x0 + lane]
-                        reach = max(reach, own[q, lane])
-                if reach == 0:
-                    for c in range(channels):
-                        for q in range(rows):
-                            for lane in range(columns):
-                                out[c, y0 + q, x0 + lane] = padded[c, y0 + q + pad, x0 + lane + pad]
-                    continue
-                for q in range(ROWS):
-                    own_q = own[q]
-                    for lane in range(lanes):
-                        ratio = 0.0
-                        if own_q[lane] > 0:
-                            s = sigma[y0 + q, x0 + lane]
-                            ratio = math.exp(-0.5 / (s * s))
-                        step[lane] = ratio
-                        square[lane] = ratio * ratio
-                        value[lane] = 1.0
-                        norm[lane] = 1.0
-                        weights[q, 0, lane] = 1.0
-                    for j in range(1, reach + 1):
-                        w_j = weights[q, j]
-                        for lane in range(lanes):
-                            value[lane] *= step[lane]
-                            step[lane] *= square[lane]
-                            w = value[lane] if j <= own_q[lane] else 0.0
-                            w_j[lane] = w
-                            norm[lane] += 2.0 * w
-                    weights[q, reach + 1 : reach + 1 + ROWS] = 0.0
-                    for lane in range(lanes):
-                        inverse[q, lane] = 1.0 / (norm[lane] * norm[lane])
-                total[:] = 0.0
-                for row in range(-reach, ROWS + reach):
-                    start = (y0 + pad + row) * row_stride + x0 + pad
-                    tap_row(channels, lanes, padded, start, plane_stride, weights, depth, reach, row, total)
-                for c in range(channels):
-                    for q in range(rows):
-                        for lane in range(columns):
-                            if own[q, lane] == 0:
-                                out[c, y0 + q, x0 + lane] = padded[c, y0 + q + pad, x0 + lane + pad]
-                            else:
-                                out[c, y0 + q, x0 + lane] = total[q, c, lane] * inverse[q, lane]
+        row = padded.shape[2]
+        weights = np.empty((pad + rows) * rows * lanes, np.float32)
+        for y in range(0, height, rows):
+            for x in range(0, width, lanes):
+                at = y * width + x
+                gather_block(
+                    channels, rows, lanes, truncate, sigma, at, width, padded, (y + pad) * row + x + pad, row,
+                    padded.shape[1] * row, weights, out, at, width, height * width,
+                )  # fmt: skip
 
     return gather_gaussian
 
@@ -176,19 +115,19 @@ def gaussian_kernel(channels, lanes):
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
 def _gather_disc(padded, disc_radius, radius, pad, out):
     channels, height, width = out.shape
-    rim = np.empty(_LANES, np.float32)
-    rows = np.empty(_LANES + 2 * pad, np.float32)
-    total = np.empty(_LANES, np.float32)
-    norm = np.empty(_LANES, np.float32)
+    rim = np.empty(_DISC_LANES, np.float32)
+    rows = np.empty(_DISC_LANES + 2 * pad, np.float32)
+    total = np.empty(_DISC_LANES, np.float32)
+    norm = np.empty(_DISC_LANES, np.float32)
     for y in range(height):
-        for x0 in range(0, width, _LANES):
-            lanes = min(_LANES, width - x0)
+        for x0 in range(0, width, _DISC_LANES):
+            lanes = min(_DISC_LANES, width - x0)
             reach = 0
             for lane in range(lanes):
                 reach = max(reach, radius[y, x0 + lane])
-            for lane in range(_LANES):
+            for lane in range(_DISC_LANES):
                 rim[lane] = disc_radius[y, x0 + lane] + np.float32(0.5) if lane < lanes else np.float32(1)
-            span = _LANES + 2 * reach
+            span = _DISC_LANES + 2 * reach
             for c in range(channels):
                 total[:] = 0.0
                 norm[:] = 0.0
@@ -203,11 +142,11 @@ def _gather_disc(padded, disc_radius, radius, pad, out):
                     copies = np.float32(1 if i == 0 else 2)
                     for j in range(reach + 1):
                         distance = np.float32(math.sqrt(i * i + j * j))
-                        right = rows[reach + j : reach + j + _LANES]
-                        left = rows[reach - j : reach - j + _LANES]
+                        right = rows[reach + j : reach + j + _DISC_LANES]
+                        left = rows[reach - j : reach - j + _DISC_LANES]
                         # The middle column is met once, the others as a pair.
                         half = np.float32(0.5 if j == 0 else 1.0)
-                        for lane in range(_LANES):
+                        for lane in range(_DISC_LANES):
                             w = half * min(max(rim[lane] - distance, np.float32(0)), np.float32(1))
                             total[lane] += w * (right[lane] + left[lane])
                             norm[lane] += w * (copies + copies)

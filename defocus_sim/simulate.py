@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from defocus_sim.errors import DepthError, ImageError, RenderingError
 from defocus_sim.layered import layered_blur
 from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
 from defocus_sim.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
+from defocus_sim.planes import depth_counts, quantised
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
 
 # Nothing in an RGB-D data set is this far away at its nearest; a depth map in millimetres always is.
@@ -117,20 +119,19 @@ def _check_depth(depth: NDArray[Any], image: NDArray[Any], nan: str) -> None:
         raise DepthError(
             f"depth_m is {depth.dtype}: pass float metres (integer maps are mostly millimetres: divide by 1000)"
         )
-    if nan == "raise" and np.isnan(depth).any():
-        count = int(np.isnan(depth).sum())
-        raise DepthError(
-            f"depth_m has {count} NaN pixels: mark holes with 0, or pass nan='hole' to take NaN for a hole"
-        )
-    if (depth < 0).any() and np.isfinite(depth[depth < 0]).any():
-        raise DepthError(f"depth_m reaches {float(np.nanmin(depth)):g}: a depth is positive, a hole is 0")
     for index, one in enumerate(depth if depth.ndim == 3 else depth[None]):
         where = f" of image {index}" if depth.ndim == 3 else ""
-        valid = one[np.isfinite(one) & (one > 0)]
-        if valid.size == 0:
+        unknown, negative, valid, far = depth_counts(one, _MILLIMETRES_ABOVE_M)
+        if unknown and nan == "raise":
+            raise DepthError(
+                f"depth_m{where} has {unknown} NaN pixels: mark holes with 0, or pass nan='hole' to take NaN for a hole"
+            )
+        if negative:
+            raise DepthError(f"depth_m{where} reaches {np.nanmin(one):g}: a depth is positive, a hole is 0")
+        if valid == 0:
             raise DepthError(f"depth_m{where} has no valid pixel: every value is 0 or not finite")
-        nearest = float(np.quantile(valid, 0.01))
-        if nearest > _MILLIMETRES_ABOVE_M:
+        if far > 0.99 * valid:
+            nearest = np.quantile(one[np.isfinite(one) & (one > 0)], 0.01)
             raise DepthError(f"depth_m{where} begins at {nearest:g} m: these look like millimetres, divide by 1000")
 
 
@@ -142,25 +143,29 @@ def _defocus_one(
     untouched = sharp.all()
     if untouched and rendering.noise is None and not rendering.dither:
         return image.copy()
-    linear = rendering.linear_light
-    planes = _to_planes(image, linear)
-    if not untouched:
-        if rendering.mode == "gather":
-            planes = gather(planes, sigma, coc, psf=rendering.psf, truncate=rendering.truncate)
-        else:
-            planes = layered_blur(
-                planes,
-                coc,
-                psf=rendering.psf,
-                sigma_per_coc=lens.sigma_per_coc,
-                sharp_below_px=lens.sharp_below_px,
-                truncate=rendering.truncate,
-            )
+    linear, bytes_in = rendering.linear_light, image.dtype == np.uint8
+    if rendering.mode == "gather" and not untouched:
+        source = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
+        levels = _levels(linear) if bytes_in else None
+        planes = gather(source, sigma, coc, psf=rendering.psf, truncate=rendering.truncate, levels=levels)
+    else:
+        planes = _to_planes(image, linear)
+    if rendering.mode == "layered" and not untouched:
+        planes = layered_blur(
+            planes,
+            coc,
+            psf=rendering.psf,
+            sigma_per_coc=lens.sigma_per_coc,
+            sharp_below_px=lens.sharp_below_px,
+            truncate=rendering.truncate,
+        )
     if rendering.noise is not None and rng is not None:
         planes = rendering.noise.apply(planes, rng)
+    if bytes_in and not rendering.dither:
+        return quantised(planes, linear).reshape(image.shape)
     values = np.moveaxis(linear_to_srgb(planes) if linear else planes, 0, -1).reshape(image.shape)
-    if image.dtype == np.uint8:
-        return to_uint8(values, rng if rendering.dither else None)
+    if bytes_in:
+        return to_uint8(values, rng)
     result = np.clip(values, 0, 1).astype(image.dtype)
     if rendering.mode == "gather" and rendering.noise is None:
         # What is in focus is the input itself, also in float64 and across the round trip to linear light.
@@ -172,7 +177,13 @@ def _to_planes(image: NDArray[Any], linear: bool) -> NDArray[F32]:
     """(H, W) or (H, W, C), uint8 or float, as contiguous (C, H, W) float32 in [0, 1]."""
     channels_first = np.moveaxis(image if image.ndim == 3 else image[..., None], -1, 0)
     if image.dtype == np.uint8:
-        levels = np.arange(256, dtype=F32) / F32(255)
-        return np.ascontiguousarray((srgb_to_linear(levels) if linear else levels)[channels_first])
+        return np.ascontiguousarray(_levels(linear)[channels_first])
     planes = np.ascontiguousarray(channels_first, dtype=F32)
     return srgb_to_linear(planes) if linear else planes
+
+
+@functools.cache
+def _levels(linear: bool) -> NDArray[F32]:
+    """The value of each of the 256 levels of a uint8 image."""
+    levels = np.arange(256, dtype=F32) / F32(255)
+    return srgb_to_linear(levels) if linear else levels

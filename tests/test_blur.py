@@ -36,20 +36,31 @@ def test_gaussian_gather_equals_the_float64_truth(rng, height, width, channels):
     assert np.abs(np.moveaxis(result, 0, -1) - truth).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("lanes", [8, 16])
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (4, 8), (5, 17), (6, 33)])
-def test_every_vector_width_and_tail_equals_the_truth(rng, lanes, height, width):
-    image, sigma = planes_of(rng.random((height, width, 3))), (5 * rng.random((height, width))).astype(np.float32)
-    radius = np.ceil(4 * sigma).astype(np.int32)
-    pad = int(radius.max())
-    padded = np.pad(image, ((0, 0), (pad, pad + 4), (pad, pad + lanes)), mode="symmetric")
+@pytest.mark.parametrize(("rows", "lanes"), [(2, 4), (3, 8), (5, 16), (6, 16)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_block_of_every_vector_width_equals_the_truth(rng, rows, lanes, channels):
+    height, width = 3 * rows, 3 * lanes
+    image, sigma = (
+        planes_of(rng.random((height, width, channels))),
+        (5 * rng.random((height, width))).astype(np.float32),
+    )
+    sigma[sigma < 1] = 0
+    sigma[rows : 2 * rows, :lanes] = 0
+    pad = int(np.ceil(4 * sigma.max()))
     result = np.empty_like(image)
-    gaussian_kernel(3, lanes)(padded, sigma, radius, pad, result)
-    sigma = np.where(radius > 0, sigma, 0).astype(float)
-    truth = gather_reference(image.transpose(1, 2, 0).astype(float), np.maximum(sigma, 0.1), truncate=4.0)
-    truth = np.where(sigma[..., None] > 0, truth, image.transpose(1, 2, 0))
-    # The reference leaves sigma below 0.1 alone, the bare kernel blurs it by less than float32 shows.
+    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="symmetric")
+    gaussian_kernel(channels, rows, lanes)(padded, pad, sigma, 4.0, result)
+    truth = gather_reference(image.transpose(1, 2, 0).astype(float), sigma.astype(float), truncate=4.0)
     assert np.abs(np.moveaxis(result, 0, -1) - truth).max() < TOLERANCE
+    assert (result[:, sigma == 0] == image[:, sigma == 0]).all()
+
+
+@pytest.mark.parametrize("psf", ["gaussian", "disc"])
+def test_bytes_are_blurred_as_their_levels(rng, psf):
+    image, sigma = rng.integers(0, 256, (37, 53, 3), dtype=np.uint8), smooth_sigma(rng, 37, 53, 4.0)
+    levels = rng.random(256, dtype=np.float32)
+    from_bytes = gather(image, sigma, sigma * 4, psf=psf, levels=levels)
+    assert (from_bytes == gather(planes_of(levels[image]), sigma, sigma * 4, psf=psf)).all()
 
 
 @pytest.mark.parametrize("truncate", [2.0, 3.0, 5.5])
@@ -130,10 +141,10 @@ def test_a_second_process_finds_the_kernels_compiled(tmp_path):
     """Compiling takes seconds at every start otherwise, and an interrupt has to wait for it."""
     code = """
 import sys
-from defocus_sim import blur, simulate
+from defocus_sim import blur, planes, simulate
 from defocus_sim.rendering import Rendering
 simulate.compile_kernels(Rendering(psf=sys.argv[1]))
-kernels = [blur._mirror, blur._gather_disc, *(blur.gaussian_kernel(c, blur.LANES) for c in (1, 3))]
+kernels = [planes._mirror_pixels, blur._gather_disc, *(blur.gaussian_kernel(c) for c in (1, 3))]
 print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
 """
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}

@@ -43,7 +43,7 @@ def test_every_file_keeps_to_its_room(path):
     if room == "defocus_sim":
         wrong |= {name for name in names if within(name, "torch", "torchvision", "dfd_train")}
     if room == "dfd_train":
-        allowed = MEETING_POINT + (REFOCUS if path.name == "predict.py" else ())
+        allowed = MEETING_POINT + (REFOCUS if path.name == "prediction.py" else ())
         wrong |= {name for name in names if within(name, "defocus_sim") and not within(name, "defocus_sim", *allowed)}
         wrong |= {n for n in names if n.startswith("defocus_sim.") and not any(within(n, a) for a in allowed)}
     assert not wrong
@@ -71,7 +71,7 @@ def test_dask_has_one_home():
 
 def test_numba_stays_in_the_blur_kernels():
     users = {path.name for path in FILES if any(within(name, "numba") for name in imported(path))}
-    assert users <= {"blur.py", "simd.py", "layer_tiles.py", "hidden.py", "edge_pixels.py"}
+    assert users <= {"blur.py", "simd.py", "planes.py", "layer_tiles.py", "hidden.py", "edge_pixels.py"}
 
 
 @pytest.mark.parametrize("module", ["defocus_sim", "dfd_train", "dfd_cli.prepare"])

@@ -1,0 +1,128 @@
+"""Passes over whole images: between (H, W, C) in uint8, as files have them, and the planes (C, H, W) of the kernels."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F32 = np.float32
+_STEPS = 4096
+
+
+def mirrored(image: NDArray[Any], levels: NDArray[F32] | None, pad: int, size_hw: tuple[int, int]) -> NDArray[F32]:
+    """`image` as planes with `pad` more pixels on every side and then filled up to `size_hw` (without the `pad`).
+
+    `image`: (C, H, W) float32, or (H, W, C) uint8 with `levels` (256,) float32, the value of each. What is added is the
+    half-sample mirror image (d c b a | a b c d | d c b a), repeated as often as it takes.
+    """
+    hw = image.shape[1:] if levels is None else image.shape[:2]
+    rows, columns = (
+        np.pad(np.arange(size), (pad, pad + whole - size), mode="symmetric")
+        for size, whole in zip(hw, size_hw, strict=True)
+    )
+    if levels is None:
+        padded = np.empty((len(image), rows.size, columns.size), F32)
+        _mirror_planes(image, rows, columns, pad, padded)
+    else:
+        padded = np.empty((image.shape[2], rows.size, columns.size), F32)
+        _mirror_pixels(image, levels, rows, columns, pad, padded)
+    return padded
+
+
+def quantised(planes: NDArray[F32], linear: bool) -> NDArray[np.uint8]:
+    """Planes (C, H, W) of [0, 1], of linear light or not, as an sRGB image (H, W, C): the nearest of 256 levels."""
+    channels, height, width = planes.shape
+    image = np.empty((height, width, channels), np.uint8)
+    if linear:
+        _to_srgb_pixels(planes, *_srgb_table(), image)
+    else:
+        _to_pixels(planes, image)
+    return image
+
+
+@njit(nogil=True, cache=True)
+def _mirror_planes(planes, rows, columns, pad, out):
+    """`out[c, y, x] = planes[c, rows[y], columns[x]]`; the middle of each row is one copy."""
+    width = planes.shape[2]
+    for c in range(planes.shape[0]):
+        for y in range(rows.size):
+            source, target = planes[c, rows[y]], out[c, y]
+            target[pad : pad + width] = source
+            for x in range(pad):
+                target[x] = source[columns[x]]
+            for x in range(pad + width, columns.size):
+                target[x] = source[columns[x]]
+
+
+@njit(nogil=True, cache=True)
+def _mirror_pixels(image, levels, rows, columns, pad, out):
+    """`out[c, y, x] = levels[image[rows[y], columns[x], c]]`; a row that was there already is copied."""
+    height, width, channels = image.shape
+    for y in range(pad, pad + height):
+        for c in range(channels):
+            source, target = image[y - pad], out[c, y]
+            inner = target[pad : pad + width]
+            for x in range(width):
+                inner[x] = levels[source[x, c]]
+            for x in range(pad):
+                target[x] = inner[columns[x]]
+            for x in range(pad + width, columns.size):
+                target[x] = inner[columns[x]]
+    for c in range(channels):
+        for y in range(pad):
+            out[c, y] = out[c, rows[y] + pad]
+        for y in range(pad + height, rows.size):
+            out[c, y] = out[c, rows[y] + pad]
+
+
+@njit(nogil=True, cache=True, fastmath={"nnan"})
+def _to_pixels(planes, image):
+    for y in range(image.shape[0]):
+        for c in range(image.shape[2]):
+            source, target = planes[c, y], image[y, :, c]
+            for x in range(image.shape[1]):
+                target[x] = np.uint8(
+                    min(max(source[x] * np.float32(255) + np.float32(0.5), np.float32(0)), np.float32(255))
+                )
+
+
+@functools.cache
+def _srgb_table() -> tuple[NDArray[F32], NDArray[np.uint8]]:
+    """The smallest value of linear light that is shown as each level, and the level at the beginning of each step.
+
+    The levels lie further apart than the steps, so that at most one begins within a step.
+    """
+    encoded = (np.arange(1, 256) - 0.5) / 255
+    begins = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4).astype(F32)
+    steps = np.arange(_STEPS + 1) / F32(_STEPS)
+    return np.append(begins, F32(2)), np.searchsorted(begins, steps, side="right").astype(np.uint8)
+
+
+@njit(nogil=True, cache=True)
+def _to_srgb_pixels(planes, begins, first, image):
+    """`begins[k]`: where level k + 1 begins."""
+    for y in range(image.shape[0]):
+        for c in range(image.shape[2]):
+            source, target = planes[c, y], image[y, :, c]
+            for x in range(image.shape[1]):
+                value = min(max(source[x], np.float32(0)), np.float32(1))
+                level = first[np.intp(value * np.float32(_STEPS))]
+                target[x] = level + np.uint8(value >= begins[level])
+
+
+@njit(nogil=True, cache=True)
+def depth_counts(depth_m, far_m):
+    """How many pixels of `depth_m` (H, W) are NaN, negative (but finite), valid (> 0 and finite), valid beyond `far_m`."""
+    unknown = negative = valid = far = 0
+    for y in range(depth_m.shape[0]):
+        for x in range(depth_m.shape[1]):
+            value = depth_m[y, x]
+            unknown += value != value
+            negative += -np.inf < value < 0
+            valid += 0 < value < np.inf
+            far += far_m < value < np.inf
+    return unknown, negative, valid, far

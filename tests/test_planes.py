@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from defocus_sim.light import linear_to_srgb, srgb_to_linear, to_uint8
+from defocus_sim.planes import depth_counts, mirrored, quantised
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 7), (9, 16)])
+@pytest.mark.parametrize("pad", [0, 1, 5, 23])
+def test_planes_are_mirrored_as_numpy_does(rng, height, width, pad):
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    levels = rng.random(256, dtype=np.float32)
+    planes = np.ascontiguousarray(np.moveaxis(levels[image], -1, 0))
+    wanted = np.pad(planes, ((0, 0), (pad, pad + 3), (pad, pad + 2)), mode="symmetric")
+    assert (mirrored(image, levels, pad, (height + 3, width + 2)) == wanted).all()
+    assert (mirrored(planes, None, pad, (height + 3, width + 2)) == wanted).all()
+
+
+def test_bytes_are_the_nearest_levels_in_both_kinds_of_light(rng):
+    planes = np.concatenate([rng.uniform(-0.01, 1.01, 200_000), np.linspace(0, 0.01, 50_000)]).astype(np.float32)
+    planes = planes.reshape(1, 500, 500)
+    for linear, encoded in ((False, planes[0]), (True, linear_to_srgb(planes[0]))):
+        # Where a value lies between two levels to the last bits, either is the nearest.
+        decided = np.abs(np.clip(encoded, 0, 1) * 255 % 1 - 0.5) > 1e-4
+        assert decided.mean() > 0.999
+        assert (quantised(planes, linear)[..., 0] == to_uint8(encoded))[decided].all()
+
+
+def test_every_byte_survives_the_way_to_linear_light_and_back():
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    assert (quantised(srgb_to_linear(levels)[None, None], True)[0, :, 0] == np.arange(256)).all()
+    assert (quantised(levels[None, None], False)[0, :, 0] == np.arange(256)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_depth_is_counted_by_kind(dtype):
+    depth = np.array([[np.nan, -1, -np.inf, 0, np.inf], [1, 2, 200, 201, 1e9]], dtype)
+    assert depth_counts(depth, 200.0) == (1, 1, 5, 2)
