@@ -116,8 +116,9 @@ def gaussian_kernel(channels, rows=ROWS, lanes=LANES):
 def _gather_disc(padded, disc_radius, radius, pad, out):
     channels, height, width = out.shape
     rim = np.empty(_DISC_LANES, np.float32)
-    rows = np.empty(_DISC_LANES + 2 * pad, np.float32)
-    total = np.empty(_DISC_LANES, np.float32)
+    weight = np.empty(_DISC_LANES, np.float32)
+    rows = np.empty((channels, _DISC_LANES + 2 * pad), np.float32)
+    total = np.empty((channels, _DISC_LANES), np.float32)
     norm = np.empty(_DISC_LANES, np.float32)
     for y in range(height):
         for x0 in range(0, width, _DISC_LANES):
@@ -128,30 +129,37 @@ def _gather_disc(padded, disc_radius, radius, pad, out):
             for lane in range(_DISC_LANES):
                 rim[lane] = disc_radius[y, x0 + lane] + np.float32(0.5) if lane < lanes else np.float32(1)
             span = _DISC_LANES + 2 * reach
-            for c in range(channels):
-                total[:] = 0.0
-                norm[:] = 0.0
-                for i in range(reach + 1):
+            total[:] = 0.0
+            norm[:] = 0.0
+            for i in range(reach + 1):
+                for c in range(channels):
                     up = padded[c, y + pad - i, x0 + pad - reach : x0 + pad - reach + span]
+                    both = rows[c]
                     if i == 0:
-                        rows[:span] = up
+                        both[:span] = up
                     else:
                         down = padded[c, y + pad + i, x0 + pad - reach : x0 + pad - reach + span]
                         for k in range(span):
-                            rows[k] = up[k] + down[k]
-                    copies = np.float32(1 if i == 0 else 2)
-                    for j in range(reach + 1):
-                        distance = np.float32(math.sqrt(i * i + j * j))
-                        right = rows[reach + j : reach + j + _DISC_LANES]
-                        left = rows[reach - j : reach - j + _DISC_LANES]
-                        # The middle column is met once, the others as a pair.
-                        half = np.float32(0.5 if j == 0 else 1.0)
+                            both[k] = up[k] + down[k]
+                copies = np.float32(2 if i == 0 else 4)
+                # A disc is narrower away from its middle row: no pixel of the block weights anything beyond.
+                for j in range(min(reach, int(math.sqrt((reach + 1) ** 2 - i * i))) + 1):
+                    distance = np.float32(math.sqrt(i * i + j * j))
+                    # The middle column is met once, the others as a pair.
+                    half = np.float32(0.5 if j == 0 else 1.0)
+                    for lane in range(_DISC_LANES):
+                        w = half * min(max(rim[lane] - distance, np.float32(0)), np.float32(1))
+                        weight[lane] = w
+                        norm[lane] += w * copies
+                    for c in range(channels):
+                        right = rows[c, reach + j : reach + j + _DISC_LANES]
+                        left = rows[c, reach - j : reach - j + _DISC_LANES]
+                        sums = total[c]
                         for lane in range(_DISC_LANES):
-                            w = half * min(max(rim[lane] - distance, np.float32(0)), np.float32(1))
-                            total[lane] += w * (right[lane] + left[lane])
-                            norm[lane] += w * (copies + copies)
+                            sums[lane] += weight[lane] * (right[lane] + left[lane])
+            for c in range(channels):
                 for lane in range(lanes):
                     if radius[y, x0 + lane] == 0:
                         out[c, y, x0 + lane] = padded[c, y + pad, x0 + pad + lane]
                     else:
-                        out[c, y, x0 + lane] = total[lane] / norm[lane]
+                        out[c, y, x0 + lane] = total[c, lane] / norm[lane]

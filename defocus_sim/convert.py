@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,22 @@ from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.read import ShardStore, open_store
 from defocus_sim.simulate import compile_kernels
+from defocus_sim.stages import add_up
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A finished conversion: the open store and the seconds it took."""
+    """A finished conversion: the open store and the seconds it took.
+
+    `stage_seconds`: what all workers together spent on reading, blurring, encoding and writing; none where nothing was left
+    to do.
+    """
 
     store: ShardStore
     seconds: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +116,13 @@ def convert(
             skipped = state.add_skipped(skipped, found)
         state.check_owner()
         state.write_skeleton({split: len(content) for split, content in planned.items()}, settings, description)
-        state.write_manifest(finished_manifest(settings, description, state.results(tasks), skipped))
+        results = state.results(tasks)
+        state.write_manifest(finished_manifest(settings, description, results, skipped))
         state.publish(description)
     except (DefocusSimError, OSError, KeyboardInterrupt) as error:
         raise _explain(error, state, tasks) from error
-    return Conversion(open_store(out), time.monotonic() - started)
+    stage_seconds = add_up(result.seconds for _, result in results)
+    return Conversion(open_store(out), time.monotonic() - started, stage_seconds)
 
 
 def _tasks(

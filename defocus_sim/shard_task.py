@@ -34,6 +34,7 @@ from defocus_sim.shards.read import STATE_FOLDER
 from defocus_sim.shards.storage import Storage, storage_at
 from defocus_sim.shards.write import write_shard
 from defocus_sim.simulate import defocus
+from defocus_sim.stages import StageClock
 
 OnError = Literal["fail", "skip"]
 
@@ -85,10 +86,11 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What a finished shard adds to the manifest: its files, and statistics of each sample."""
+    """What a finished shard adds to the manifest: its files, and statistics of each sample. `seconds`: by stage."""
 
     files: dict[str, ShardFile]
     samples: list[dict[str, float]]
+    seconds: dict[str, float]
 
 
 class _BadFramesError(Exception):
@@ -105,19 +107,25 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
     storage = storage_at(task.place)
     statistics: list[dict[str, float]] = []
     bad: list[BadFrame] = []
-    settings = task.settings
+    settings, clock = task.settings, StageClock()
     try:
         files = write_shard(
             storage,
             task.split,
             task.index,
-            _render(task, storage, statistics, bad),
+            _render(task, storage, clock, statistics, bad),
             settings.samples_per_shard,
             settings.compression,
+            clock,
         )
     except _BadFramesError:
         return bad
-    content = {"plan": task.plan, "files": {n: asdict(f) for n, f in files.items()}, "samples": statistics}
+    content = {
+        "plan": task.plan,
+        "files": {name: asdict(file) for name, file in files.items()},
+        "samples": statistics,
+        "seconds": clock.seconds,
+    }
     storage.write(task.marker, json.dumps(content | {"checksum": digest(content)}).encode())
     return []
 
@@ -143,7 +151,7 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
         if content["plan"] != task.plan or checksum != digest(content):
             return None
         files = {name: ShardFile(**file) for name, file in content["files"].items()}
-        result = ShardResult(files, content["samples"])
+        result = ShardResult(files, content["samples"], content["seconds"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     names = {name: ARRAYS[name].shard_name(task.split, task.index) for name in files}
@@ -151,7 +159,7 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
 
 
 def _render(
-    task: ShardTask, storage: Storage, statistics: list[dict[str, float]], bad: list[BadFrame]
+    task: ShardTask, storage: Storage, clock: StageClock, statistics: list[dict[str, float]], bad: list[BadFrame]
 ) -> Iterator[dict[str, NDArray[Any]]]:
     settings, lenses = task.settings, task.settings.lenses
     _check_owner(storage, task)
@@ -164,9 +172,11 @@ def _render(
                 continue
             try:
                 if frame is None or sample.frame != current:
-                    current, frame = sample.frame, reader.read(sample.frame)
+                    with clock.stage("read"):
+                        current, frame = sample.frame, reader.read(sample.frame)
                 seed = (settings.seed, sample.frame, sample.lens)
-                arrays, facts = render_sample(settings, frame, lenses[sample.lens], seed)
+                with clock.stage("blur"):
+                    arrays, facts = render_sample(settings, frame, lenses[sample.lens], seed)
             except (SourceError, DepthError, ImageError, LensError) as error:
                 if task.on_error == "fail":
                     if isinstance(error, SourceError):
@@ -207,14 +217,14 @@ def render_sample(
     arrays: dict[str, NDArray[Any]] = {"defocused": blurred, "aif": frame.aif, "depth_m": frame.depth_m}
     if settings.size_hw is not None and settings.size_hw != (height, width):
         arrays = {name: _resize(array, settings.size_hw) for name, array in arrays.items()}
-    valid = frame.depth_m[frame.depth_m > 0]
     # The signed CoC grows with depth: its range follows from the range of depth.
-    nearest, farthest = coc_diameter_px([valid.min(), valid.max()], lens, width_px=width)
-    difference = arrays["defocused"].astype(np.float32) - arrays["aif"]
+    depth_range_m = [frame.depth_m.min(where=frame.depth_m > 0, initial=np.inf), frame.depth_m.max()]
+    nearest, farthest = coc_diameter_px(depth_range_m, lens, width_px=width)
+    squares = cv2.norm(arrays["defocused"], arrays["aif"], cv2.NORM_L2SQR)
     facts = {
         "coc_min_px": float(nearest),
         "coc_max_px": float(farthest),
-        "mse": float(np.mean(np.square(difference, dtype=np.float64))) / 255**2,
+        "mse": squares / arrays["aif"].size / 255**2,
         "focus_distance_m": lens.focus_distance_m,
         "aperture_mm": lens.aperture_diameter_m * 1e3,
     }

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+import cv2
 import h5py
 import numpy as np
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.files import fingerprint, require_file
+from defocus_sim.datasets.hdf5_frames import read_frame
 from defocus_sim.datasets.matfile import read_matrix
 from defocus_sim.errors import SourceError, SourceMissingError
 
@@ -130,12 +132,14 @@ class _NyuReader:
         """Sample `index` of the source, cropped."""
         frame = self._frames[index]
         try:
-            # Only the cropped window is read; axes arrive as (channel, column, row).
-            image = self._file["images"][frame, :, self._columns, self._rows]
-            depth = self._file[_DEPTHS[self._source.depth]][frame, self._columns, self._rows]
+            image = read_frame(self._file["images"], frame)
+            depth = read_frame(self._file[_DEPTHS[self._source.depth]], frame)
         except (OSError, RuntimeError) as error:
             raise SourceError(f"{self._source.path}: frame {frame + 1} cannot be read ({error})") from error
-        return RgbdFrame(np.ascontiguousarray(image.transpose(2, 1, 0)), depth_with_holes(depth.T))
+        # Axes arrive as (channel, column, row).
+        window = (self._columns, self._rows)
+        colour = cv2.merge([cv2.transpose(plane[window]) for plane in image])
+        return RgbdFrame(colour, depth_with_holes(cv2.transpose(depth[window])))
 
 
 def require_official_files(

@@ -16,6 +16,7 @@ from defocus_sim.shards.codec import encode_chunk, encode_index
 from defocus_sim.shards.layout import ARRAYS, Compression, array_metadata, group_metadata
 from defocus_sim.shards.manifest import Manifest, ShardFile
 from defocus_sim.shards.storage import Storage
+from defocus_sim.stages import StageClock
 
 
 def write_skeleton(
@@ -40,31 +41,45 @@ def write_shard(
     samples: Iterable[Mapping[str, NDArray[Any]]],
     samples_per_shard: int,
     compression: Compression,
+    clock: StageClock | None = None,
 ) -> dict[str, ShardFile]:
     """Write shard `index` of every array from `samples`, dicts with one contiguous array for each of `ARRAYS`.
 
-    Returns size and checksum of each file. An exception, also one out of `samples`, leaves no new file.
+    Returns size and checksum of each file. An exception, also one out of `samples`, leaves no new file. `clock`: told the
+    time that encoding and writing take.
     """
-    encoded = (
-        {name: encode_chunk(sample[name], spec.codec(compression)) for name, spec in ARRAYS.items()}
-        for sample in samples
-    )
-    return write_encoded_shard(storage, split, index, encoded, samples_per_shard)
+    clock = clock or StageClock()
+
+    def encoded() -> Iterator[dict[str, bytes]]:
+        for sample in samples:
+            with clock.stage("encode"):
+                chunks = {name: encode_chunk(sample[name], spec.codec(compression)) for name, spec in ARRAYS.items()}
+            yield chunks
+
+    return write_encoded_shard(storage, split, index, encoded(), samples_per_shard, clock)
 
 
 def write_encoded_shard(
-    storage: Storage, split: str, index: int, samples: Iterable[Mapping[str, bytes]], samples_per_shard: int
+    storage: Storage,
+    split: str,
+    index: int,
+    samples: Iterable[Mapping[str, bytes]],
+    samples_per_shard: int,
+    clock: StageClock | None = None,
 ) -> dict[str, ShardFile]:
     """As `write_shard`, from chunks that are encoded already."""
+    clock = clock or StageClock()
     with ExitStack() as stack:
         shards = {
             name: stack.enter_context(_shard(storage, spec.shard_name(split, index), samples_per_shard))
             for name, spec in ARRAYS.items()
         }
         for sample in samples:
-            for name, shard in shards.items():
-                shard.append(sample[name])
-        return {name: shard.finish() for name, shard in shards.items()}
+            with clock.stage("write"):
+                for name, shard in shards.items():
+                    shard.append(sample[name])
+        with clock.stage("write"):
+            return {name: shard.finish() for name, shard in shards.items()}
 
 
 def write_manifest(storage: Storage, manifest: Manifest) -> None:

@@ -1,0 +1,50 @@
+"""One frame of an HDF5 dataset without the locks of the HDF5 library.
+
+Under them only one thread of a process reads at a time, and inflating is most of the work of reading NYU-Depth v2. ISA-L
+inflates in half the time of zlib.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import h5py
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+
+def read_frame(data: h5py.Dataset, frame: int) -> NDArray[Any]:
+    """`data[frame]`. Raises `OSError` or `RuntimeError` where it cannot be read."""
+    inflated = _inflated(data, frame) if _plainly_deflated(data) else None
+    whole: NDArray[Any] = data[frame] if inflated is None else inflated
+    return whole
+
+
+def _plainly_deflated(data: h5py.Dataset) -> bool:
+    """Whether every chunk belongs to one frame and went through deflate and nothing else."""
+    if data.chunks is None or data.chunks[0] != 1 or data.compression != "gzip" or not data.dtype.isnative:
+        return False
+    return bool(data.id.get_create_plist().get_nfilters() == 1)
+
+
+def _inflated(data: h5py.Dataset, frame: int) -> NDArray[Any] | None:
+    """The frame; None where a chunk is not there, not deflated after all, or damaged: HDF5 knows what to do or to say."""
+    out = np.empty(data.shape[1:], data.dtype)
+    tile = data.chunks[1:]
+    size = math.prod(tile) * data.dtype.itemsize
+    for start in itertools.product(*(range(0, full, step) for full, step in zip(out.shape, tile, strict=True))):
+        try:
+            left_out, packed = data.id.read_direct_chunk((frame, *start))
+            stream = isal_zlib.decompressobj()
+            # One more byte than there should be, so that a longer stream is seen and the stream's end is reached.
+            raw = stream.decompress(packed, size + 1)
+        except (OSError, RuntimeError, isal_zlib.error):  # type: ignore[misc]  # its stub does not say that it is one
+            return None
+        if left_out or len(raw) != size or not stream.eof:
+            return None
+        part = out[tuple(slice(at, at + step) for at, step in zip(start, tile, strict=True))]
+        part[...] = np.frombuffer(raw, data.dtype).reshape(tile)[tuple(slice(length) for length in part.shape)]
+    return out
