@@ -159,3 +159,26 @@ print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
         ]
         assert misses[0] > 0
         assert misses[1] == 0
+
+
+def test_a_processor_without_wide_vectors_gives_the_same_result(rng, tmp_path):
+    """Compiled for the plainest processor of the kind: no fused multiply-add, registers of four values."""
+    image, sigma = rng.random((3, 30, 70), dtype=np.float32), smooth_sigma(rng, 30, 70, 5.0)
+    np.savez(tmp_path / "in.npz", image=image, sigma=sigma)
+    code = """
+import sys
+import numpy as np
+from defocus_sim.blur import gather
+given = np.load(sys.argv[1])
+np.savez(sys.argv[2], **{p: gather(given["image"], given["sigma"], 4 * given["sigma"], psf=p) for p in ("gaussian", "disc")})
+"""
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+    }
+    command = [sys.executable, "-c", code, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
+    subprocess.run(command, env=environment, check=True)
+    plain = np.load(tmp_path / "out.npz")
+    for psf in ("gaussian", "disc"):
+        assert np.abs(plain[psf] - gather(image, sigma, 4 * sigma, psf=psf)).max() < 1e-6
