@@ -243,12 +243,12 @@ class Cases:
         assert faults.tree_bytes(out) == faults.tree_bytes(self.store)
 
 
-def outcome(cases, kind, number):
+def outcome(cases, kind, number, seed=SEED):
     """A word for how the case ended: the name of the error, "sound", or "BUG ..." with the traceback."""
     from defocus_sim.errors import DefocusSimError
 
     try:
-        cases.run(kind, number)
+        cases.run(kind, number, seed)
     except DefocusSimError as error:
         return type(error).__name__ if "\n" not in str(error) else f"BUG message of several lines: {error}"
     except BaseException:  # noqa: BLE001 - whatever it is, it is the finding
@@ -256,7 +256,7 @@ def outcome(cases, kind, number):
     return "sound"
 
 
-def run_batch(kind, first, stop, folder):
+def run_batch(kind, first, stop, folder, seed):
     """In the child process: announce and report each case on standard output."""
     # What cases import and what is only loaded once must not count as theirs.
     cases = Cases(Path(folder))
@@ -269,20 +269,23 @@ def run_batch(kind, first, stop, folder):
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_BYTES, now + MEMORY_BYTES))
     for number in range(first, stop):
         print(json.dumps(["begin", number]), flush=True)
-        print(json.dumps(["end", number, outcome(cases, kind, number)]), flush=True)
+        print(json.dumps(["end", number, outcome(cases, kind, number, seed)]), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(["peak", peak]), flush=True)
 
 
-def fuzz(kind, count, folder, start=0):
+def fuzz(kind, count, folder, seed=SEED):
     """{case: outcome} of `count` cases and the peak memory in bytes; a dead or stuck child becomes an outcome."""
-    results, peak, first, stop = {}, 0, start, start + count
+    results, peak, first, stop = {}, 0, 0, count
     while first < stop:
         place = Path(folder) / f"{kind}-{first}"
         place.mkdir(parents=True)
         command = [sys.executable, __file__, "--child", "--kind", kind, "--case", str(first), "--stop", str(stop)]
         process = subprocess.Popen(
-            [*command, "--folder", str(place)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, "--folder", str(place), "--seed", str(seed)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         lines = queue.Queue()
         reader = threading.Thread(target=lambda p=process, q=lines: [q.put(line) for line in p.stdout] + [q.put(None)])
@@ -337,28 +340,31 @@ def main():
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--case", type=int)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--stop", type=int)
     parser.add_argument("--child", action="store_true")
     parser.add_argument("--folder")
     options = parser.parse_args()
     if options.child:
-        run_batch(options.kind, options.case, options.stop, options.folder)
+        run_batch(options.kind, options.case, options.stop, options.folder, options.seed)
         return
     with tempfile.TemporaryDirectory() as folder:
         if options.case is not None:
             cases = Cases(Path(folder))
             cases.prepare_stores()
-            print(outcome(cases, options.kind, options.case))
+            print(outcome(cases, options.kind, options.case, options.seed))
             return
         kinds, failed = [options.kind] if options.kind else KINDS, 0
         total = sum(SHARE[kind] for kind in kinds)
         for kind in kinds:
             began = time.monotonic()
-            results, peak = fuzz(kind, round(options.count * SHARE[kind] / total), folder)
+            results, peak = fuzz(kind, round(options.count * SHARE[kind] / total), folder, options.seed)
             counts = Counter(text if not text.startswith("BUG") else "BUG" for text in results.values())
             ends = ", ".join(f"{name} {count}" for name, count in counts.most_common())
             seconds = time.monotonic() - began
-            print(f"{kind:9} seed {SEED} cases {len(results):5} {seconds:6.1f} s {peak / 2**20:5.0f} MiB: {ends}")
+            print(
+                f"{kind:9} seed {options.seed} cases {len(results):5} {seconds:6.1f} s {peak / 2**20:5.0f} MiB: {ends}"
+            )
             for number, text in bugs(results).items():
                 failed += 1
                 print(f"  case {number}: {text}")

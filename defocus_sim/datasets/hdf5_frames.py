@@ -37,6 +37,9 @@ def _inflated(data: h5py.Dataset, frame: int) -> NDArray[Any] | None:
     size = math.prod(tile) * data.dtype.itemsize
     for start in itertools.product(*(range(0, full, step) for full, step in zip(out.shape, tile, strict=True))):
         try:
+            if data.id.get_chunk_info_by_coord((frame, *start)).size > size + size // 100 + 1024:
+                # More than deflate ever makes of it: a damaged file must not have gigabytes allocated.
+                return None
             left_out, packed = data.id.read_direct_chunk((frame, *start))
             stream = isal_zlib.decompressobj()
             # One more byte than there should be, so that a longer stream is seen and the stream's end is reached.

@@ -88,6 +88,11 @@ def decode_index(index: Bytes, present: int, chunks_end: int) -> NDArray[np.uint
 def check_chunk(data: Bytes) -> Bytes:
     """What stands before the CRC-32C that `data` ends in. Raises `ChunkDamage` where the two do not agree."""
     payload, stored = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    if crc32c(payload) != int.from_bytes(stored.tobytes(), "little"):
-        raise ChunkDamage("its checksum (CRC-32C) does not match")
+    check_crc(payload, stored.tobytes())
     return payload
+
+
+def check_crc(payload: Bytes, stored: bytes) -> None:
+    """Raise `ChunkDamage` where the four bytes `stored` are not the CRC-32C of `payload`."""
+    if crc32c(payload) != int.from_bytes(stored, "little"):
+        raise ChunkDamage("its checksum (CRC-32C) does not match")

@@ -1,8 +1,9 @@
 """Reading: `open_store(place)` checks the manifest and every shard's presence and size, `ShardSplit.read` fills a batch.
 
 Own reader, because a general Zarr library reads a deleted or empty shard as zeros and spends most of its time per chunk
-on bookkeeping. A shard's index is read and checked once, its chunks are checked and decoded straight into the batch.
-Safe to share between threads, to fork and to pickle.
+on bookkeeping. A shard's index is read and checked once, its chunks are checked and decoded straight into the batch: an
+uncompressed one is read into its place, a compressed one into memory that its thread keeps, since fresh memory costs more
+than the copy. Safe to share between threads, to fork and to pickle.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from numpy.typing import NDArray
 
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
 from defocus_sim.lens import Lens
-from defocus_sim.shards.codec import ChunkDamage, check_chunk, decode_chunk, decode_index, index_bytes
+from defocus_sim.shards.codec import (
+    CRC_BYTES,
+    ChunkDamage,
+    check_chunk,
+    check_crc,
+    decode_chunk,
+    decode_index,
+    index_bytes,
+)
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import Manifest, ShardFile
 from defocus_sim.shards.storage import RangeReader, Storage, storage_at
@@ -128,12 +137,16 @@ class ShardSplit:
         return Lens(**self.manifest.lenses[self._split.lens[index]] | own)
 
     def read(
-        self, indices: Sequence[int] | NDArray[np.integer[Any]], fields: Sequence[str] = tuple(ARRAYS)
+        self,
+        indices: Sequence[int] | NDArray[np.integer[Any]],
+        fields: Sequence[str] = tuple(ARRAYS),
+        out: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Samples `indices` (any order, each in 0..len-1) as new arrays, one for each of `fields`.
+        """Samples `indices` (any order, each in 0..len-1), one array for each of `fields`: new ones, or those of `out`.
 
         "defocused", "aif": (B, H, W, 3) uint8 sRGB; "depth_m": (B, H, W) float32 metres, 0 = hole. Raises `ShardError`
-        for an index out of range or an unknown field, `ShardMissingError`, `ShardCorruptError` naming shard and sample.
+        for an index out of range, an unknown field or an array of `out` that is not contiguous or of another shape,
+        `ShardMissingError`, `ShardCorruptError` naming shard and sample.
         """
         unknown = [field for field in fields if field not in ARRAYS]
         if unknown:
@@ -142,15 +155,13 @@ class ShardSplit:
         batch = {}
         for field in fields:
             spec = ARRAYS[field]
-            out = np.empty((len(wanted), *spec.sample_shape(self.manifest.size_hw)), spec.dtype)
-            codec = spec.codec(self.manifest.compression)
+            shape = (len(wanted), *spec.sample_shape(self.manifest.size_hw))
+            target = np.empty(shape, spec.dtype) if out is None else out[field]
+            if target.shape != shape or target.dtype != spec.dtype or not target.flags.c_contiguous:
+                raise ShardError(f"out[{field!r}] must be contiguous, {shape}, {spec.dtype}")
             for row, index in enumerate(wanted):
-                chunk = self._chunk(index, field)
-                try:
-                    decode_chunk(chunk, codec, out[row])
-                except ChunkDamage as damage:
-                    raise self._damaged(index, field, damage) from damage
-            batch[field] = out
+                self._decode(index, field, target[row])
+            batch[field] = target
         return batch
 
     def read_encoded(self, index: int) -> dict[str, bytes]:
@@ -165,18 +176,47 @@ class ShardSplit:
             chunks[array] = chunk.tobytes()
         return chunks
 
+    def _decode(self, index: int, array: str, out: NDArray[Any]) -> None:
+        """Put sample `index` into the contiguous `out`."""
+        reader, offset, length = self._located(index, array)
+        codec = ARRAYS[array].codec(self.manifest.compression)
+        try:
+            if codec is None and length == out.nbytes + CRC_BYTES:
+                # No copy but the system's own.
+                stored = bytearray(CRC_BYTES)
+                raw = out.reshape(-1).view(np.uint8)
+                _fill(reader, offset, [memoryview(raw), memoryview(stored)])
+                check_crc(raw, bytes(stored))
+            else:
+                chunk = _scratch(length)
+                _fill(reader, offset, [memoryview(chunk)])
+                decode_chunk(chunk, codec, out)
+        except ChunkDamage as damage:
+            raise self._damaged(index, array, damage) from damage
+        except OSError as error:
+            raise self._unreadable(index, array, error) from error
+
     def _chunk(self, index: int, array: str) -> NDArray[np.uint8]:
-        if not 0 <= index < len(self):
-            raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
-        shard, slot = divmod(index, self.manifest.samples_per_shard)
-        reader, table = self._shard(array, shard)
-        offset, length = int(table[slot, 0]), int(table[slot, 1])
+        reader, offset, length = self._located(index, array)
         try:
             return _read_exactly(reader, offset, length)
         except ChunkDamage as damage:
             raise self._damaged(index, array, damage) from damage
         except OSError as error:
-            raise ShardCorruptError(f"{self._where(array, shard)} cannot be read: {error}") from error
+            raise self._unreadable(index, array, error) from error
+
+    def _located(self, index: int, array: str) -> tuple[RangeReader, int, int]:
+        """Where the chunk of sample `index` lies: file, offset, length."""
+        if not 0 <= index < len(self):
+            raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
+        shard, slot = divmod(index, self.manifest.samples_per_shard)
+        reader, table = self._shard(array, shard)
+        return reader, int(table[slot, 0]), int(table[slot, 1])
+
+    def _unreadable(self, index: int, array: str, error: OSError) -> ShardCorruptError:
+        return ShardCorruptError(
+            f"{self._where(array, index // self.manifest.samples_per_shard)} cannot be read: {error}"
+        )
 
     def _damaged(self, index: int, array: str, damage: ChunkDamage) -> ShardCorruptError:
         where = self._where(array, index // self.manifest.samples_per_shard)
@@ -304,6 +344,24 @@ def _sha256(reader: RangeReader, size: int) -> str:
     for offset in range(0, size, _VERIFY_BLOCK_BYTES):
         digest.update(reader.read_at(offset, min(_VERIFY_BLOCK_BYTES, size - offset)))
     return digest.hexdigest()
+
+
+_OWN = threading.local()
+
+
+def _scratch(length: int) -> NDArray[np.uint8]:
+    """`length` bytes of memory that this thread reuses."""
+    held: NDArray[np.uint8] | None = getattr(_OWN, "memory", None)
+    if held is None or held.size < length:
+        # A little more than asked for: chunks of a store differ in length.
+        held = _OWN.memory = np.empty(length + length // 4, np.uint8)
+    return held[:length]
+
+
+def _fill(reader: RangeReader, offset: int, targets: list[memoryview]) -> None:
+    wanted = sum(len(target) for target in targets)
+    if offset < 0 or reader.read_into(offset, targets) != wanted:
+        raise ChunkDamage("the file ends too early")
 
 
 def _read_exactly(reader: RangeReader, offset: int, length: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -27,6 +27,16 @@ class RangeReader(ABC):
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer where the file ends before."""
+
+    def read_into(self, offset: int, targets: Sequence[memoryview]) -> int:
+        """Fill `targets` one after the other from `offset`; returns the bytes read, fewer where the file ends before."""
+        done = 0
+        data = self.read_at(offset, sum(len(target) for target in targets))
+        for target in targets:
+            part = data[done : done + len(target)]
+            target[: len(part)] = part
+            done += len(part)
+        return done
 
 
 class Storage(ABC):
@@ -147,6 +157,21 @@ class _Descriptor(RangeReader):
 
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
+
+    def read_into(self, offset: int, targets: Sequence[memoryview]) -> int:
+        """Without a copy between; a positioned read of several buffers may end early and is then gone on with."""
+        left = [target for target in targets if len(target)]
+        done = 0
+        while left:
+            count = os.preadv(self._descriptor, left, offset + done)
+            if count == 0:
+                break
+            done += count
+            while left and count >= len(left[0]):
+                count -= len(left.pop(0))
+            if left:
+                left[0] = left[0][count:]
+        return done
 
 
 class ObjectStorage(Storage):
