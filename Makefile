@@ -1,11 +1,12 @@
-# `make venv` builds the environment, `make demo` shows the whole chain, `make test` and `make check` say whether it works.
+# `make venv` builds the environment, `make demo` shows the whole chain, `make test` and `make check` say whether it works,
+# `make site` makes the documents a web site.
 # Override the interpreter with `make PYTHON=python3.12 ...` and the environment's place with VENV=...
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: venv demo test check clean
+.PHONY: venv demo test check site clean
 
 venv: $(STAMP)
 
@@ -13,7 +14,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=24'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# setuptools warns of every editable installation; nothing is to be done about it.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 demo: venv
@@ -27,5 +30,9 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+site: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
+	@echo "open site/index.html; with search: $(BIN)/python -m http.server --directory site"
+
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) demo site build dist *.egg-info

@@ -2,8 +2,8 @@
 
 Plainly: h5py frame by frame, OpenCV with 32 levels of sigma, arrays of zarr-python with its own codecs, one sample a chunk
 and 32 a shard, each shard written whole; on one thread, and on two (OpenCV's own). Ours: `convert` with its defaults on one
-and on two threads. The same frames, crop, lens and arrays; runs take turns, elapsed time without the start of Python, median
-and spread (lowest to highest). Then our time by stage.
+and on two threads. The same frames, crop, lens and arrays; runs take turns, elapsed time without the start of Python,
+median and spread (lowest to highest). Then our time by stage.
 
     python benchmarks/prepare.py [--mat labelled.mat] [--frames 240] [--rounds 3] [--json FILE]
 

@@ -1,1 +1,1 @@
-"""The commands `dfd-prepare`, `dfd-train` and `dfd-eval`: parse, call one library function, print."""
+"""The commands `dfd-prepare`, `dfd-train`, `dfd-eval` and `dfd-predict`: parse, call one library function, print."""

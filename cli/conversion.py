@@ -7,7 +7,8 @@ from typing import Any
 import click
 from dfd_cli.options import lens_from_options, rendering_from_options
 from dfd_cli.progress import sample_progress
-from dfd_cli.summary import conversion_lines, skipped_lines
+from dfd_cli.summary import conversion_lines, skipped_lines, stage_lines
+from dfd_cli.verbosity import note
 
 from defocus_sim.datasets.base import RgbdSource
 
@@ -33,13 +34,14 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
         count=options["workers"],
         processes=options["processes"],
         scheduler=options["scheduler"],
-        announce=lambda link: click.echo(f"dashboard: {link}", err=True),
+        announce=lambda link: note(f"dashboard: {link}"),
     )
     control = {key: options[key] for key in ("resume", "overwrite", "on_error")}
     with sample_progress("blurring") as report:
         result = convert(settings, out, workers=workers, on_progress=report, **control)
     sheet = save_contact_sheet(result.store, sheet_path(out))
-    for note in source.notes():
-        click.echo(f"note: {note}", err=True)
-    for line in [*conversion_lines(result, sheet), *skipped_lines(source.skipped(), result.store.manifest)]:
+    for line in source.notes():
+        note(f"note: {line}")
+    stages = stage_lines(result) if options["profile"] else []
+    for line in [*conversion_lines(result, sheet), *stages, *skipped_lines(source.skipped(), result.store.manifest)]:
         click.echo(line)

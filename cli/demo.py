@@ -38,9 +38,13 @@ def verdict(rows: dict[str, dict[str, float]]) -> tuple[list[str], bool]:
     return lines, sharper and deeper
 
 
-@click.command(cls=OneLineCommand)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
-@click.option("--count", default=64, show_default=True, help="Number of scenes.")
+@click.command(
+    cls=OneLineCommand,
+    examples=("python -m dfd_cli.demo --out demo",),
+    exit_codes=(("0", "the network learned something"), ("1", "it did not"), ("2", "a step failed")),
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", default=Path("demo"), help="Folder for it all.")
+@click.option("--count", type=click.IntRange(min=2), metavar="N", default=64, help="Number of scenes.")
 def main(out: Path, count: int) -> int:
     """Prepare, train and evaluate on procedural scenes; a few minutes on two cores."""
     started = time.monotonic()

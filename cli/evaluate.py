@@ -7,81 +7,90 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dfd_cli.failures import OneLineCommand, OneLineGroup
+from dfd_cli.documented import under
+from dfd_cli.failures import CommandOrDefault, OneLineCommand
+from dfd_cli.verbosity import speaking
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
-
-
-class CommandOrDefault(OneLineGroup):
-    """A group of which one command, `default`, needs no name: `dfd-eval --shards S` beside `dfd-eval table2`."""
-
-    def __init__(self, *args: Any, default: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.default = default
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As `click.Group.parse_args`, the default command's name put in front of what names no other."""
-        return super().parse_args(ctx, args if args and args[0] in self.commands else [self.default, *args])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As `click.Group.resolve_command`; the default command goes without its name in usage lines."""
-        name, command, rest = super().resolve_command(ctx, args)
-        return "" if name == self.default else name, command, rest
+WHAT, HOW, REPORT, TABLE = "What to score", "How", "Report", "Table"
 
 
-@click.group(cls=CommandOrDefault, default="score", context_settings=_CONTEXT)
+@click.group(cls=CommandOrDefault, default="score")
 def main() -> None:
     """Score checkpoints on a split of a shard store, or lay runs beside the paper's tables."""
 
 
-@main.command(cls=OneLineCommand, context_settings=_CONTEXT, epilog="See also: dfd-eval table2|table3|table4 --help")
-@click.option("--shards", metavar="STORE", required=True, help="Shard store made by dfd-prepare.")
-@click.option(
+@main.command(
+    cls=OneLineCommand,
+    examples=(
+        "dfd-eval --shards nyu.zarr --checkpoint runs/a --out runs/a/report",
+        "dfd-eval --shards nyu.zarr --checkpoint runs/a runs/b --out comparison",
+        "dfd-eval table2 --runs runs/a runs/b --out tables",
+    ),
+    epilog="See also: dfd-eval table2|table3|table4 --help",
+)
+@under(WHAT, "--shards", metavar="STORE", required=True, help="Shard store made by dfd-prepare.")
+@under(
+    WHAT,
     "--checkpoint",
     metavar="RUN|FILE",
     required=True,
     help="A run's folder (newest checkpoint) or a file; more may follow.",
 )
 @click.argument("more", nargs=-1, metavar="[RUN|FILE]...")
-@click.option("--split", default="test", help="Split of the store.")
-@click.option("--batch-size", type=int, default=8)
-@click.option("--size", metavar="PX|HxW|native", help="Size to score at.  [default: as in training]")
-@click.option("--limit", type=int, metavar="N", help="Score the first N samples only.")
-@click.option(
-    "--cap-m", type=float, metavar="METRES", help="Depths beyond are not scored.  [default: 10; Make3D 70 = C1]"
+@under(WHAT, "--split", metavar="NAME", default="test", help="Split of the store.")
+@under(HOW, "--batch-size", type=int, metavar="N", default=8, help="Images read at once; changes no digit.")
+@under(HOW, "--size", metavar="PX|HxW|native", help="Size to score at.  [default: as in training]")
+@under(WHAT, "--limit", type=int, metavar="N", help="Score the first N samples only.")
+@under(
+    HOW, "--cap-m", type=float, metavar="METRES", help="Depths beyond are not scored.  [default: 10; Make3D 70 = C1]"
 )
-@click.option("--make3d-root", metavar="DIR", help="Make3D's own files: score depth on their 55x305 grids.")
-@click.option("--pooled", is_flag=True, help="Every pixel weighs the same, instead of the mean over images.")
-@click.option("--out", metavar="DIR", help="Write report.json, report.md and predictions.png there.")
-@click.option("--html", is_flag=True, help="Write report.html and per_image.csv, too; several checkpoints always do.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@under(WHAT, "--make3d-root", metavar="DIR", help="Make3D's own files: score depth on their 55x305 grids.")
+@under(HOW, "--pooled", is_flag=True, help="Every pixel weighs the same, instead of the mean over images.")
+@under(
+    REPORT,
+    "--out",
+    metavar="DIR",
+    help="Folder of the report.  [default: RUN/report; of several, comparison beside the first RUN]",
+)
+@under(REPORT, "--html/--no-html", default=True, help="Write report.html, too.")
+@under(HOW, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
 def score(pooled: bool, size: str | None, more: tuple[str, ...], make3d_root: str | None, **options: Any) -> None:
-    """Print depth and image metrics of checkpoints, beside the untouched input and a constant depth."""
+    """Print depth and image metrics of checkpoints, beside the untouched input and a constant depth.
+
+    Writes report.json, report.md, report.html, per_image.csv and predictions.png. The same command after Ctrl-C goes on
+    where it was. Several processes share the images: torchrun --nproc-per-node N -m dfd_cli.evaluate --shards ...
+    """
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dfd_train.data.geometry import parse_shape
-    from dfd_train.evaluation import NATIVE, EvalConfig, compare, evaluate
+    from dfd_train.evaluation import NATIVE, EvalConfig, compare, default_out, evaluate
 
     shape = size if size in (None, NATIVE) else parse_shape(str(size))
+    checkpoints = (options["checkpoint"], *more)
+    options["out"] = options["out"] or str(default_out(checkpoints))
     config = EvalConfig(size=shape, convention="pooled" if pooled else "per-image", **options)
     truth = None if make3d_root is None else _make3d_grids(make3d_root, config.split)
-    checkpoints = (config.checkpoint, *more)
-    report = compare(config, checkpoints, truth=truth) if more else evaluate(config, truth=truth)
-    click.echo(report.text())
+    told: dict[str, Any] = {"truth": truth, "console": speaking()}
+    report = compare(config, checkpoints, **told) if more else evaluate(config, **told)
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(f"{report.text()}\n\nreport: {config.out}")
 
 
 def _add_table(name: str, contents: str) -> None:
     """Give `dfd-eval` the command `name`; the three differ in nothing but the table."""
 
-    @main.command(name=name, cls=OneLineCommand, context_settings=_CONTEXT, help=f"{contents} Rows without a run show "
-                  "the command that would make it.")  # fmt: skip
-    @click.option("--runs", metavar="RUN", multiple=True, help="A run with reports inside; more may follow.")
+    @main.command(
+        name=name,
+        cls=OneLineCommand,
+        help=f"{contents} Rows without a run show the command that would make it.",
+        examples=(f"dfd-eval {name} --runs runs/a runs/b --format latex", f"dfd-eval {name} --out tables"),
+    )
+    @under(TABLE, "--runs", metavar="RUN", multiple=True, help="A run with reports inside; more may follow.")
     @click.argument("more", nargs=-1, metavar="[RUN]...")
-    @click.option("--format", "form", type=click.Choice(("text", "markdown", "latex", "html")), default="text")
-    @click.option("--out", metavar="DIR", help=f"Write {name}.md, {name}.tex and {name}.html there, too.")
-    @click.option("--shards", default="STORE", help="The store in the commands for what is missing.")
+    @under(TABLE, "--format", "form", type=click.Choice(("text", "markdown", "latex", "html")), default="text",
+           help="What to print.")  # fmt: skip
+    @under(TABLE, "--out", metavar="DIR", help=f"Write {name}.md, {name}.tex and {name}.html there, too.")
+    @under(TABLE, "--shards", metavar="STORE", default="STORE", help="The store in the commands for what is missing.")
     def command(runs: tuple[str, ...], more: tuple[str, ...], form: str, out: str | None, shards: str) -> None:
         from dfd_train.tables import paper_table, write_tables
 
@@ -111,3 +120,7 @@ def _make3d_grids(root: str, split: str) -> Any:
         return read_grid(paths[bare])
 
     return grid
+
+
+if __name__ == "__main__":
+    main()

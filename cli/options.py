@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from dfd_cli.documented import under
 from dfd_cli.parameters import (
     Aperture,
     ApertureParam,
@@ -22,80 +23,152 @@ from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LENS_HEADING, BLUR, PICTURE, STORE_HEADING, WORK = "Lens", "Blur", "Pictures", "Store", "Work"
+
 LENS = (
-    click.option(
+    under(
+        LENS_HEADING,
         "--preset",
         type=click.Choice([*PRESETS, "none"]),
         default="paper",
-        show_default=True,
         help="Lens to start from; every option below replaces its value. none: give all yourself.",
     ),
-    click.option("--aperture", type=ApertureParam(), help="Diameter of the entrance pupil (4.48cm), or f/N (f/1.56)."),
-    click.option("--f-number", type=float, metavar="N", help="Aperture as focal length / diameter."),
-    click.option("--focal-length", type=LengthParam(1e3), help="Focal length of the thin lens (70mm)."),
-    click.option(
+    under(
+        LENS_HEADING,
+        "--aperture",
+        type=ApertureParam(),
+        metavar="LENGTH|f/N",
+        help="Diameter of the entrance pupil (4.48cm), or f/N (f/1.56).",
+    ),
+    under(LENS_HEADING, "--f-number", type=float, metavar="N", help="Aperture as focal length / diameter."),
+    under(LENS_HEADING, "--focal-length", type=LengthParam(1e3), help="Focal length of the thin lens (70mm)."),
+    under(
+        LENS_HEADING,
         "--focus",
         type=DistancesParam(),
+        metavar="LENGTH,...",
         help="Focus distance (2m); several (1m,2m,4m) give a focal stack.",
     ),
-    click.option("--sensor-width", type=LengthParam(1e3), help="Sensor width across the image's width (36mm)."),
-    click.option("--pixel-pitch", type=LengthParam(1e6), help="Distance of two pixels (5.6um), for --sensor-width."),
-    click.option("--focal-length-px", type=PixelsParam(), help="Lens-to-sensor distance in px, for --sensor-width."),
-    click.option("--max-coc", type=PixelsParam(), help="Cap on the circle of confusion (diameter, px). [none]"),
-    click.option(
+    under(LENS_HEADING, "--sensor-width", type=LengthParam(1e3), help="Sensor width across the image's width (36mm)."),
+    under(
+        LENS_HEADING,
+        "--pixel-pitch",
+        type=LengthParam(1e6),
+        help="Distance of two pixels (5.6um), for --sensor-width.",
+    ),
+    under(
+        LENS_HEADING,
+        "--focal-length-px",
+        type=PixelsParam(),
+        metavar="PX",
+        help="Lens-to-sensor distance in px, for --sensor-width.",
+    ),
+    under(
+        LENS_HEADING,
+        "--max-coc",
+        type=PixelsParam(),
+        metavar="PX",
+        show_default="no cap",
+        help="Cap on the circle of confusion (diameter in px).",
+    ),
+    under(
+        LENS_HEADING,
         "--sensor-distance",
         type=click.Choice(["thin-lens", "infinity"]),
-        help="Lens to sensor: F*S/(S-F), or F as the paper writes it. [default: thin-lens]",
+        show_default="the preset's: thin-lens",
+        help="Lens to sensor: F*S/(S-F), or F as the paper writes it.",
     ),
 )
 RENDERING = (
-    click.option(
+    under(
+        BLUR,
         "--mode",
         type=click.Choice(["gather", "layered"]),
         default="gather",
-        show_default=True,
         help="gather: each pixel by its own depth (the paper's). layered: right at occlusion edges.",
     ),
-    click.option(
+    under(
+        BLUR,
         "--psf",
         type=click.Choice(["gaussian", "disc"]),
         default="gaussian",
-        show_default=True,
         help="gaussian: the paper's. disc: what a lens does.",
     ),
-    click.option(
-        "--linear-light", is_flag=True, help="Blur in linear light (images are sRGB). [default: off, as the paper]"
+    under(
+        BLUR,
+        "--linear-light",
+        is_flag=True,
+        show_default="off, as the paper",
+        help="Blur in linear light (images are sRGB).",
     ),
-    click.option(
-        "--truncate", type=float, default=4.0, show_default=True, help="Reach of the Gaussian in sigmas, 2 to 8."
+    under(
+        BLUR, "--truncate", type=float, metavar="SIGMAS", default=4.0, help="Reach of the Gaussian in sigmas, 2 to 8."
     ),
-    click.option(
-        "--noise", type=NoiseParam(), help="Sensor noise, variance SHOT*value + READ^2 of values in [0,1]. [none]"
+    under(
+        BLUR,
+        "--noise",
+        type=NoiseParam(),
+        metavar="SHOT,READ",
+        show_default="none",
+        help="Sensor noise, variance SHOT*value + READ^2 of values in [0,1].",
     ),
-    click.option("--dither", is_flag=True, help="Quantise with dither instead of rounding."),
+    under(BLUR, "--dither", is_flag=True, help="Quantise with dither instead of rounding."),
 )
 RESIZE = (
-    click.option("--size", "size_hw", type=SizeParam(), help="Resize after the blur. [default: the source's size]"),
+    under(
+        PICTURE,
+        "--size",
+        "size_hw",
+        type=SizeParam(),
+        metavar="WxH",
+        show_default="the source's size",
+        help="Resize after the blur, in px.",
+    ),
 )
 STORE = (
-    click.option("--out", metavar="PLACE", help="The store: a path or s3://bucket/name. [default: ./<data set>.zarr]"),
-    click.option("--compression", type=click.Choice(COMPRESSIONS), default="fast", show_default=True),
-    click.option(
-        "--samples-per-shard", type=click.IntRange(min=1), default=DEFAULT_SAMPLES_PER_SHARD, show_default=True
+    under(
+        STORE_HEADING,
+        "--out",
+        metavar="PLACE",
+        show_default="./<data set>.zarr",
+        help="The store: a path or s3://bucket/name.",
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."),
-    click.option("--workers", type=click.IntRange(min=1), help="Threads, or processes with --processes. [one a core]"),
-    click.option("--processes", is_flag=True, help="Worker processes instead of threads (seldom faster)."),
-    click.option("--scheduler", metavar="ADDRESS", help="dask scheduler (tcp://host:8786) instead of local workers."),
-    click.option(
+    under(
+        STORE_HEADING,
+        "--compression",
+        type=click.Choice(COMPRESSIONS),
+        default="fast",
+        help="fast: LZ4. small: Zstandard, slower to read. none: largest, fastest to read.",
+    ),
+    under(
+        STORE_HEADING,
+        "--samples-per-shard",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=DEFAULT_SAMPLES_PER_SHARD,
+        help="Samples in one file of an array; also the unit of work and of resuming.",
+    ),
+    under(STORE_HEADING, "--overwrite", is_flag=True, help="Replace an existing store."),
+    under(WORK, "--seed", type=click.IntRange(min=0), metavar="N", default=0, help="Of everything random."),
+    under(
+        WORK,
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="one a core",
+        help="Threads, or processes with --processes.",
+    ),
+    under(WORK, "--processes", is_flag=True, help="Worker processes instead of threads (seldom faster)."),
+    under(WORK, "--scheduler", metavar="ADDRESS", help="dask scheduler (tcp://host:8786) instead of local workers."),
+    under(
+        WORK,
         "--on-error",
         type=click.Choice(["fail", "skip"]),
         default="fail",
-        show_default=True,
         help="What a frame that cannot be used does; skipped ones are listed in the manifest.",
     ),
-    click.option("--resume", is_flag=True, help="Continue an unfinished conversion of the same settings."),
-    click.option("--overwrite", is_flag=True, help="Replace an existing store."),
+    under(WORK, "--profile", is_flag=True, help="Print where the time went: read, blur, encode, write."),
+    under(WORK, "--resume", is_flag=True, help="Continue an unfinished conversion of the same settings."),
 )
 
 

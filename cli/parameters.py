@@ -21,7 +21,7 @@ class Aperture:
     f_number: float | None = None
 
 
-class _Text(click.ParamType[Any]):
+class _Text(click.ParamType):
     """A value parsed from text; the library's own message becomes the option's."""
 
     def parse(self, text: str) -> Any:

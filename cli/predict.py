@@ -7,43 +7,76 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dfd_cli.evaluate import CommandOrDefault
-from dfd_cli.failures import OneLineCommand
+from dfd_cli.documented import under
+from dfd_cli.failures import CommandOrDefault, OneLineCommand
 from dfd_cli.parameters import Aperture, ApertureParam, DistancesParam, LengthParam
 
 EXIT_SOME_FAILED = 1
-_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+EXIT_CODES = (
+    ("0", "all pictures done"),
+    ("1", "some pictures failed, one line each on standard error; the others are done"),
+    ("2", "nothing was done: a wrong option, a checkpoint that cannot be used"),
+    ("130", "interrupted (Ctrl-C)"),
+)
+WHAT, MEMORY, REFOCUS = "What to do", "Memory and device", "Refocusing"
 
 
-@click.group(cls=CommandOrDefault, default="images", context_settings=_CONTEXT)
+@click.group(cls=CommandOrDefault, default="images")
 def main() -> None:
     """Restore pictures and predict their depth, or export a network."""
 
 
-@main.command(cls=OneLineCommand, context_settings=_CONTEXT, epilog="See also: dfd-predict export --help")
+@main.command(
+    cls=OneLineCommand,
+    examples=(
+        "dfd-predict photo.jpg --checkpoint runs/a --out results",
+        "dfd-predict photos/ 'more/*.tif' --checkpoint runs/a --out results",
+        "dfd-predict photo.jpg --checkpoint runs/a --out results --refocus 1m,2m,4m --aperture f/2 --film mp4",
+    ),
+    exit_codes=EXIT_CODES,
+    epilog="See also: dfd-predict export --help",
+)
 @click.argument("images", nargs=-1, required=True)
-@click.option("--checkpoint", metavar="RUN|FILE", required=True, help="A run's folder (newest checkpoint) or a file.")
-@click.option("--out", metavar="DIR", required=True, help="Folder for the results.")
-@click.option("--size", metavar="PX|HxW", help="Reduce pictures to this first.  [default: as they are]")
-@click.option("--tile", type=int, default=1024, help="Side of a tile in px: memory grows with its square.")
-@click.option("--overlap", type=int, default=384, help="Pixels that neighbouring tiles share.")
-@click.option("--refocus", type=DistancesParam(), help="Render the restored picture focused at 1.5m, or 1m,2m,4m.")
-@click.option("--aperture", type=ApertureParam(), default="f/2", help="Of --refocus: f/2, or a diameter (25mm).")
-@click.option("--focal-length", type=LengthParam(1e3), default="50mm", help="Of --refocus.")
-@click.option("--sensor-width", type=LengthParam(1e3), default="36mm", help="Of --refocus, across the picture's width.")
-@click.option("--film", type=click.Choice(("gif", "mp4")), default="gif", help="Rack focus through several distances.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@under(WHAT, "--checkpoint", metavar="RUN|FILE", required=True, help="A run's folder (newest checkpoint) or a file.")
+@under(WHAT, "--out", metavar="DIR", required=True, help="Folder for the results.")
+@under(WHAT, "--size", metavar="PX|HxW", help="Reduce pictures to this first.  [default: as they are]")
+@under(
+    MEMORY, "--tile", type=int, metavar="PX", default=1024, help="Side of a tile in px: memory grows with its square."
+)
+@under(MEMORY, "--overlap", type=int, metavar="PX", default=384, help="Pixels that neighbouring tiles share.")
+@under(
+    REFOCUS,
+    "--refocus",
+    type=DistancesParam(),
+    metavar="LENGTH,...",
+    help="Render the restored picture focused at 1.5m, or 1m,2m,4m.",
+)
+@under(
+    REFOCUS,
+    "--aperture",
+    type=ApertureParam(),
+    metavar="LENGTH|f/N",
+    default="f/2",
+    help="Of --refocus: f/2, or a diameter (25mm).",
+)
+@under(REFOCUS, "--focal-length", type=LengthParam(1e3), default="50mm", help="Of --refocus.")
+@under(
+    REFOCUS, "--sensor-width", type=LengthParam(1e3), default="36mm", help="Of --refocus, across the picture's width."
+)
+@under(
+    REFOCUS, "--film", type=click.Choice(("gif", "mp4")), default="gif", help="Rack focus through several distances."
+)
+@under(MEMORY, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
 def images(images: tuple[str, ...], tile: int, overlap: int, size: str | None, **options: Any) -> int:
     """Restore IMAGES (files, folders, patterns) and predict their depth.
 
     For each picture: NAME_restored.png (its own bit depth), NAME_depth.png (16 bit, millimetres), NAME_depth.npy
-    (float32 metres) and NAME_depth_colour.png. Exit code 0: all done; 1: some pictures failed, the others are done;
-    2: nothing was done.
+    (float32 metres) and NAME_depth_colour.png.
     """
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dfd_train.data.geometry import parse_shape
-    from dfd_train.predict import PredictConfig, predict_files
+    from dfd_train.prediction import PredictConfig, predict_files
     from dfd_train.tiling import Tiling
 
     refocus, lens = options.pop("refocus"), _lens(options)
@@ -63,7 +96,7 @@ def images(images: tuple[str, ...], tile: int, overlap: int, size: str | None, *
     return EXIT_SOME_FAILED if failed else 0
 
 
-@main.command(cls=OneLineCommand, context_settings=_CONTEXT)
+@main.command(cls=OneLineCommand, examples=("dfd-predict export --checkpoint runs/a --onnx net.onnx --torch net.pt2",))
 @click.option("--checkpoint", metavar="RUN|FILE", required=True, help="A run's folder (newest checkpoint) or a file.")
 @click.option("--onnx", metavar="FILE", help="Write the network as ONNX.")
 @click.option("--torch", "program", metavar="FILE", help="Write the network as a torch.export program (.pt2).")
@@ -81,7 +114,8 @@ def export(checkpoint: str, onnx: str | None, program: str | None) -> None:
     for path, write in ((onnx, write_onnx), (program, write_program)):
         if path is not None:
             write(net, Path(path))
-            click.echo(f"{path}: input image (1, 3, H, W) sRGB in [0, 1], {Path(path).stat().st_size:,} bytes")
+            channels = 3 * net.config.about.pictures
+            click.echo(f"{path}: input image (1, {channels}, H, W) sRGB in [0, 1], {Path(path).stat().st_size:,} bytes")
 
 
 def _lens(options: dict[str, Any]) -> Any:

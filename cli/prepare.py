@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 from dfd_cli.conversion import run_conversion
-from dfd_cli.failures import OneLineGroup
+from dfd_cli.documented import under
+from dfd_cli.failures import OneLineCommand, OneLineGroup
 from dfd_cli.options import LENS, RENDERING, RESIZE, STORE, lens_from_options, with_options
 from dfd_cli.parameters import DistancesParam, SizeParam
 from dfd_cli.progress import sample_progress
@@ -16,36 +17,52 @@ from dfd_cli.summary import info_lines
 from defocus_sim.errors import ShardCorruptError
 
 SPLITS_NONE = "none"
+DATA_SET, WHAT = "Data set", "Options"
 
 
-@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="dfd-toolkit")
+@click.group(
+    cls=OneLineGroup,
+    examples=(
+        "dfd-prepare synthetic --count 64 --out demo.zarr",
+        "dfd-prepare nyu nyu_depth_v2_labeled.mat --aperture 4.48cm --focus 2m",
+        "dfd-prepare lens --preset paper --focus 2m --plot lens.png",
+    ),
+)
 def main() -> None:
-    """Turn all-in-focus images with metric depth into defocused training data.
+    """Turn all-in-focus images with metric depth into defocused training data: a store of Zarr shards.
 
-    \b
-    Examples:
-      dfd-prepare synthetic --count 64 --out demo.zarr
-      dfd-prepare nyu nyu_depth_v2_labeled.mat --aperture 4.48cm --focus 2m
-      dfd-prepare lens --preset paper --focus 2m --plot lens.png
+    Lengths take a unit (4.48cm, 70mm, 2m, 5.6um); a bare number is refused.
     """
 
 
-@main.command()
+@main.command(
+    cls=OneLineCommand,
+    examples=(
+        "dfd-prepare nyu --aperture 4.48cm",
+        "dfd-prepare nyu nyu_depth_v2_labeled.mat --splits splits.mat --aperture f/1.56 --focus 1m,2m,4m",
+        "dfd-prepare nyu --mode layered --psf disc --linear-light --out nyu-physical.zarr",
+    ),
+)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--splits", help="Official splits.mat, or `none` for everything in train. [default: beside FILE]")
-@click.option(
+@under(
+    DATA_SET,
+    "--splits",
+    metavar="FILE|none",
+    show_default="splits.mat beside FILE",
+    help="Official splits.mat, or `none` for everything in train.",
+)
+@under(
+    DATA_SET,
     "--crop",
     type=click.Choice(["official", "eigen", "none"]),
     default="official",
-    show_default=True,
     help="official: 561x427, where depth projects. eigen: 560x426. none: 640x480.",
 )
-@click.option(
+@under(
+    DATA_SET,
     "--depth",
     type=click.Choice(["filled", "raw"]),
     default="filled",
-    show_default=True,
     help="filled: in-painted depths. raw: rawDepths, with holes.",
 )
 @with_options(LENS, RENDERING, RESIZE, STORE)
@@ -61,17 +78,30 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, **options:
     run_conversion(NyuSource(path=labelled, splits=split_file, crop=crop, depth=depth), options)
 
 
-@main.command()
-@click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Number of scenes.")
-@click.option("--size", type=SizeParam(), default="320x240", show_default=True, help="Size of the images.")
-@click.option(
+@main.command(
+    cls=OneLineCommand,
+    examples=(
+        "dfd-prepare synthetic --count 64 --out demo.zarr",
+        "dfd-prepare synthetic --count 16 --scale tabletop --preset d3net --focus 50cm --out tabletop.zarr",
+    ),
+)
+@under(DATA_SET, "--count", type=click.IntRange(min=1), metavar="N", default=64, help="Number of scenes.")
+@under(DATA_SET, "--size", type=SizeParam(), metavar="WxH", default="320x240", help="Size of the images in px.")
+@under(
+    DATA_SET,
     "--scale",
     type=click.Choice(["tabletop", "room", "hall", "street", "mixed"]),
     default="room",
-    show_default=True,
-    help="tabletop: 0.3-1.5 m. room: 0.7-10 m. hall, street: 2-60 m.",
+    help="tabletop: 0.3-1.5 m. room: 0.7-10 m. hall, street: 2-60 m. mixed: one of them a scene.",
 )
-@click.option("--test-fraction", type=click.FloatRange(0, 1), default=0.25, show_default=True)
+@under(
+    DATA_SET,
+    "--test-fraction",
+    type=click.FloatRange(0, 1),
+    metavar="0..1",
+    default=0.25,
+    help="Share of the scenes that goes into test.",
+)
 @with_options(LENS, RENDERING, STORE)
 def synthetic(count: int, size: tuple[int, int], scale: str, test_fraction: float, **options: Any) -> None:
     """Procedural scenes with exact depth; needs no data set."""
@@ -83,9 +113,19 @@ def synthetic(count: int, size: tuple[int, int], scale: str, test_fraction: floa
     run_conversion(source, options)
 
 
-@main.command()
+@main.command(
+    cls=OneLineCommand,
+    examples=("dfd-prepare make3d Make3D --out make3d.zarr", "dfd-prepare make3d Make3D --focus 5m,10m,20m"),
+)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--size", type=SizeParam(), default="345x460", show_default=True, help="Working size, read directly.")
+@under(
+    DATA_SET,
+    "--size",
+    type=SizeParam(),
+    metavar="WxH",
+    default="345x460",
+    help="Working size in px, read directly.",
+)
 @with_options(LENS, RENDERING, STORE)
 def make3d(folder: Path, size: tuple[int, int], **options: Any) -> None:
     """Make3D: the FOLDER with Train400Img, Train400Depth, Test134 and Test134Depth.
@@ -97,13 +137,52 @@ def make3d(folder: Path, size: tuple[int, int], **options: Any) -> None:
     run_conversion(Make3dSource(root=folder, size_hw=size), options, default_focus_m=10.0)
 
 
-@main.command()
+@main.command(
+    cls=OneLineCommand,
+    examples=(
+        "dfd-prepare rgbd photos --depth-scale 0.001 --test-fraction 0.2 --aperture f/2 --focal-length 50mm",
+        "dfd-prepare rgbd colour --depth-dir depth --size 640x480",
+        "dfd-prepare rgbd --pairs list.csv --on-error skip",
+    ),
+)
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--depth-dir", type=click.Path(path_type=Path), help="Folder of the depth files. [default: FOLDER]")
-@click.option("--pairs", type=click.Path(path_type=Path), help="CSV of colour,depth[,split[,scene]] instead of names.")
-@click.option("--depth-scale", type=float, metavar="M", help="Metres per unit of the depth files (0.001 for mm).")
-@click.option("--test-fraction", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Seeded, by scene.")
-@click.option("--test-list", type=click.Path(path_type=Path), help="Text file with the names of the test frames.")
+@under(
+    DATA_SET,
+    "--depth-dir",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    show_default="FOLDER",
+    help="Folder of the depth files.",
+)
+@under(
+    DATA_SET,
+    "--pairs",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="List of colour,depth[,split[,scene]] instead of names.",
+)
+@under(
+    DATA_SET,
+    "--depth-scale",
+    type=float,
+    metavar="METRES",
+    help="Metres per unit of the depth files (0.001 for mm).",
+)
+@under(
+    DATA_SET,
+    "--test-fraction",
+    type=click.FloatRange(0, 1),
+    metavar="0..1",
+    default=0.0,
+    help="Share of the scenes that goes into test, seeded.",
+)
+@under(
+    DATA_SET,
+    "--test-list",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Text file with the names of the test frames.",
+)
 @with_options(LENS, RENDERING, RESIZE, STORE)
 def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
     """Your own images with metric depth: a FOLDER, paired by name, or a list with --pairs.
@@ -117,10 +196,29 @@ def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
     run_conversion(RgbdFolderSource(root=folder, pairs_csv=pairs, seed=options["seed"], **own), options)
 
 
-@main.command()
-@click.option("--width", type=click.IntRange(min=1), default=640, show_default=True, help="Image width in px.")
-@click.option("--depths", type=DistancesParam(), help="Depths to list (0.5m,1m,4m).")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also draw it, as PNG, PDF or SVG.")
+@main.command(
+    cls=OneLineCommand,
+    examples=(
+        "dfd-prepare lens --preset paper --focus 1m,2m,4m --width 561 --plot lens.png",
+        "dfd-prepare lens --preset none --focal-length 50mm --aperture f/2 --sensor-width 36mm --focus 2m",
+    ),
+)
+@under(WHAT, "--width", type=click.IntRange(min=1), metavar="PX", default=640, help="Image width in px.")
+@under(
+    WHAT,
+    "--depths",
+    type=DistancesParam(),
+    metavar="LENGTH,...",
+    show_default="0.5 m to 80 m",
+    help="Depths to list (0.5m,1m,4m).",
+)
+@under(
+    WHAT,
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also draw it, as PNG, PDF or SVG.",
+)
 @with_options(LENS)
 def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **options: Any) -> None:
     """A lens in numbers: circle of confusion and sigma over depth, depth of field."""
@@ -134,10 +232,17 @@ def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **opti
         click.echo(f"drawn as {save_lens_plot(lenses, width, plot, depths or DEFAULT_DEPTHS_M)}")
 
 
-@main.command()
+@main.command(cls=OneLineCommand, examples=("dfd-prepare preview nyu.zarr --samples 4 --out sheet.png",))
 @click.argument("store")
-@click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Rows of the sheet.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="[default: <STORE>_contact_sheet.png]")
+@under(WHAT, "--samples", type=click.IntRange(min=1), metavar="N", default=8, help="Rows of the sheet.")
+@under(
+    WHAT,
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    show_default="<STORE>_contact_sheet.png",
+    help="The picture.",
+)
 def preview(store: str, samples: int, out: Path | None) -> None:
     """A contact sheet: defocused, all in focus, depth, signed sigma."""
     from defocus_sim.preview import save_contact_sheet, sheet_path
@@ -146,7 +251,7 @@ def preview(store: str, samples: int, out: Path | None) -> None:
     click.echo(save_contact_sheet(open_store(store), out or sheet_path(store), samples))
 
 
-@main.command()
+@main.command(cls=OneLineCommand, examples=("dfd-prepare info nyu.zarr",))
 @click.argument("store")
 def info(store: str) -> None:
     """What a store holds and how it was made."""
@@ -155,7 +260,7 @@ def info(store: str) -> None:
     click.echo("\n".join(info_lines(open_store(store))))
 
 
-@main.command()
+@main.command(cls=OneLineCommand, examples=("dfd-prepare verify nyu.zarr",))
 @click.argument("store")
 def verify(store: str) -> None:
     """Read every byte of a store and check it; names what is damaged."""
@@ -174,10 +279,10 @@ def verify(store: str) -> None:
     click.echo(f"{store}: all {total} shard files are as they were written")
 
 
-@main.command()
+@main.command(cls=OneLineCommand, examples=("dfd-prepare merge a.zarr b.zarr --out both.zarr",))
 @click.argument("stores", nargs=-1, required=True)
-@click.option("--out", required=True, metavar="PLACE", help="The joined store.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing store.")
+@under(WHAT, "--out", required=True, metavar="PLACE", help="The joined store.")
+@under(WHAT, "--overwrite", is_flag=True, help="Replace an existing store.")
 def merge(stores: tuple[str, ...], out: str, overwrite: bool) -> None:
     """Join STORES of one image size, without compressing again; each sample keeps its lens."""
     from defocus_sim.merge import merge as merge_stores

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from rich.console import Console
+from dfd_cli.verbosity import speaking
 
 from dfd_train.progress import Meter
 
@@ -19,7 +19,7 @@ def sample_progress(title: str, unit: str = "samples") -> Iterator[Callable[[int
         def report(done: int, total: int) -> None:
             nonlocal meter
             if meter is None:
-                meter = stack.enter_context(Meter(title, total, done=done, unit=unit, console=Console(stderr=True)))
+                meter = stack.enter_context(Meter(title, total, done=done, unit=unit, console=speaking(stderr=True)))
             for _ in range(done - meter.done):
                 meter.step(1)
 

@@ -33,6 +33,17 @@ def conversion_lines(result: Conversion, sheet: Path) -> list[str]:
     return lines
 
 
+def stage_lines(result: Conversion) -> list[str]:
+    """What the workers spent their time on, over all of them; on a machine that does nothing else it is computing time."""
+    total, samples = sum(result.stage_seconds.values()), result.store.manifest.statistics["samples"]
+    if not total:
+        return ["  stages     nothing was left to do"]
+    return ["  stages     of all workers together, each sample's share and milliseconds"] + [
+        f"    {name:8} {seconds / total:6.1%} {seconds / samples * 1e3:8.2f}"
+        for name, seconds in result.stage_seconds.items()
+    ]
+
+
 def skipped_lines(left_out: Sequence[tuple[str, str]], manifest: Manifest) -> list[str]:
     """What gave no sample, by name: files left out when the data set was listed, and frames that could not be used."""
     entries = [*left_out, *((frame["name"], frame["reason"]) for frame in manifest.skipped)]

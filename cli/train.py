@@ -7,42 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from dfd_cli.documented import under
 from dfd_cli.failures import EXIT_INTERRUPTED, OneLineCommand, OneLineGroup
+from dfd_cli.verbosity import speaking
 
 # Spelled out here so that `--help` needs no import of the library; a test holds them against it.
-MODELS = ("full", "small", "tiny")
+MODELS = (
+    "full", "small", "tiny", "dncnn", "ircnn", "d3net", "d3net-small", "d3net-tiny", "anwar", "anwar-small",
+    "anwar-tiny", "gur", "gur-small", "gur-tiny", "song", "song-small", "song-tiny",
+)  # fmt: skip
 RECIPES = ("paper", "authors", "fast")
 LOSSES = ("l1+charb", "l1+l1", "l1grad+charb", "l1+charbssim", "l1grad+charbssim")
 SCORES = ("auto", "rmse", "abs_rel", "delta1", "psnr", "ssim")
-
-
-class Grouped(click.Option):
-    """An option that `--help` shows under a heading."""
-
-    def __init__(self, *args: Any, heading: str, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.heading = heading
-
-
-class TrainGroup(OneLineGroup):
-    """Trains when no command is named; `--help` shows the options under their headings."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As `click.Group.format_options`, one list for each heading."""
-        rows: dict[str, list[tuple[str, str]]] = {}
-        for option in self.get_params(ctx):
-            record = option.get_help_record(ctx)
-            if record is not None:
-                rows.setdefault(getattr(option, "heading", "Other"), []).append(record)
-        for heading, records in rows.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
-        self.format_commands(ctx, formatter)
-
-
-def under(heading: str, *names: str, **settings: Any) -> Any:
-    """A `click.option` shown under `heading`."""
-    return click.option(*names, cls=Grouped, heading=heading, **settings)
 
 
 def choice(*values: str) -> click.Choice[str]:
@@ -55,8 +31,13 @@ STEPS, DATA, ENGINE, SIGHT = "Optimization", "Data", "Engine", "Checkpoints and 
 
 
 @click.group(
-    cls=TrainGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]},
-    subcommand_metavar="[plot RUN...]",
+    cls=OneLineGroup, invoke_without_command=True, subcommand_metavar="[plot RUN...]",
+    examples=(
+        "dfd-train --shards nyu.zarr --out runs/paper",
+        "dfd-train --shards nyu.zarr --out runs/deblur --recipe fast --heads deblur --crop 256 --batch-size 8",
+        "dfd-train --out runs/deblur --resume",
+        "dfd-train plot runs/paper runs/deblur --out curves.png",
+    ),
 )  # fmt: skip
 @under(RUN, "--shards", metavar="STORE", help="Shard store made by dfd-prepare. [required for a new run]")
 @under(RUN, "--out", metavar="RUN", help="Folder of the run: config, metrics, checkpoints. [required]")
@@ -64,33 +45,51 @@ STEPS, DATA, ENGINE, SIGHT = "Optimization", "Data", "Engine", "Checkpoints and 
 @under(RUN, "--recipe", type=choice(*RECIPES), help="Settings to start from. [default: paper]")
 @under(RUN, "--resume", is_flag=True, help="Go on from the run's last checkpoint; other settings are the run's own.")
 @under(RUN, "--overwrite", is_flag=True, help="Discard the run that --out holds.")
-@under(RUN, "--seed", type=int, help="Of weights, order and flips. [default: 0]")
-@under(RUN, "--device", help="auto, cpu, cuda or cuda:N. [default: auto, CUDA where there is a GPU]")
-@under(NET, "--model", type=choice(*MODELS), help="Width of the network. [default: full, 41.4 M parameters]")
-@under(NET, "--heads", type=choice("both", "depth", "deblur"), help="Heads to train. [default: both]")
+@under(RUN, "--seed", type=int, metavar="N", help="Of weights, order and flips. [default: 0]")
+@under(RUN, "--device", metavar="NAME", help="auto, cpu, cuda or cuda:N. [default: auto, CUDA where there is a GPU]")
+@under(
+    NET, "--model", type=choice(*MODELS), metavar="NAME",
+    help="Two-headed network full, small or tiny, or a baseline: dncnn, ircnn, d3net, anwar, gur, song; of the last four "
+    "also NAME-small, NAME-tiny. [default: full, 41.4 M parameters]",
+)  # fmt: skip
+@under(
+    NET, "--heads", type=choice("both", "depth", "deblur"), help="Heads to train. [default: both; baselines: their own]"
+)
 @under(NET, "--stem", type=choice("paper", "imagenet"), help="3x3, or DenseNet's own 7x7. [default: paper]")
-@under(NET, "--pretrained", metavar="imagenet|FILE", help="DenseNet-121 weights for the encoder. [default: none]")
+@under(
+    NET,
+    "--pretrained",
+    metavar="imagenet|cached|FILE",
+    help="DenseNet-121 weights for the encoder; cached: if they are here already. [default: none; fast cached]",
+)
 @under(LOSS, "--loss", type=choice(*LOSSES), help="Row of the paper's Table II. [default: l1grad+charbssim]")
 @under(
-    LOSS, "--lambda", "deblur_weight", type=float, help="Weight of the deblurring loss. [default: 0.01; fast 1]",
+    LOSS, "--lambda", "deblur_weight", type=float, metavar="WEIGHT",
+    help="Weight of the deblurring loss. [default: 0.01; fast 1]",
 )  # fmt: skip
 @under(
     LOSS, "--balance", type=choice("literal", "auto"),
     help="Use --lambda as it is, or times the measured ratio of the losses. [default: literal; fast auto]",
 )  # fmt: skip
-@under(STEPS, "--epochs", type=int, help="Passes over the training split. [default: 500; fast 60]")
-@under(STEPS, "--batch-size", type=int, help="Samples that a process computes at once. [default: 4]")
+@under(STEPS, "--epochs", type=int, metavar="N", help="Passes over the training split. [default: 500; fast 60]")
+@under(STEPS, "--batch-size", type=int, metavar="N", help="Samples that a process computes at once. [default: 4]")
 @under(STEPS, "--accumulate", type=int, metavar="N", help="Batches that make one step. [default: 1]")
 @under(
-    STEPS, "--optimizer", type=choice("sgd", "adam", "adamw"), help="[default: paper sgd; authors adam; fast adamw]",
+    STEPS, "--optimizer", type=choice("sgd", "adam", "adamw"),
+    help="Rule of the steps. [default: paper sgd; authors adam; fast adamw]",
 )  # fmt: skip
-@under(STEPS, "--lr", type=float, help="Peak learning rate. [default: 2e-4; fast 3e-3]")
-@under(STEPS, "--clip-norm", type=float, help="Largest norm of the gradient. [default: none; fast 1]")
+@under(STEPS, "--lr", type=float, metavar="RATE", help="Peak learning rate. [default: 2e-4; fast 3e-3]")
+@under(STEPS, "--clip-norm", type=float, metavar="NORM", help="Largest norm of the gradient. [default: none; fast 1]")
 @under(STEPS, "--batch-norm", type=choice("local", "sync", "frozen"),
     help="Statistics of each process's batch, of all processes', or the running ones. [default: local]",
 )  # fmt: skip
-@under(DATA, "--size", metavar="PX|HxW|native", help="Resize frames to this. [default: 256]")
-@under(DATA, "--crop", metavar="PX|HxW", help="Random crops at native resolution instead of --size. [default: none]")
+@under(DATA, "--size", metavar="PX|HxW|native", help="Resize frames to this. [default: 256; fast none]")
+@under(
+    DATA,
+    "--crop",
+    metavar="PX|HxW",
+    help="Random crops at native resolution instead of --size. [default: none; fast 256]",
+)
 @under(
     DATA, "--order", type=choice("random", "shards"),
     help="Samples from everywhere, or shard after shard through a shuffle buffer. [default: random]",
@@ -104,10 +103,22 @@ STEPS, DATA, ENGINE, SIGHT = "Optimization", "Data", "Engine", "Checkpoints and 
 @under(ENGINE, "--precision", type=choice("fp32", "bf16", "fp16"), help="Of the network's layers. [default: fp32]")
 @under(ENGINE, "--channels-last/--no-channels-last", default=None, help="Memory layout. [default: no]")
 @under(ENGINE, "--compile/--no-compile", default=None, help="Use torch.compile. [default: no]")
-@under(ENGINE, "--timeout-s", type=float, metavar="S", help="Wait for other processes at most. [default: 600]")
-@under(SIGHT, "--checkpoint-every", type=int, metavar="EPOCHS", help="[default: 1]")
+@under(
+    ENGINE,
+    "--profile/--no-profile",
+    default=None,
+    help="Print a step's time by part, write RUN/trace.json. [default: no]",
+)
+@under(ENGINE, "--timeout-s", type=float, metavar="SECONDS", help="Wait for other processes at most. [default: 600]")
+@under(SIGHT, "--checkpoint-every", type=int, metavar="EPOCHS", help="Save every so many epochs. [default: 1]")
 @under(SIGHT, "--keep", type=int, metavar="N", help="Newest checkpoints that stay, beside best.pt. [default: 2]")
-@under(SIGHT, "--validate-every", type=int, metavar="EPOCHS", help="0 = after the last only. [default: 10]")
+@under(
+    SIGHT,
+    "--validate-every",
+    type=int,
+    metavar="EPOCHS",
+    help="Score the test split; 0 = after the last only. [default: 10]",
+)
 @under(SIGHT, "--validate-limit", type=int, metavar="IMAGES", help="Test images to score. [default: 64]")
 @under(SIGHT, "--best-by", type=choice(*SCORES), help="Score of best.pt. [default: auto: rmse, psnr without depth]")
 @under(SIGHT, "--tensorboard/--no-tensorboard", default=None, help="Write RUN/tensorboard. [default: yes]")
@@ -120,17 +131,19 @@ def main(ctx: click.Context, **options: Any) -> int:
     """
     if ctx.invoked_subcommand is not None:
         return 0
+    # The profiler's own messages are for those who build it.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dfd_train.start import start
 
-    result = start(**options)
+    result = start(console=speaking(), **options)
     if os.environ.get("RANK", "0") == "0":
         click.echo(result.summary())
     return EXIT_INTERRUPTED if result.interrupted else 0
 
 
-@main.command(cls=OneLineCommand)
+@main.command(cls=OneLineCommand, examples=("dfd-train plot runs/a runs/b --out curves.png",))
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The picture. [default: curves.png in the first RUN]")
 def plot(runs: tuple[Path, ...], out: Path | None) -> None:

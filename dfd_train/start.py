@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from dfd_train.config import with_options
 from dfd_train.config_file import configured
 from dfd_train.errors import ConfigError
@@ -20,11 +22,13 @@ def start(
     config: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    console: Console | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train the run that a file `config`, a recipe and options describe (`configured`), or resume the one in `out`.
 
-    With `resume`, settings come from the run's folder; an option that is given must agree with it. Raises what
+    With `resume`, settings come from the run's folder; an option that is given must agree with it. Progress
+    goes to `console` (standard output for None). Raises what
     `configured` and `train` raise, and `ConfigError` without `out` where a run is to be resumed.
     """
     if resume and (overwrite or config is not None):
@@ -35,6 +39,8 @@ def start(
         before = run_config(Path(out))
         if recipe not in (None, before.recipe):
             raise ConfigError(f"cannot resume {out} with another recipe: it was started with {before.recipe}")
-        return train(with_options(before, shards=shards, out=out, **options), resume=True)
+        return train(with_options(before, shards=shards, out=out, **options), resume=True, console=console)
     path = None if config is None else Path(config)
-    return train(configured(path, recipe=recipe, shards=shards, out=out, **options), overwrite=overwrite)
+    return train(
+        configured(path, recipe=recipe, shards=shards, out=out, **options), overwrite=overwrite, console=console
+    )

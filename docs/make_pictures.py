@@ -1,7 +1,8 @@
 """The pictures of README and docs, from procedural scenes: `python docs/make_pictures.py` writes docs/images/.
 
 `triples.jpg`: what a store holds. `focus_modes.jpg`: one scene at three focus distances, blurred by gather and layered,
-with an occlusion edge enlarged.
+with an occlusion edge enlarged. `pixel_size.jpg`: one lens, three readings of the size of a pixel. `coc_over_depth.png`:
+the circle of confusion for three focus distances. The picture of the README has its own script, `make_restored.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from defocus_sim import Lens, defocus
 from defocus_sim.conversion_plan import ConversionSettings
 from defocus_sim.convert import convert
 from defocus_sim.datasets.synthetic import SyntheticSource
+from defocus_sim.lens_report import save_lens_plot
 from defocus_sim.preview import contact_sheet
+from defocus_sim.simulate import blur_maps
 
 IMAGES = Path(__file__).parent / "images"
 FOCUS_M = (1.0, 2.0, 4.0)
@@ -47,6 +50,35 @@ def focus_modes() -> np.ndarray:
             cells.append(cell(image, f"{mode}, focus {focus_m:g} m", y, x))
         rows.append(np.concatenate(cells, axis=1))
     return np.concatenate(rows, axis=0)
+
+
+def pixel_size() -> np.ndarray:
+    """A scene, and the paper's lens on it with metres taken for pixels, with Kinect pixels, and with 36 mm of sensor."""
+    source = SyntheticSource(count=SCENE_FRAME + 1, size_wh=(560, 426), seed=SCENE_SEED)
+    with source.open() as reader:
+        frame = reader.read(SCENE_FRAME)
+    readings = {
+        "pitch 1 m: units mixed up": Lens.preset("paper", pixel_pitch_um=1e6),
+        "f = 519 px: Kinect": Lens.preset("kinect"),
+        "36 mm across the image": Lens.preset("paper"),
+    }
+    cells = [titled(frame.aif, "all in focus", "")]
+    for title, lens in readings.items():
+        image = defocus(frame.aif, frame.depth_m, lens)
+        largest = np.abs(blur_maps(frame.depth_m, lens)[0]).max()
+        error = np.mean((image.astype(np.float64) - frame.aif) ** 2) / 255**2
+        psnr = "identical" if error == 0 else f"PSNR {-10 * np.log10(error):.1f} dB"
+        cells.append(titled(image, title, f"largest CoC {largest:.1f} px, {psnr}"))
+    return np.concatenate([np.concatenate(cells[:2], axis=1), np.concatenate(cells[2:], axis=1)], axis=0)
+
+
+def titled(image: np.ndarray, title: str, second: str) -> np.ndarray:
+    """The image below its title and a second line."""
+    canvas = np.full((image.shape[0] + 50, image.shape[1] + 8, 3), 255, np.uint8)
+    canvas[46 : 46 + image.shape[0], : image.shape[1]] = image
+    cv2.putText(canvas, title, (2, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.62, (20, 20, 20), 1, cv2.LINE_AA)
+    cv2.putText(canvas, second, (2, 39), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (90, 90, 90), 1, cv2.LINE_AA)
+    return canvas
 
 
 def edge_of_interest(depth_m: np.ndarray) -> tuple[int, int]:
@@ -85,3 +117,7 @@ if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     save(triples(), "triples.jpg")
     save(focus_modes(), "focus_modes.jpg")
+    save(pixel_size(), "pixel_size.jpg")
+    lenses = [Lens.preset("paper", focus_distance_m=focus_m) for focus_m in (1.0, 2.0, 4.0)]
+    save_lens_plot(lenses, 561, IMAGES / "coc_over_depth.png", (0.5, 20.0))
+    print("docs/images/coc_over_depth.png")

@@ -170,7 +170,8 @@ import sys
 import numpy as np
 from defocus_sim.blur import gather
 given = np.load(sys.argv[1])
-np.savez(sys.argv[2], **{p: gather(given["image"], given["sigma"], 4 * given["sigma"], psf=p) for p in ("gaussian", "disc")})
+image, sigma = given["image"], given["sigma"]
+np.savez(sys.argv[2], **{psf: gather(image, sigma, 4 * sigma, psf=psf) for psf in ("gaussian", "disc")})
 """
     environment = os.environ | {
         "NUMBA_CACHE_DIR": str(tmp_path),

@@ -36,6 +36,16 @@ def test_nyu_in_full(run_command, nyu_files, tmp_path):
     assert (lens["name"], lens["aperture_mm"], lens["focal_length_mm"]) == ("paper", 44.8, 70.0)
 
 
+def test_profile_says_where_the_time_went(run_command, nyu_files, tmp_path):
+    labelled, splits = nyu_files
+    result = run_command("dfd-prepare", "nyu", labelled, "--splits", splits, "--out", tmp_path / "a.zarr", "--profile")
+    table = result.stdout.partition("stages")[2].splitlines()[1:]
+    rows = {line.split()[0]: (float(line.split()[1].rstrip("%")), float(line.split()[2])) for line in table}
+    assert list(rows) == ["read", "blur", "encode", "write"]
+    assert sum(share for share, _ in rows.values()) == pytest.approx(100, abs=0.3)
+    assert all(milliseconds > 0 for _, milliseconds in rows.values())
+
+
 def test_nyu_alone_finds_the_official_files(run_command, tmp_path):
     (tmp_path / "data").mkdir()
     faults.write_nyu(tmp_path / "data/nyu_depth_v2_labeled.mat", 3)

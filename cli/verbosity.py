@@ -1,0 +1,113 @@
+"""What every command says of itself and how much: `--version`, `--quiet`, `--verbose`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+from click.core import ParameterSource
+from rich.console import Console
+
+PACKAGE = "dfd-toolkit"
+# What a report of a fault has to name, besides our own version.
+NAMED = ("numpy", "numba", "zarr", "dask", "torch", "torchvision")
+_QUIET, _VERBOSE, _TOLD = "dfd.quiet", "dfd.verbose", "dfd.told"
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"{ctx.find_root().info_name} {version(PACKAGE)}")
+        ctx.exit()
+
+
+def _remember(key: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if not wanted:
+            return
+        # Shared by a group and its commands, so that the option may stand before or after the command's name.
+        ctx.meta[key] = True
+        if ctx.meta.get(_QUIET) and ctx.meta.get(_VERBOSE):
+            raise click.UsageError("--quiet and --verbose exclude each other")
+
+    return callback
+
+
+def _flag(*names: str, callback: Callable[[click.Context, click.Parameter, bool], None], text: str) -> click.Option:
+    return click.Option(names, is_flag=True, expose_value=False, is_eager=True, callback=callback, help=text)
+
+
+def general_options() -> list[click.Option]:
+    """The options that every command has."""
+    more = "Also versions, every option's value, time and memory; with an error, where it came from."
+    return [
+        _flag("--quiet", "-q", callback=_remember(_QUIET), text="No progress and no notes: results and errors."),
+        _flag("--verbose", "-v", callback=_remember(_VERBOSE), text=more),
+        _flag("--version", callback=_print_version, text="Show the version and exit."),
+    ]
+
+
+def is_quiet() -> bool:
+    """Whether the running command was told `--quiet`."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get(_QUIET))
+
+
+def speaking(*, stderr: bool = False) -> Console:
+    """Where progress goes: standard output or error, or nowhere with `--quiet`. Colours and bars on a terminal only."""
+    return Console(stderr=stderr, quiet=is_quiet())
+
+
+def note(line: str) -> None:
+    """Something to know beside the result, on standard error; not with `--quiet`."""
+    if not is_quiet():
+        click.echo(line, err=True)
+
+
+@contextmanager
+def telling(ctx: click.Context) -> Iterator[None]:
+    """With `--verbose`, on standard error: program, machine and options; time and memory at the end; where an error was.
+
+    A group and its command each go through here: program, time and traceback are told once, by the outermost that
+    knows of `--verbose`.
+    """
+    if not ctx.meta.get(_VERBOSE):
+        yield
+        return
+    began = None if _TOLD in ctx.meta else time.perf_counter()
+    ctx.meta[_TOLD] = True
+    if began is not None:
+        system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+        click.echo(f"{ctx.command_path.strip()}: {PACKAGE} {version(PACKAGE)}, {system}", err=True)
+        click.echo("  " + ", ".join(f"{name} {_version_of(name)}" for name in NAMED), err=True)
+    for name, value in ctx.params.items():
+        source = ctx.get_parameter_source(name)
+        if value is not None and source is not None:
+            given = "given" if source is ParameterSource.COMMANDLINE else source.name.lower().replace("_", " ")
+            # A URL with a password in it is refused later; it must not have been printed by then.
+            click.echo(f"  {name} = {re.sub('//[^/@ ]*@', '//...@', str(value))} ({given})", err=True)
+    try:
+        yield
+    except Exception as error:
+        # A wrong option is nobody's fault in the code.
+        if began is not None and not isinstance(error, click.ClickException):
+            click.echo(traceback.format_exc(), err=True, nl=False)
+        raise
+    if began is not None:
+        # Linux counts in KiB.
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        click.echo(f"  took {time.perf_counter() - began:.1f} s, at most {peak_mib:.0f} MiB of memory", err=True)
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,71 @@
+"""The picture of the README: what a trained network makes of scenes that it has not seen.
+
+    python docs/make_restored.py --shards scenes.zarr --checkpoint run
+
+writes docs/images/restored.jpg: for each of the chosen test samples the defocused input, the restored image, the predicted
+and the true depth on one scale, and prints how good they are. docs/contributing.md has the commands that made the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+
+from defocus_sim.shards.read import open_store
+from dfd_train.checkpoint import load_checkpoint
+from dfd_train.evaluation import load_network
+from dfd_train.prediction import predict
+
+OUT = Path(__file__).parent / "images" / "restored.jpg"
+GAP_PX, HEADER_PX = 8, 34
+
+
+def colours(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
+    """Depth (H, W) metres as RGB, near bright; in inverse depth, which is what blur follows."""
+    inverse = (1 / np.clip(depth_m, near_m, far_m) - 1 / far_m) / (1 / near_m - 1 / far_m)
+    return (matplotlib.colormaps["inferno"](inverse)[..., :3] * 255).astype(np.uint8)
+
+
+def psnr_db(image: np.ndarray, truth: np.ndarray) -> float:
+    """PSNR of uint8 images."""
+    return float(-10 * np.log10(np.mean((image.astype(np.float64) - truth) ** 2) / 255**2))
+
+
+def main() -> None:
+    """Draw the rows and say what they show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", required=True)
+    parser.add_argument("--checkpoint", required=True, type=Path)
+    parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2], help="indices in the test split")
+    arguments = parser.parse_args()
+    batch = open_store(arguments.shards).split("test").read(arguments.samples)
+    model = load_network(load_checkpoint(arguments.checkpoint), torch.device("cpu"))
+    rows = []
+    for blurred, sharp, true_m in zip(batch["defocused"], batch["aif"], batch["depth_m"], strict=True):
+        found = predict(model, blurred)
+        near_m, far_m = float(true_m[true_m > 0].min()), float(true_m.max())
+        cells = [blurred, found.aif, colours(found.depth_m, near_m, far_m), colours(true_m, near_m, far_m)]
+        rows.append(
+            np.concatenate([np.pad(c, ((0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=255) for c in cells], 1)
+        )
+        rmse_m = float(np.sqrt(np.mean((found.depth_m - true_m)[true_m > 0] ** 2)))
+        print(
+            f"PSNR {psnr_db(blurred, sharp):.1f} -> {psnr_db(found.aif, sharp):.1f} dB, depth RMSE {rmse_m:.2f} m "
+            f"in {near_m:.1f} to {far_m:.1f} m"
+        )
+    picture = np.concatenate(rows, axis=0)
+    header = np.full((HEADER_PX, picture.shape[1], 3), 255, np.uint8)
+    for i, title in enumerate(("defocused", "restored", "depth found", "true depth")):
+        place = (2 + i * picture.shape[1] // 4, 24)
+        cv2.putText(header, title, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8, (20, 20, 20), 2, cv2.LINE_AA)
+    cv2.imwrite(str(OUT), np.concatenate([header, picture])[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    print(f"docs/images/{OUT.name}: {picture.shape[1]}x{picture.shape[0] + HEADER_PX}")
+
+
+if __name__ == "__main__":
+    main()
