@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from dfd_train.config import TrainConfig, recipe_config
     from dfd_train.data.stream import ShardDataset, stream_batches
     from dfd_train.errors import DfdTrainError
-    from dfd_train.evaluation import EvalConfig, evaluate
+    from dfd_train.evaluation import EvalConfig, compare, evaluate
     from dfd_train.loss_config import LossConfig
     from dfd_train.model.config import ModelConfig, variant
     from dfd_train.model.two_headed import TwoHeadedNet
+    from dfd_train.prediction import Prediction, predict
     from dfd_train.report import Report
     from dfd_train.trainer import TrainResult, train
 
@@ -24,12 +25,15 @@ _HOMES = {
     "EvalConfig": "evaluation",
     "LossConfig": "loss_config",
     "ModelConfig": "model.config",
+    "Prediction": "prediction",
     "Report": "report",
     "ShardDataset": "data.stream",
     "TrainConfig": "config",
     "TrainResult": "trainer",
     "TwoHeadedNet": "model.two_headed",
+    "compare": "evaluation",
     "evaluate": "evaluation",
+    "predict": "prediction",
     "recipe_config": "config",
     "stream_batches": "data.stream",
     "train": "trainer",
@@ -41,12 +45,15 @@ __all__ = [
     "EvalConfig",
     "LossConfig",
     "ModelConfig",
+    "Prediction",
     "Report",
     "ShardDataset",
     "TrainConfig",
     "TrainResult",
     "TwoHeadedNet",
+    "compare",
     "evaluate",
+    "predict",
     "recipe_config",
     "stream_batches",
     "train",

@@ -12,19 +12,20 @@ from dfd_train.data.geometry import Geometry, parse_shape
 from dfd_train.engine_config import EngineConfig
 from dfd_train.errors import ConfigError
 from dfd_train.loss_config import LossConfig, with_terms
-from dfd_train.model.config import ModelConfig, tuples_from_lists, variant
+from dfd_train.model.config import HEAD_CHOICES, ModelConfig, tuples_from_lists, variant
 from dfd_train.schedule import OptimConfig
 
-HEAD_CHOICES = {"both": ("depth", "aif"), "depth": ("depth",), "deblur": ("aif",)}
 # What a resumed run may change: where and how fast it runs, never what it computes.
 VOLATILE = (
     "shards", "out", "device", "cache", "prefetch", "checkpoint_every", "keep", "best_by", "validate_every",
-    "validate_limit", "tensorboard", "timeout_s",
+    "validate_limit", "tensorboard", "timeout_s", "profile",
 )  # fmt: skip
 # The parts of a configuration that are dataclasses of their own.
 PARTS = {"model": ModelConfig, "loss": LossConfig, "optim": OptimConfig, "geometry": Geometry, "engine": EngineConfig}
 CACHES = ("none", "ram", "device", "auto")
 ORDERS = ("random", "shards")
+# Of `pretrained`: ImageNet's weights where they are on this machine already.
+CACHED = "cached"
 SCORES = {"rmse": -1, "abs_rel": -1, "delta1": 1, "psnr": 1, "ssim": 1}
 
 
@@ -34,7 +35,8 @@ class TrainConfig:
 
     `shards`: the store. `out`: the run's folder. `model`, `loss`, `optim`, `geometry`, `engine`: see their classes.
     `batch_size`: samples that each process computes at once. `pretrained`: None, "imagenet" or a file of DenseNet-121
-    weights for the encoder. `device`: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
+    weights for the encoder, or "cached" = ImageNet's if torchvision has them on this machine already.
+    `device`: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
 
     `order`: "random" draws samples from the whole store, "shards" reads shard after shard and mixes their samples in a
     buffer of `shuffle_buffer`. `cache`: keep decoded samples in "ram", on the "device" or not ("none"); "auto" takes the
@@ -43,7 +45,8 @@ class TrainConfig:
     `checkpoint_every`: epochs between checkpoints, of which the newest `keep` stay. `validate_every`: epochs between
     scores of the test split, 0 = after the last only; `validate_limit`: on how many of its images; `best_by`: the score
     that decides which checkpoint is the best ("auto" = rmse, or psnr without a depth head). `tensorboard`: write its
-    event files. `timeout_s`: how long processes wait for one another.
+    event files. `timeout_s`: how long processes wait for one another. `profile`: measure some of the first steps by
+    part, see `profiling.StepProfile`.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -72,6 +75,7 @@ class TrainConfig:
     best_by: str = "auto"
     tensorboard: bool = True
     timeout_s: float = 600.0
+    profile: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -83,6 +87,10 @@ class TrainConfig:
         for name, known in (("order", ORDERS), ("cache", CACHES), ("best_by", ("auto", *SCORES))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        if self.pretrained not in (None, CACHED) and not self.model.about.encoder:
+            raise ConfigError(
+                f"pretrained={self.pretrained} is not possible with the model {self.model.name}: it has no encoder"
+            )
         if not 0 < self.timeout_s < float("inf"):
             raise ConfigError(f"timeout_s={self.timeout_s} must be positive and finite")
 
@@ -113,7 +121,9 @@ _FAST = {
         optimizer="adamw", lr=3e-3, weight_decay=1e-4, schedule="cosine", warmup=0.05, decay_factor=0.01, clip_norm=1.0,
         ema_decay=0.99,
     ),
+    "geometry": Geometry(size=None, crop=(256, 256)),
     "epochs": 60,
+    "pretrained": CACHED,
 }  # fmt: skip
 # What the authors' public code does where the paper says something else or nothing.
 _AUTHORS = {
@@ -128,8 +138,9 @@ def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path,
 
     "authors" = the paper's with Adam(0.5, 0.999) and images in [-1, 1], as in the authors' code.
 
-    "fast" = AdamW with warm-up and cosine, gradient clipping, averaged weights, balanced losses, and a restoration that
-    starts as the identity. Raises `ConfigError` for an unknown recipe or option.
+    "fast" = AdamW with warm-up and cosine, gradient clipping, averaged weights, balanced losses, a restoration that
+    starts as the identity, 256x256 crops at the frames' own resolution, and ImageNet's encoder where it is at hand.
+    Raises `ConfigError` for an unknown recipe or option.
     """
     if recipe not in RECIPES:
         raise ConfigError(f"recipe={recipe!r} must be one of {', '.join(RECIPES)}")
@@ -151,7 +162,8 @@ def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
     model, loss, optim, geometry = config.model, config.loss, config.optim, config.geometry
     if "model" in given:
         chosen = variant(given.pop("model"))
-        kept = ("heads", "stem", "zero_last_aif", "input_range")
+        # Another method has its own heads; another width of the same keeps those that were chosen.
+        kept = ("stem", "zero_last_aif", "input_range", *(("heads",) if chosen.method == model.method else ()))
         model = replace(chosen, **{name: getattr(model, name) for name in kept})
     if "heads" in given:
         heads = given.pop("heads")
@@ -160,6 +172,10 @@ def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
         model = replace(model, heads=HEAD_CHOICES[heads])
     if "stem" in given:
         model = replace(model, stem=given.pop("stem"))
+    ignored = [name for name in ("loss", "deblur_weight", "balance") if name in given]
+    if ignored and not model.about.labelled:
+        option = f"{ignored[0]}={given[ignored[0]]}"
+        raise ConfigError(f"{option} means nothing to the model {model.name}: it has a loss of its own")
     if "loss" in given:
         loss = with_terms(loss, given.pop("loss"))
     loss = replace(loss, **_take(given, "deblur_weight", "balance"))

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
 from dfd_train.errors import ConfigError
+from dfd_train.model.config import DECONVOLUTIONS
 
-METHODS = ("hqs", "wiener")
 LEVELS = 32
 # Below this a Gaussian changes a pixel by less than the rounding to eight bits does.
 IDENTITY_SIGMA_PX = 0.3
@@ -42,14 +42,17 @@ def restore_with_depth(
 
 
 @torch.inference_mode()
-def deconvolve(defocused: Tensor, sigma: Tensor, *, method: str = "hqs", levels: int = LEVELS) -> Tensor:
+def deconvolve(
+    defocused: Tensor, sigma: Tensor, *, method: str = "hqs", levels: int = LEVELS, aspect: float = 1.0
+) -> Tensor:
     """`defocused` (3, H, W) in [0, 1] with the Gaussian blur of `sigma` (H, W) px undone; (3, H, W) in [0, 1].
 
     `levels`: how many sigmas, evenly spaced from the identity to the largest. `method`: "hqs" or "wiener" (ten times
-    faster). A pixel of sigma below 0.3 px is left as it is. Raises `ConfigError` for an impossible value.
+    faster). `aspect`: how many times as wide the blur is along y, in a frame that a resize has changed in shape. A pixel
+    of sigma below 0.3 px is left as it is. Raises `ConfigError` for an impossible value.
     """
-    if method not in METHODS:
-        raise ConfigError(f"method={method!r} must be one of {', '.join(METHODS)}")
+    if method not in DECONVOLUTIONS:
+        raise ConfigError(f"method={method!r} must be one of {', '.join(DECONVOLUTIONS)}")
     if levels < 1:
         raise ConfigError(f"levels={levels} must be at least 1")
     if defocused.dim() != 3 or sigma.shape != defocused.shape[1:]:
@@ -62,7 +65,7 @@ def deconvolve(defocused: Tensor, sigma: Tensor, *, method: str = "hqs", levels:
         return result
     step = (largest - IDENTITY_SIGMA_PX) / levels
     level_of = ((sigma - IDENTITY_SIGMA_PX) / step).floor().clamp(-1, levels - 1)
-    solver = _Solver(defocused)
+    solver = _Solver(defocused, aspect)
     for level in level_of.unique().tolist():
         if level < 0:
             continue
@@ -81,14 +84,15 @@ class _Solver:
     no taper is needed, and no ring starts at an edge.
     """
 
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, image: Tensor, aspect: float) -> None:
         self.height, self.width = image.shape[1:]
         rows = torch.cat([image, image.flip(1)], dim=1)
         self.image = torch.cat([rows, rows.flip(2)], dim=2)
         self.spectrum = torch.fft.rfft2(self.image)
         fy = torch.fft.fftfreq(2 * self.height, device=image.device, dtype=image.dtype)[:, None]
         fx = torch.fft.rfftfreq(2 * self.width, device=image.device, dtype=image.dtype)[None]
-        self.squared_frequency = fy**2 + fx**2
+        # Of the blur: in units of its width along x.
+        self.squared_frequency = (aspect * fy) ** 2 + fx**2
         # Of the forward differences along y and x.
         self.differences = (torch.exp(2j * math.pi * fy) - 1, torch.exp(2j * math.pi * fx) - 1)
         self.gradient_power = sum(abs(d) ** 2 for d in self.differences)

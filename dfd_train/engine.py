@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dfd_train.data.transforms import Frames
-from dfd_train.losses import LossTerms, compute_losses, count_pixels, term_names
+from dfd_train.losses import REBLUR_TERMS, LossTerms, compute_losses, count_pixels, reblur_losses, term_names
+from dfd_train.model.build import run_model
 from dfd_train.model.two_headed import Output
+from dfd_train.profiling import StepProfile
 from dfd_train.state import TrainState
 from dfd_train.synchronised import synchronise_batch_norm
 
@@ -38,11 +40,13 @@ class Engine:
 
     The gradient of a step is that of one batch made of all its batches on all processes: every term is divided by the
     number of images, valid pixels or pairs of the whole, however unevenly they are spread. Only batch normalisation
-    sees each batch alone (see `EngineConfig.batch_norm`). To be made by all processes at the same point.
+    sees each batch alone (see `EngineConfig.batch_norm`). `profile` is told what takes how long. To be made by all
+    processes at the same point.
     """
 
-    def __init__(self, state: TrainState) -> None:
+    def __init__(self, state: TrainState, profile: StepProfile | None = None) -> None:
         self._state, self._world = state, state.world
+        self._profile = profile or StepProfile(None, state.world.device)
         self._config = state.config.engine
         if self._config.batch_norm == "sync" and self._world.size > 1:
             synchronise_batch_norm(state.net, self._world.device)
@@ -61,11 +65,18 @@ class Engine:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
-    def gradients(self, batches: Sequence[Frames], counted: Sequence[bool], *, stop: bool = False) -> Gradients:
+    def gradients(
+        self,
+        batches: Sequence[Frames],
+        counted: Sequence[bool],
+        *,
+        stop: bool = False,
+        cameras: Sequence[Tensor] | None = None,
+    ) -> Gradients:
         """Losses and gradients of one step.
 
         `batches`: this process's, as many as on the others; one that is not `counted` weighs nothing. `stop`: whether
-        this process was asked to stop.
+        this process was asked to stop. `cameras`: (B, 7) of each batch, for a model that needs to know the lens.
         """
         state, world = self._state, self._world
         each = [count_pixels(frames.depth_m) for frames, counts in zip(batches, counted, strict=True) if counts]
@@ -74,30 +85,38 @@ class Engine:
         state.optimizer.zero_grad(set_to_none=True)
         # The same names on every process, also on one whose batches do not count.
         zero = torch.zeros((), device=world.device)
-        shares = dict.fromkeys((*term_names(state.config.loss, state.config.model.heads), "total"), zero)
+        shares = dict.fromkeys((*self._term_names(), "total"), zero)
         for number, (frames, counts_here) in enumerate(zip(batches, counted, strict=True)):
             last = number == len(batches) - 1
             with nullcontext() if last or self._wrapped is None else self._wrapped.no_sync():
-                terms = self._forward(frames, counts_here, counts)
+                with self._profile.part("forward and losses"):
+                    terms = self._forward(frames, counts_here, counts, None if cameras is None else cameras[number])
                 if number == 0:
                     self._measure_balance(terms)
                 # DistributedDataParallel divides the sum over processes by their number.
                 total = terms.total(state.balance.deblur_weight)
-                state.scaler.scale(total * world.size).backward()
+                with self._profile.part("backward"):
+                    state.scaler.scale(total * world.size).backward()
             named = {"depth": terms.depth, "deblur": terms.deblur, "total": total, **terms.parts}
             for name, value in named.items():
                 if value is not None:
                     shares[name] = shares[name] + value.detach()
         return self._collect(shares, stop)
 
-    def _forward(self, frames: Frames, counted: bool, counts: Tensor) -> LossTerms:
+    def _term_names(self) -> tuple[str, ...]:
+        model = self._state.config.model
+        return term_names(self._state.config.loss, model.learned) if model.about.labelled else REBLUR_TERMS
+
+    def _forward(self, frames: Frames, counted: bool, counts: Tensor, camera: Tensor | None) -> LossTerms:
         precision = _TYPES[self._config.precision]
         image = frames.defocused
         if self._config.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._world.device.type, precision, enabled=precision != torch.float32):
-            output = self._run(image)
+            output = run_model(self._run, image, camera)
         output = Output(*(None if out is None else out.float() for out in output))
+        if counted and camera is not None and not self._state.config.model.about.labelled:
+            return reblur_losses(output, frames.defocused, frames.aif, camera, counts)
         if counted:
             return compute_losses(output, frames.depth_m, frames.aif, self._state.config.loss, counts)
         # The sum of nothing: zero, with a gradient of zeros for every parameter.

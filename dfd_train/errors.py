@@ -25,5 +25,13 @@ class EvaluationError(DfdTrainError, ValueError):
     """An image that cannot be scored, for example one without any valid depth."""
 
 
+class PictureError(DfdTrainError, ValueError):
+    """A picture file that cannot be read, written or used; the message names it."""
+
+
+class ExportError(DfdTrainError, RuntimeError):
+    """An export that cannot be made or written."""
+
+
 class DistributedError(DfdTrainError, RuntimeError):
     """Another process of the run failed, ended or does not answer."""

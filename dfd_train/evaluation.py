@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,17 +12,21 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from dfd_train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from defocus_sim.errors import DefocusSimError
+from dfd_train.checkpoint import FOLDER, Checkpoint, latest_checkpoint, load_checkpoint
+from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.geometry import shape_text
 from dfd_train.data.stream import ShardDataset
-from dfd_train.device import pick_device, versions
-from dfd_train.errors import CheckpointError, ConfigError, EvaluationError
-from dfd_train.html_report import html_report
-from dfd_train.metrics import CONVENTIONS, DEFAULT_CAP_M, NEAREST_M, DepthSums, ImageScore, ImageSums, summarise
-from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.device import versions
+from dfd_train.distributed import World, join_world
+from dfd_train.errors import CheckpointError, ConfigError, DfdTrainError, EvaluationError
+from dfd_train.html_report import html_page, per_image_csv
+from dfd_train.metrics import CONVENTIONS, DEFAULT_CAP_M, NEAREST_M, ImageScore, summarise
+from dfd_train.model.build import Model, build_model
 from dfd_train.pictures import Shown, choose_samples, predictions_sheet, show_samples
 from dfd_train.progress import Meter
 from dfd_train.report import Comparison, Report, write_report
+from dfd_train.score_journal import ScoreJournal
 from dfd_train.scoring import Profile, SampleScore, Truth, mean_depth_m, score_split
 
 NATIVE = "native"
@@ -38,10 +41,11 @@ class EvalConfig:
 
     `shards`: the store. `checkpoint`: a run's folder (its newest checkpoint) or a file. `split`: of the store. `size`:
     (height, width) that frames are resized to, "native", or None = as in training (native for a run with crops).
+    `batch_size`: images read at once; it changes no digit.
     `limit`: only the first so many samples. `cap_m`: depths beyond are not scored; None = 70 m for Make3D (its C1; C2 is
     80 m), 10 m for all else. `convention`: "per-image" or "pooled" (see `metrics.summarise`). `out`: folder for
-    report.json, report.md and predictions.png, None = no files; an evaluation that was interrupted goes on from there.
-    `html`: also report.html and per_image.csv. `pictures`: images shown. `device`, `prefetch` as in `TrainConfig`.
+    report.json, report.md, per_image.csv and predictions.png, None = no files; an evaluation that was interrupted goes on
+    from there. `html`: also report.html. `pictures`: images shown. `device`, `prefetch` as in `TrainConfig`.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -55,7 +59,7 @@ class EvalConfig:
     cap_m: float | None = None
     convention: str = "per-image"
     out: str | None = None
-    html: bool = False
+    html: bool = True
     pictures: int = 5
     device: str = "auto"
     prefetch: int = 2
@@ -75,12 +79,12 @@ class EvalConfig:
             raise ConfigError(f"convention={self.convention!r} must be one of {', '.join(CONVENTIONS)}")
 
 
-def load_network(checkpoint: Checkpoint, device: torch.device) -> TwoHeadedNet:
-    """The network of `checkpoint` on `device`, ready for inference (averaged weights where the run kept them).
+def load_network(checkpoint: Checkpoint, device: torch.device) -> Model:
+    """The model of `checkpoint` on `device`, ready for inference (averaged weights where the run kept them).
 
     Raises `CheckpointError` where the weights do not fit the checkpoint's own model configuration.
     """
-    net = TwoHeadedNet(checkpoint.config.model)
+    net = build_model(checkpoint.config.model)
     try:
         net.load_state_dict(checkpoint.evaluated)
     except RuntimeError as error:
@@ -94,17 +98,12 @@ def evaluate(config: EvalConfig, *, truth: Truth | None = None, console: Console
 
     Beside the prediction the report has what doing nothing scores: the defocused input as the restored image, and the
     mean depth of the store's train split as every pixel's depth. `truth`: depths to score on instead of the store's
-    (see `score_split`). Raises `CheckpointError`, `ConfigError`, `ShardError` of `defocus_sim`, and `EvaluationError`
-    naming a sample that cannot be scored.
+    (see `score_split`). Under torchrun the processes share the images and all return the same digits; the first writes
+    and prints. Raises `CheckpointError`, `ConfigError`, `ShardError` of `defocus_sim`, and `EvaluationError` naming a
+    sample that cannot be scored.
     """
-    dataset = ShardDataset(config.shards, config.split)
-    scored = _score(config, dataset, truth, console)
-    if config.out is not None:
-        sheet, shown = _pictures(config, dataset, {PREDICTION: scored}, show=config.html)
-        extra = html_report(Comparison(reports={PREDICTION: scored.report}), shown) if config.html else {}
-        write_report(scored.report, Path(config.out), sheet, extra)
-        scored.journal.remove()
-    return scored.report
+    (report,) = _compared(config, {PREDICTION: config.checkpoint}, truth, console).reports.values()
+    return report
 
 
 def compare(
@@ -112,21 +111,43 @@ def compare(
 ) -> Comparison:
     """`evaluate` for several checkpoints on the same samples, in one report; `config.checkpoint` is not used.
 
-    They are called by their runs' folders. Raises as `evaluate`, `ConfigError` where there is no checkpoint.
+    They are called by their runs' folders. Raises as `evaluate`, `ConfigError` where there is no checkpoint or one takes
+    other samples than the rest.
     """
     if not checkpoints:
         raise ConfigError("there is no checkpoint to compare")
-    dataset = ShardDataset(config.shards, config.split)
-    scored: dict[str, _Scored] = {}
-    for checkpoint, name in zip(checkpoints, run_names(checkpoints), strict=True):
-        scored[name] = _score(replace(config, checkpoint=checkpoint), dataset, truth, console)
-    comparison = Comparison(reports={name: one.report for name, one in scored.items()})
-    if config.out is not None:
-        sheet, shown = _pictures(config, dataset, scored, show=True)
-        write_report(comparison, Path(config.out), sheet, html_report(comparison, shown))
-        for one in scored.values():
-            one.journal.remove()
-    return comparison
+    return _compared(config, dict(zip(run_names(checkpoints), checkpoints, strict=True)), truth, console)
+
+
+def default_out(checkpoints: Sequence[str]) -> Path:
+    """Where a report of `checkpoints` goes if nobody says: into the run's folder, or of several beside the first run."""
+    path = Path(checkpoints[0])
+    if path.is_file() and path.parent.name != FOLDER:
+        return path.with_name(f"{path.stem}-report")
+    run = path.parent.parent if path.is_file() else path
+    return run.absolute().parent / "comparison" if len(checkpoints) > 1 else run / "report"
+
+
+def _compared(
+    config: EvalConfig, checkpoints: Mapping[str, str], truth: Truth | None, console: Console | None
+) -> Comparison:
+    with join_world(config.device) as world:
+        subjects = {name: _load(replace(config, checkpoint=path), world.device) for name, path in checkpoints.items()}
+        _require_same_samples(subjects)
+        scored = {name: _score(subject, world, truth, console) for name, subject in subjects.items()}
+        comparison = Comparison(reports={name: one.report for name, one in scored.items()})
+        if config.out is not None:
+            world.first_does(lambda: _write(config, Path(config.out or ""), scored, comparison))
+        return comparison
+
+
+def _write(config: EvalConfig, out: Path, scored: Mapping[str, _Scored], comparison: Comparison) -> None:
+    sheet, shown = _pictures(config, scored)
+    written: Report | Comparison = comparison if list(scored) != [PREDICTION] else scored[PREDICTION].report
+    page = {"report.html": html_page(comparison, shown).encode()} if config.html else {}
+    write_report(written, out, sheet, {"per_image.csv": per_image_csv(comparison).encode(), **page})
+    for one in scored.values():
+        one.journal.remove()
 
 
 def run_names(checkpoints: Sequence[str]) -> list[str]:
@@ -143,55 +164,98 @@ def run_names(checkpoints: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scored:
-    report: Report
-    scores: list[SampleScore]
-    net: TwoHeadedNet
+class _Subject:
+    """What is scored: a checkpoint's network on the samples that it takes."""
+
+    config: EvalConfig
+    checkpoint: Checkpoint
+    net: Model
+    dataset: ShardDataset
     size: tuple[int, int] | None
     device: torch.device
-    journal: _Journal
 
 
-def _score(config: EvalConfig, dataset: ShardDataset, truth: Truth | None, console: Console | None) -> _Scored:
-    device = pick_device(config.device)
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    subject: _Subject
+    report: Report
+    scores: list[SampleScore]
+    journal: ScoreJournal
+
+
+def _load(config: EvalConfig, device: torch.device) -> _Subject:
     checkpoint = load_checkpoint(Path(config.checkpoint))
-    size = _size(config, checkpoint)
-    net = load_network(checkpoint, device)
+    return _Subject(
+        config=config,
+        checkpoint=checkpoint,
+        net=load_network(checkpoint, device),
+        dataset=samples_of(checkpoint.config.model, config.shards, config.split),
+        size=_size(config, checkpoint),
+        device=device,
+    )
+
+
+def _require_same_samples(subjects: Mapping[str, _Subject]) -> None:
+    first, *others = subjects.items()
+    for name, subject in others:
+        if subject.dataset.names != first[1].dataset.names:
+            raise ConfigError(
+                f"{name} and {first[0]} take other samples of the store (one compares two focus distances): score them "
+                f"one by one, and lay their reports side by side with dfd-eval table4 --runs"
+            )
+
+
+def _score(subject: _Subject, world: World, truth: Truth | None, console: Console | None) -> _Scored:
+    config, checkpoint, dataset = subject.config, subject.checkpoint, subject.dataset
     source = str(dataset.store.manifest.source.get("kind", "unknown"))
     cap_m = CAPS_M.get(source, DEFAULT_CAP_M) if config.cap_m is None else config.cap_m
     constant = None
-    if "depth" in net.config.heads and "train" in dataset.store.split_names:
+    if "depth" in subject.net.config.heads and "train" in dataset.store.split_names:
         constant = mean_depth_m(ShardDataset(config.shards, "train"), cap_m)
     total = len(dataset) if config.limit is None else min(config.limit, len(dataset))
     asked = {
         "store_checksum": dataset.store.manifest.checksum,
         "checkpoint_sha256": _sha256(Path(config.checkpoint)),
         "split": config.split,
-        "size": shape_text(size or dataset.frame_hw),
+        "size": shape_text(subject.size or dataset.frame_hw),
         "cap_m": cap_m,
         "depth_scored_on": "the frames" if truth is None else "the source's own grid",
-        "versions": versions(device),
+        "versions": versions(subject.device),
     }
-    journal = _Journal(config.out, asked)
-    scores = journal.read()
+    journal = ScoreJournal(config.out, asked, world.rank)
+    # Only the first reads, as it also mends what was cut off.
+    scores = world.gather(journal.read() if world.first else {})[0]
     missing = sorted(set(range(total)) - scores.keys())
-    with Meter("image", total, done=total - len(missing), unit="images", console=console) as meter:
-        for score in score_split(
-            net,
-            dataset,
-            size=size,
-            device=device,
-            batch_size=config.batch_size,
-            cap_m=cap_m,
-            constant_depth_m=constant,
-            prefetch=config.prefetch,
-            indices=missing,
-            truth=truth,
-            profiles=True,
-        ):
-            scores[score.position] = score
-            journal.append(score)
-            meter.step(1)
+    own: list[SampleScore] = []
+    problem: DfdTrainError | DefocusSimError | None = None
+    speaking = console if world.first else Console(quiet=True)
+    with Meter("image", total, done=total - len(missing), unit="images", console=speaking) as meter:
+        try:
+            for score in score_split(
+                subject.net,
+                dataset,
+                size=subject.size,
+                device=subject.device,
+                batch_size=config.batch_size,
+                cap_m=cap_m,
+                constant_depth_m=constant,
+                prefetch=config.prefetch,
+                indices=missing[world.rank :: world.size],
+                truth=truth,
+                profiles=True,
+            ):
+                own.append(score)
+                journal.append(score)
+                meter.step(world.size)
+        except (DfdTrainError, DefocusSimError) as error:
+            problem = error
+    every = world.gather((own, None if problem is None else str(problem)))
+    if problem is not None:
+        raise problem
+    for part, message in every:
+        if message is not None:
+            raise EvaluationError(message)
+        scores |= {score.position: score for score in part}
     ordered = [scores[position] for position in range(total)]
     rows = {PREDICTION: summarise([score.predicted for score in ordered], config.convention)}
     rows |= _doing_nothing([score.untouched for score in ordered], config.convention)
@@ -208,7 +272,7 @@ def _score(config: EvalConfig, dataset: ShardDataset, truth: Truth | None, conso
             "trained_on_checksum": checkpoint.store_checksum,
             "images": total,
             "images_in_split": len(dataset),
-            "resized": size is not None and size != dataset.frame_hw,
+            "resized": subject.size is not None and subject.size != dataset.frame_hw,
             "convention": config.convention,
             "checkpoint": config.checkpoint,
             "epochs": checkpoint.epoch,
@@ -216,89 +280,29 @@ def _score(config: EvalConfig, dataset: ShardDataset, truth: Truth | None, conso
             "training": checkpoint.config.to_dict(),
         },
     )
-    return _Scored(report=report, scores=ordered, net=net, size=size, device=device, journal=journal)
+    return _Scored(subject=subject, report=report, scores=ordered, journal=journal)
 
 
-def _pictures(
-    config: EvalConfig, dataset: ShardDataset, scored: dict[str, _Scored], *, show: bool
-) -> tuple[NDArray[np.uint8] | None, list[Shown]]:
-    """predictions.png of the first checkpoint, and, with `show`, the pictures of all for the HTML report."""
+def _pictures(config: EvalConfig, scored: Mapping[str, _Scored]) -> tuple[NDArray[np.uint8] | None, list[Shown]]:
+    """predictions.png of the first checkpoint, and for the HTML report the pictures of all."""
     first = next(iter(scored.values()))
     samples = choose_samples([score.predicted for score in first.scores], config.pictures)
     if not samples:
         return None, []
-    cap_m = float(first.report.settings["cap_m"])
-    sheet = predictions_sheet(first.net, dataset, samples, size=first.size, device=first.device, cap_m=cap_m)
-    if not show:
+    subject, cap_m = first.subject, float(first.report.settings["cap_m"])
+    sheet = predictions_sheet(
+        subject.net, subject.dataset, samples, size=subject.size, device=subject.device, cap_m=cap_m
+    )
+    if not config.html:
         return sheet, []
-    networks = {name: (one.net, one.size) for name, one in scored.items()}
-    return sheet, show_samples(networks, dataset, samples, device=first.device, cap_m=cap_m)
+    networks = {name: (one.subject.net, one.subject.size) for name, one in scored.items()}
+    return sheet, show_samples(networks, subject.dataset, samples, device=subject.device, cap_m=cap_m)
 
 
 def _sha256(checkpoint: Path) -> str:
     path = checkpoint if checkpoint.is_file() else latest_checkpoint(checkpoint)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _Journal:
-    """Scores that are done, one JSON line each, below the report's folder until the report is written.
-
-    Its name is a digest of everything the scores depend on, so that other settings never meet it.
-    """
-
-    def __init__(self, out: str | None, asked: dict[str, object]) -> None:
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = None if out is None else Path(out) / f".scores-{digest}.jsonl"
-
-    def read(self) -> dict[int, SampleScore]:
-        """Scores by position; a last line that was cut off is left out."""
-        if self.path is None or not self.path.is_file():
-            return {}
-        whole = self.path.read_text().rpartition("\n")[0]
-        # A torn line must not be continued by the next score.
-        self.path.write_text(whole + "\n" if whole else "")
-        return {score.position: score for score in map(_score_from_json, whole.splitlines())}
-
-    def append(self, score: SampleScore) -> None:
-        """Keep one score. Raises `EvaluationError` where the folder cannot be written."""
-        if self.path is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a") as file:
-                file.write(_score_to_json(score) + "\n")
-        except OSError as error:
-            raise EvaluationError(
-                f"cannot write the report to {self.path.parent}: {error.strerror or error}"
-            ) from error
-
-    def remove(self) -> None:
-        """The report is written: nothing is left to resume."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
-
-def _score_to_json(score: SampleScore) -> str:
-    sides = [
-        {"depth": one.depth and vars(one.depth), "image": one.image and vars(one.image)}
-        for one in (score.predicted, score.untouched)
-    ]
-    profile = score.profile and [part.tolist() for part in score.profile]
-    return json.dumps([score.position, score.predicted.name, *sides, profile])
-
-
-def _score_from_json(line: str) -> SampleScore:
-    position, name, predicted, untouched, profile = json.loads(line)
-    first, second = (
-        ImageScore(
-            name=name,
-            depth=side["depth"] and DepthSums(**side["depth"]),
-            image=side["image"] and ImageSums(**side["image"]),
-        )
-        for side in (predicted, untouched)
-    )
-    return SampleScore(position, first, second, profile and Profile(*map(np.array, profile)))
 
 
 def _sum_profiles(scores: Sequence[SampleScore]) -> Profile | None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from dfd_train.checkpoint import write_atomically
-from dfd_train.errors import ConfigError, DfdTrainError
+from dfd_train.errors import ConfigError, ExportError
+from dfd_train.model.build import CameraNet, Model
 from dfd_train.model.two_headed import STRIDE, TwoHeadedNet
 
 INPUT = "image"
@@ -23,15 +24,12 @@ _EXAMPLE_HW = (96, 160)
 _SMALLEST_SIDE, _LARGEST_SIDE = 33, 2**14
 
 
-class ExportError(DfdTrainError, RuntimeError):
-    """An export that cannot be made or written."""
-
-
 class ExportedNet(nn.Module):
     """`TwoHeadedNet` without branches on the image's size, as an export needs it.
 
-    Input (1, 3, H, W) sRGB in [0, 1], 33 <= H, W <= 16384; outputs, of the heads that exist, depth_m (1, 1, H, W) and aif
-    (1, 3, H, W). The image is reflected to multiples of 32 inside, as `pad_reflect` does.
+    Input (1, 3, H, W), or (1, 6, H, W) of a model that compares two pictures, sRGB in [0, 1], 33 <= H, W <= 16384;
+    outputs, of the heads that exist, depth_m (1, 1, H, W) and aif (1, 3, H, W). The image is reflected to multiples of
+    32 inside, as `pad_reflect` does.
     """
 
     def __init__(self, net: TwoHeadedNet) -> None:
@@ -44,40 +42,60 @@ class ExportedNet(nn.Module):
         padded = image.index_select(2, _reflected(height, image.device)).index_select(
             3, _reflected(width, image.device)
         )
-        features = self.net.encoder(padded)
+        # As `TwoHeadedNet.forward`, which also says why the residual is halved.
+        signed = self.net.config.input_range == "signed"
+        features = self.net.encoder(padded * 2 - 1 if signed else padded)
         outputs = []
         if self.net.depth_head is not None:
             outputs.append(self.net.depth_head(features))
         if self.net.aif_head is not None:
-            outputs.append(self.net.aif_head(features) + padded)
+            residual = self.net.aif_head(features)
+            outputs.append((residual / 2 if signed else residual) + padded[:, :3])
         # A slice would make the exporter ask whether the padded size is the larger one, which it cannot tell.
         rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
         return tuple(output.index_select(2, rows).index_select(3, columns) for output in outputs)
 
 
-def output_names(net: TwoHeadedNet) -> list[str]:
+class ExportedStack(nn.Module):
+    """A model that takes an image of any size as it is, as an export needs it: a tuple in, a tuple out."""
+
+    def __init__(self, net: Model) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, 3, H, W) sRGB in [0, 1] -> the image in focus, alone in a tuple."""
+        return tuple(output for output in self.net(image) if output is not None)
+
+
+def output_names(net: Model) -> list[str]:
     """Names of the exported outputs, in order."""
-    return [name for name, head in (("depth_m", net.depth_head), ("aif", net.aif_head)) if head is not None]
+    return [name for name, head in (("depth_m", "depth"), ("aif", "aif")) if head in net.config.heads]
 
 
-def export_program(net: TwoHeadedNet) -> torch.export.ExportedProgram:
+def export_program(net: Model) -> torch.export.ExportedProgram:
     """`net`, in evaluation mode, as a `torch.export` program of `ExportedNet`; height and width stay free.
 
-    Raises `ConfigError` for a model in training mode.
+    Raises `ConfigError` for a model in training mode, and for one that is more than its network.
     """
+    if isinstance(net, CameraNet):
+        raise ConfigError(
+            f"the model {net.config.name} needs the lens beside the image and cannot be exported; use it from Python"
+        )
     if net.training:
         raise ConfigError("the model is in training mode: call model.eval() before exporting it")
     device = next(net.parameters()).device
-    example = torch.zeros(1, 3, *_EXAMPLE_HW, device=device)
+    example = torch.zeros(1, 3 * net.config.about.pictures, *_EXAMPLE_HW, device=device)
+    exported = ExportedNet(net) if isinstance(net, TwoHeadedNet) else ExportedStack(net)
     sides = {
         2: torch.export.Dim("height", min=_SMALLEST_SIDE, max=_LARGEST_SIDE),
         3: torch.export.Dim("width", min=_SMALLEST_SIDE, max=_LARGEST_SIDE),
     }
     with _quiet():
-        return torch.export.export(ExportedNet(net).eval(), (example,), dynamic_shapes=(sides,))
+        return torch.export.export(exported.eval(), (example,), dynamic_shapes=(sides,))
 
 
-def write_program(net: TwoHeadedNet, path: Path) -> None:
+def write_program(net: Model, path: Path) -> None:
     """Write `export_program` to `path` (.pt2, for `torch.export.load`); raises `ExportError` where it cannot be."""
     stream = io.BytesIO()
     with _quiet():
@@ -85,7 +103,7 @@ def write_program(net: TwoHeadedNet, path: Path) -> None:
     _write(path, stream.getvalue())
 
 
-def write_onnx(net: TwoHeadedNet, path: Path) -> None:
+def write_onnx(net: Model, path: Path) -> None:
     """Write `net` as one ONNX file with input "image" and outputs "depth_m" and "aif", height and width free.
 
     Raises `ExportError` where the packages onnx and onnxscript are missing or the file cannot be written.

@@ -30,19 +30,19 @@ _FEWEST_PIXELS = 50
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#222;max-width:1320px;margin:24px auto;padding:0 16px}
 h1{font-size:24px}h2{font-size:19px;margin-top:34px;border-bottom:1px solid #ddd}h3{font-size:15px;margin:22px 0 4px}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}.table{overflow-x:auto}
 td,th{padding:3px 10px;text-align:right;border-bottom:1px solid #eee}
-td:first-child,th:first-child{text-align:left}thead th{border-bottom:2px solid #999}tr:hover td{background:#f4f7fa}
+td:first-child,th:first-child{text-align:left;white-space:nowrap}tr:hover td{background:#f4f7fa}
+thead th{border-bottom:2px solid #999;background:#fff;position:sticky;top:0}
 .row{display:flex;flex-wrap:wrap;gap:8px}figure{margin:0}figcaption{font-size:12px;color:#555}
+.pictures{display:grid;gap:8px;grid-template-columns:repeat(auto-fill,minmax(max(165px,15%),1fr));margin:0 0 8px}
+svg{max-width:100%;height:auto}.pictures img{width:100%;height:auto;display:block}
 figure.patch img{image-rendering:pixelated}.scroll{max-height:480px;overflow:auto;border:1px solid #ddd}
+.scroll .table{overflow:visible}
 .note{color:#666;font-size:13px}svg text{font:11px system-ui,sans-serif;fill:#444}.key span{margin-right:16px}
 pre{font-size:12px;background:#f6f6f6;padding:8px;overflow:auto;max-height:400px}
+@media(max-width:600px){body{margin:12px auto;padding:0 10px;font-size:14px}td,th{padding:3px 5px;font-size:13px}}
 """
-
-
-def html_report(comparison: Comparison, shown: Sequence[Shown]) -> dict[str, bytes]:
-    """The files report.html and per_image.csv of `comparison`, with the pictures `shown`, as their bytes by name."""
-    return {"report.html": _page(comparison, shown).encode(), "per_image.csv": per_image_csv(comparison).encode()}
 
 
 def per_image_csv(comparison: Comparison) -> str:
@@ -59,7 +59,8 @@ def per_image_csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def _page(comparison: Comparison, shown: Sequence[Shown]) -> str:
+def html_page(comparison: Comparison, shown: Sequence[Shown]) -> str:
+    """`comparison`, with the pictures `shown`, as a page that holds all it needs."""
     parts = [
         "<h1>Depth from defocus: evaluation</h1>",
         f"<p>{escape(comparison.headline())}</p>",
@@ -80,11 +81,11 @@ def _page(comparison: Comparison, shown: Sequence[Shown]) -> str:
         figures = [_figure(caption, picture, _PICTURE_PX) for caption, picture in sample.pictures.items()]
         patches = [_figure(f"{c}, enlarged", p, _PATCH_PX, patch=True) for c, p in sample.patches.items()]
         parts.append(f"<h3>{escape(sample.title)}</h3>")
-        parts += [f'<div class="row">{"".join(group)}</div>' for group in (figures, patches)]
+        parts += [f'<div class="pictures">{"".join(group)}</div>' for group in (figures, patches)]
     parts += ["<h2>Every image</h2>", _per_image(comparison), "<h2>Settings</h2>", *_settings(comparison)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
-        '<meta name="viewport" content="width=device-width">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
 
@@ -94,7 +95,7 @@ def html_table(cells: Sequence[Sequence[str]]) -> str:
     header, *body = cells
     lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in body)
     heads = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
+    return f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _measured(comparison: Comparison) -> list[str]:
@@ -149,7 +150,7 @@ def _histogram(series: Sequence[tuple[Sequence[float], str]]) -> str:
     edges = np.linspace(low, max(high, low + 1e-6), _BINS + 1)
     counts = [np.histogram(np.clip(one, edges[0], edges[-1]), edges)[0] for one, _ in series if len(one)]
     top = max(int(count.max()) for count in counts)
-    plot = _Axes(float(edges[0]), float(edges[-1]), 0.0, float(top))
+    plot = _Axes(float(edges[0]), float(edges[-1]), 0.0, float(top), whole=True)
     bars = []
     for count, colour in zip(counts, [c for one, c in series if len(one)], strict=True):
         for number, left, right in zip(count, edges[:-1], edges[1:], strict=True):
@@ -228,9 +229,10 @@ def _line_plot(lines: Sequence[tuple[list[tuple[float, float]], str]]) -> str:
 
 
 class _Axes:
-    """A frame with ticks; `x` and `y` turn values into its pixels."""
+    """A frame with ticks, along y at whole numbers only if `whole`; `x` and `y` turn values into its pixels."""
 
-    def __init__(self, left: float, right: float, low: float, high: float) -> None:
+    def __init__(self, left: float, right: float, low: float, high: float, *, whole: bool = False) -> None:
+        self.whole = whole
         self.left, self.right, self.low, self.high = left, right, low, high * 1.05 if high > 0 else high
 
     def x(self, value: float) -> float:
@@ -243,16 +245,26 @@ class _Axes:
         """The drawing with its axes as SVG."""
         bottom, top = self.y(self.low), self.y(self.high)
         marks = []
-        for value in np.linspace(self.left, self.right, 5):
-            x = self.x(float(value))
-            marks.append(f'<text x="{x:.1f}" y="{bottom + 15:.1f}" text-anchor="middle">{value:.3g}</text>')
-        for value in np.linspace(self.low, self.high, 4):
-            y = self.y(float(value))
-            marks.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+        for value in _ticks(self.left, self.right, 7):
+            x = self.x(value)
+            marks.append(f'<text x="{x:.1f}" y="{bottom + 15:.1f}" text-anchor="middle">{value:.6g}</text>')
+        for value in _ticks(self.low, self.high, 6, whole=self.whole):
+            y = self.y(value)
+            marks.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.6g}</text>')
             marks.append(f'<line x1="{_LEFT}" x2="{_PLOT_W - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e4"/>')
         axes = f'<path d="M{_LEFT},{top:.1f}V{bottom:.1f}H{_PLOT_W - _RIGHT}" fill="none" stroke="#777"/>'
-        size = f'width="{_PLOT_W}" height="{_PLOT_H}"'
+        size = f'width="{_PLOT_W}" height="{_PLOT_H}" viewBox="0 0 {_PLOT_W} {_PLOT_H}"'
         return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{"".join(marks)}{content}{axes}</svg>'
+
+
+def _ticks(low: float, high: float, about: int, *, whole: bool = False) -> list[float]:
+    """Some `about` round numbers from `low` to `high`: 1, 2 or 5 times a power of ten apart."""
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    step = max(round(step), 1.0) if whole else step
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _figure_of(title: str, svg: str) -> str:

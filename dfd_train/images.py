@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dfd_train.errors import DfdTrainError
+from dfd_train.errors import PictureError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm"})
 FILMS = ("gif", "mp4")
@@ -29,10 +29,6 @@ _TURNS = {
     2: (False, False, True), 3: (False, True, True), 4: (False, True, False), 5: (True, False, False),
     6: (True, False, True), 7: (True, True, True), 8: (True, True, False),
 }  # fmt: skip
-
-
-class PictureError(DfdTrainError, ValueError):
-    """A picture file that cannot be read, written or used; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)

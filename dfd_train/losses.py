@@ -10,8 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dfd_train.camera import FOCUS_M, aspect, largest_sigma_px, sigma_px
 from dfd_train.loss_config import LossConfig
 from dfd_train.model.two_headed import Output
+from dfd_train.reblur import reblur
 from dfd_train.ssim import ssim
 
 
@@ -19,7 +21,8 @@ class LossTerms(NamedTuple):
     """What one batch costs, all scalars.
 
     `depth` and `deblur` are the two sides of the loss before lambda (None without that head); `parts` holds each
-    unweighted term by name: "l1", "grad" (metres), "image_l1", "charb", "ssim".
+    unweighted term by name: "l1", "grad" (metres), "image_l1", "charb", "ssim", "reblur",
+    "smooth".
     """
 
     depth: Tensor | None
@@ -39,6 +42,14 @@ class LossTerms(NamedTuple):
         return self.depth + deblur_weight * self.deblur
 
 
+# Gur and Wolf's weight of SSIM beside L1, and our weight of smoothness (theirs is of another depth).
+REBLUR_SSIM_SHARE = 0.85
+REBLUR_SMOOTHNESS = 1e-2
+# How fast an edge of the image lets go of the smoothness, per unit of [0, 1].
+_EDGE_SHARPNESS = 10.0
+REBLUR_TERMS = ("depth", "reblur", "smooth")
+
+
 def term_names(config: LossConfig, heads: tuple[str, ...]) -> tuple[str, ...]:
     """Names of all that `compute_losses` finds for a network with `heads`: the two sides, then their parts."""
     names: tuple[str, ...] = ()
@@ -56,7 +67,8 @@ def count_pixels(depth_m: Tensor) -> Tensor:
     `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. float64, so that sums over many batches stay exact.
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
-    images = torch.tensor(len(depth_m), device=depth_m.device)
+    # Filled in on the device: a number copied there would wait for it.
+    images = valid.new_full((), len(depth_m), dtype=torch.int64)
     return torch.stack([images, valid.sum(), _pairs(valid, -1).sum(), _pairs(valid, -2).sum()]).double()
 
 
@@ -87,6 +99,37 @@ def compute_losses(
             parts["ssim"] = ssim_loss(output.aif, aif, images)
             deblur = deblur + config.psi * parts["ssim"]
     return LossTerms(depth, deblur, parts)
+
+
+def reblur_losses(
+    output: Output, defocused: Tensor, aif: Tensor, camera: Tensor, counts: Tensor | None = None
+) -> LossTerms:
+    """The loss without labels: `aif`, blurred by `camera` under the predicted depth, must look like `defocused`.
+
+    After Gur and Wolf (CVPR 2019): 0.85 (1 - SSIM)/2 + 0.15 L1, plus how much S/depth changes from pixel to pixel where
+    the image does not. `defocused`, `aif`: (B, 3, H, W) in [0, 1]; `camera`: (B, 7), see `camera`; `counts`: see
+    `compute_losses`. No true depth enters. Terms: "reblur", "smooth", and as "depth" what is minimised.
+    """
+    if output.depth_m is None:
+        raise ValueError("re-blurring needs a predicted depth")
+    images = None if counts is None else counts.float().clamp(min=1)[0]
+    made = reblur(aif, sigma_px(output.depth_m, camera), largest_px=largest_sigma_px(camera), aspect=aspect(camera))
+    structure = _mean((1 - ssim(made, defocused)) / 2, images)
+    look = REBLUR_SSIM_SHARE * structure + (1 - REBLUR_SSIM_SHARE) * _mean((made - defocused).abs(), images)
+    nearness = camera[:, FOCUS_M, None, None, None] / output.depth_m
+    smooth = sum(
+        (
+            _mean(nearness.diff(dim=dim).abs() * torch.exp(-_EDGE_SHARPNESS * _change(aif, dim)), images)
+            for dim in (-1, -2)
+        ),
+        start=look.new_zeros(()),
+    )
+    return LossTerms(look + REBLUR_SMOOTHNESS * smooth, None, {"reblur": look, "smooth": smooth})
+
+
+def _change(image: Tensor, dim: int) -> Tensor:
+    """(B, 1, ...): mean over channels of |difference of neighbours| along `dim`."""
+    return image.diff(dim=dim).abs().mean(dim=1, keepdim=True)
 
 
 def depth_residual(predicted_m: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dfd_train.data.stream import ShardDataset
+from dfd_train.data.transforms import Frames
 from dfd_train.metrics import ImageScore
-from dfd_train.model.two_headed import TwoHeadedNet
-from dfd_train.scoring import predict_frames
+from dfd_train.model.build import Model
+from dfd_train.model.two_headed import Output
+from dfd_train.scoring import first_picture, predict_samples
 
 LARGEST_CELL_PX = 320
 SMALLEST_CELL_PX = 192
@@ -45,7 +47,7 @@ def choose_samples(scores: Sequence[ImageScore], count: int) -> list[tuple[int, 
 
 
 def predictions_sheet(
-    net: TwoHeadedNet,
+    net: Model,
     dataset: ShardDataset,
     samples: Sequence[tuple[int, str]],
     *,
@@ -60,12 +62,12 @@ def predictions_sheet(
     """
     rows = []
     for index, label in samples:
-        frames, output = predict_frames(net, dataset.read(np.array([index])), size, device)
+        frames, output = _seen(net, dataset, index, size, device)
         depth = frames.depth_m[0, 0].cpu().numpy()
         rows.append(
             _Row(
                 label=f"{label}: {dataset.names[index]}",
-                defocused=_rgb(frames.defocused),
+                defocused=_rgb(first_picture(frames)),
                 aif=_rgb(frames.aif),
                 restored=None if output.aif is None else _rgb(output.aif),
                 depth_m=np.where(depth < cap_m, depth, np.float32(0)),
@@ -91,7 +93,7 @@ class Shown:
 
 
 def show_samples(
-    networks: Mapping[str, tuple[TwoHeadedNet, tuple[int, int] | None]],
+    networks: Mapping[str, tuple[Model, tuple[int, int] | None]],
     dataset: ShardDataset,
     samples: Sequence[tuple[int, str]],
     *,
@@ -107,9 +109,9 @@ def show_samples(
         pictures: dict[str, Picture] = {}
         patches: dict[str, Picture] = {}
         for name, (net, size) in networks.items():
-            frames, output = predict_frames(net, dataset.read(np.array([index])), size, device)
+            frames, output = _seen(net, dataset, index, size, device)
             of = "" if len(networks) == 1 else f" ({name})"
-            defocused, aif = _rgb(frames.defocused), _rgb(frames.aif)
+            defocused, aif = _rgb(first_picture(frames)), _rgb(frames.aif)
             depth = frames.depth_m[0, 0].cpu().numpy()
             valid = (depth > 0) & (depth < cap_m)
             low, high = (float(depth[valid].min()), float(depth[valid].max())) if valid.any() else (0.0, 1.0)
@@ -132,6 +134,14 @@ def show_samples(
                 pictures[f"depth error{of} 0 to {span:.2f} m"] = colour(error, 0.0, span, valid, cv2.COLORMAP_INFERNO)
         shown.append(Shown(title=f"{label}: {dataset.names[index]}", pictures=pictures, patches=patches))
     return shown
+
+
+def _seen(
+    net: Model, dataset: ShardDataset, index: int, size: tuple[int, int] | None, device: torch.device
+) -> tuple[Frames, Output]:
+    """Sample `index` and what `net` makes of it."""
+    ((_, frames, output),) = predict_samples(net, dataset, dataset.read(np.array([index])), size, device)
+    return frames, output
 
 
 def _most_blurred(defocused: Picture, aif: Picture) -> tuple[slice, slice]:

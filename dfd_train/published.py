@@ -62,17 +62,20 @@ MAKE3D = {
 }
 
 
-def _capped(which: str) -> dict[str, float]:
-    """2HDED:NET's Make3D row under the names of `metrics`, with depth up to C1 (70 m) or C2 (80 m)."""
-    own = MAKE3D["2hded"].figures
-    return {
-        "rmse": own[f"{which}_rmse"], "abs_rel": own[f"{which}_abs_rel"], "psnr": own["psnr"], "ssim": own["ssim"],
-    }  # fmt: skip
+def published_figures(source: str, method: str = "2hded", *, cap_m: float = 70.0) -> dict[str, float]:
+    """What the paper prints for `method` on the kind of data `source`, by the names of `metrics`; NYU's for other data.
+
+    On NYU the two-headed network has Table II's last row. On Make3D depth is up to C1, or C2 for `cap_m` 80. {} where the
+    paper prints nothing.
+    """
+    if source != "make3d":
+        row = TABLE2["l1grad+charbssim"] if method == "2hded" else TABLE4.get(method)
+        return {} if row is None else dict(row.figures)
+    row, which = MAKE3D.get(method), "c2_" if cap_m == 80 else "c1_"
+    figures = {} if row is None else {name.removeprefix(which): value for name, value in row.figures.items()}
+    return {name: value for name, value in figures.items() if not name.startswith(("c1_", "c2_"))}
 
 
-MAKE3D_C2 = _capped("c2")
-# What a report lays beside its own figures, by the kind of data.
-PUBLISHED: dict[str, dict[str, float]] = {"nyu": dict(TABLE2["l1grad+charbssim"].figures), "make3d": _capped("c1")}
 FAULTS = (
     "Known faults of the printed figures: rows 1, 2 and 4 of Table II are impossible under the standard definitions "
     "(their delta values force AbsRel of at least .059, .083 and .063); Table IV mixes two rows; the authors' metric "

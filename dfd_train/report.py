@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dfd_train.checkpoint import write_atomically
 from dfd_train.errors import EvaluationError
 from dfd_train.metrics import DEPTH_METRICS, IMAGE_METRICS
-from dfd_train.published import MAKE3D_C2, PUBLISHED
+from dfd_train.published import published_figures
 from dfd_train.scoring import Profile
 
 PUBLISHED_NAME = "paper"
@@ -47,10 +47,13 @@ class Report:
 
     @property
     def published(self) -> dict[str, float]:
-        """The paper's figures for this kind of data, NYU's where it has none; Make3D's depth for C1 or C2 by the cap."""
-        if self.source == "make3d" and self.settings["cap_m"] == 80:
-            return MAKE3D_C2
-        return PUBLISHED.get(self.source, PUBLISHED["nyu"])
+        """The paper's figures for this method and data, NYU's for other data; Make3D's depth for C1 or C2 by the cap."""
+        return published_figures(self.source, self.method, cap_m=self.settings["cap_m"])
+
+    @property
+    def method(self) -> str:
+        """Of the model that was scored, a key of `model.config.METHODS`."""
+        return str(self.settings["training"]["model"].get("method", "2hded"))
 
     @property
     def footnote(self) -> str:
@@ -69,7 +72,8 @@ class Report:
         grid = "" if s["depth_scored_on"] == "the frames" else f" on {s['depth_scored_on']}"
         return (
             f"{s['images']}{some} images of {s['shards']} [{s['split']}] at {s['size']}, {s['convention']} metrics, "
-            f"depth up to {s['cap_m']:g} m{grid}{mean}; checkpoint after {s['epochs']} epochs, {s['steps']} steps"
+            f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after {s['epochs']} epochs, "
+            f"{s['steps']} steps"
         )
 
     def cells(self) -> list[list[str]]:
@@ -120,11 +124,15 @@ class Comparison:
     def headline(self) -> str:
         """What the first report says of data and settings, or of itself where it is alone."""
         headline = self.first.headline()
-        return headline if len(self.reports) == 1 else headline.partition("; checkpoint")[0]
+        return headline if len(self.reports) == 1 else headline.rpartition(";")[0]
 
     def cells(self) -> list[list[str]]:
-        """As `Report.cells`, a column for each checkpoint."""
-        return metric_cells(self.rows(), self.first.published)
+        """As `Report.cells`, a column for each checkpoint; beside several methods stands the paper's own."""
+        methods = {report.method for report in self.reports.values()}
+        method = methods.pop() if len(methods) == 1 else "2hded"
+        return metric_cells(
+            self.rows(), published_figures(self.first.source, method, cap_m=self.first.settings["cap_m"])
+        )
 
     def text(self) -> str:
         """The table for a terminal."""

@@ -24,8 +24,8 @@ TOML_FILE = "run.toml"
 METRICS_FILE = "metrics.csv"
 EVENTS = "tensorboard"
 COLUMNS = (
-    "epoch", "step", "lr", "total", "depth", "deblur", "l1", "grad", "image_l1", "charb", "ssim", "deblur_weight",
-    "grad_norm", "samples_per_s", "wait_share", "seconds",
+    "epoch", "step", "lr", "total", "depth", "deblur", "l1", "grad", "image_l1", "charb", "ssim", "reblur", "smooth",
+    "deblur_weight", "grad_norm", "samples_per_s", "wait_share", "seconds",
     "val_rmse", "val_abs_rel", "val_delta1", "val_psnr", "val_ssim",
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
 from dfd_train.data.order import batched
@@ -18,7 +18,8 @@ from dfd_train.data.stream import Batch, ShardDataset, stream_batches
 from dfd_train.data.transforms import Frames, evaluation_frames
 from dfd_train.errors import EvaluationError
 from dfd_train.metrics import DEFAULT_CAP_M, NEAREST_M, ImageScore, depth_sums, image_sums
-from dfd_train.model.two_headed import Output, TwoHeadedNet
+from dfd_train.model.build import CameraNet, run_model
+from dfd_train.model.two_headed import Output
 
 # True depth of a sample by its name, (h, w) metres with 0 = hole, on a grid that spans the whole frame.
 Truth = Callable[[str], NDArray[np.float32]]
@@ -52,16 +53,23 @@ class SampleScore(NamedTuple):
 
 
 @torch.inference_mode()
-def predict_frames(
-    net: TwoHeadedNet, batch: Batch, size: tuple[int, int] | None, device: torch.device
-) -> tuple[Frames, Output]:
-    """`batch` as the frames the network sees at `size` (None = native), and what it makes of them."""
+def predict_samples(
+    net: nn.Module, dataset: ShardDataset, batch: Batch, size: tuple[int, int] | None, device: torch.device
+) -> Iterator[tuple[int, Frames, Output]]:
+    """Each sample of `batch`, of `dataset`, as (its index, the frame at `size` (None = native), what `net` makes of it).
+
+    The network sees one image at a time: convolutions over several sum in another order, and the last bit of a score
+    would depend on the batch size.
+    """
     frames = evaluation_frames(batch, size, device)
-    return frames, net(frames.defocused)
+    for row, index in enumerate(batch.indices.tolist()):
+        one = Frames(*(array[row : row + 1] for array in frames))
+        camera = dataset.cameras(batch.indices[row : row + 1], size) if isinstance(net, CameraNet) else None
+        yield index, one, run_model(net, one.defocused, None if camera is None else camera.to(device))
 
 
 def score_split(
-    net: TwoHeadedNet,
+    net: nn.Module,
     dataset: ShardDataset,
     *,
     size: tuple[int, int] | None,
@@ -77,7 +85,8 @@ def score_split(
 ) -> Iterator[SampleScore]:
     """Score the first `limit` samples (all for None) of `dataset`, or those of `indices`, one after the other.
 
-    `net`: in evaluation mode, on `device`. `size`: (height, width) that frames are resized to, None = native.
+    `net`: a model in evaluation mode, on `device`; it sees one image at a time, so `batch_size`, how many are read at
+    once, changes no digit. `size`: (height, width) that frames are resized to, None = native.
     `constant_depth_m`: the depth map of doing nothing. `truth`: true depths to score on instead of the store's; the
     prediction is read off at the centres of its cells, bilinearly. `profiles`: also sums by depth and by sigma.
     Raises `EvaluationError` naming a sample that cannot be scored.
@@ -85,15 +94,16 @@ def score_split(
     if indices is None:
         indices = range(len(dataset) if limit is None else min(limit, len(dataset)))
     for batch in stream_batches(dataset, batched(np.asarray(indices, np.int64), batch_size), prefetch=prefetch):
-        frames, output = predict_frames(net, batch, size, device)
-        # Image by image, so that a sample's digits do not depend on what else is in its batch.
-        for row, index in enumerate(batch.indices.tolist()):
-            one = Frames(*(array[row : row + 1] for array in frames))
-            made = Output(*(None if array is None else array[row : row + 1] for array in output))
+        for index, one, made in predict_samples(net, dataset, batch, size, device):
             score = _score_one(one, made, index, dataset.names[index], cap_m, constant_depth_m, truth)
             if profiles:
-                score = score._replace(profile=_profile(one, made, dataset.split.lens(index), dataset.frame_hw, cap_m))
+                score = score._replace(profile=_profile(one, made, dataset.lens(index), dataset.frame_hw, cap_m))
             yield score
+
+
+def first_picture(frames: Frames) -> Tensor:
+    """The defocused picture, the one with the nearest focus where there are two: (B, 3, H, W)."""
+    return frames.defocused[:, :3]
 
 
 @torch.inference_mode()
@@ -111,7 +121,7 @@ def _score_one(
             untouched = _with_depth(untouched, torch.full_like(true, constant), true, cap_m)
     if output.aif is not None:
         predicted = _with_image(predicted, output.aif[0], frames.aif[0])
-        untouched = _with_image(untouched, frames.defocused[0], frames.aif[0])
+        untouched = _with_image(untouched, first_picture(frames)[0], frames.aif[0])
     return SampleScore(index, predicted, untouched)
 
 
@@ -127,7 +137,7 @@ def _profile(frames: Frames, output: Output, lens: Lens, frame_hw: tuple[int, in
         error = output.depth_m[0, 0].double().cpu().numpy().ravel()[known].clip(NEAREST_M, cap_m) - true
         columns[2], columns[3] = error**2 * scored, np.abs(error) / true * scored
     if output.aif is not None:
-        for column, image in ((4, output.aif), (5, frames.defocused)):
+        for column, image in ((4, output.aif), (5, first_picture(frames))):
             square = (image[0].clamp(0, 1) - frames.aif[0]).double().square().mean(dim=0)
             columns[column] = square.cpu().numpy().ravel()[known]
     sigma = sigma_px(coc_diameter_px(true, lens, width_px=frame_hw[1]), lens)

@@ -11,7 +11,7 @@ from dfd_train.config import SCORES, TrainConfig
 from dfd_train.distributed import World
 from dfd_train.ema import WeightAverage
 from dfd_train.errors import CheckpointError
-from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.model.build import Model, build_model
 from dfd_train.schedule import OptimConfig
 
 
@@ -40,14 +40,14 @@ class TrainState:
         self.config, self.world, self.device = config, world, world.device
         generator = torch.Generator().manual_seed(config.seed)
         layout = torch.channels_last if config.engine.channels_last else torch.contiguous_format
-        self.net = TwoHeadedNet(config.model, generator=generator).to(self.device).to(memory_format=layout)
+        self.net: Model = build_model(config.model, generator=generator).to(self.device).to(memory_format=layout)
         self.optimizer = build_optimizer(self.net, config.optim, fused=self.device.type == "cuda")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.engine.precision == "fp16")
         self.balance = LossBalance(config.loss)
         self.epoch = self.batch = self.step = self.skipped = 0
         self.sums: dict[str, float] = {}
         self.best: float | None = None
-        self.average: WeightAverage[TwoHeadedNet] | None = None
+        self.average: WeightAverage[Model] | None = None
         self.reset_average()
 
     def reset_average(self) -> None:
@@ -56,7 +56,7 @@ class TrainState:
         self.average = None if decay is None else WeightAverage(self.net, decay)
 
     @property
-    def evaluated(self) -> TwoHeadedNet:
+    def evaluated(self) -> Model:
         """The network to evaluate: the averaged one where there is one."""
         return self.net if self.average is None else self.average.net
 

@@ -13,7 +13,7 @@ from dfd_train.checkpoint import write_atomically
 from dfd_train.errors import ConfigError, EvaluationError
 from dfd_train.html_report import html_table
 from dfd_train.loss_config import TABLE_II
-from dfd_train.model.config import VARIANTS
+from dfd_train.model.config import METHODS
 from dfd_train.published import FAULTS, MAKE3D, TABLE2, TABLE3, TABLE4, PublishedRow
 from dfd_train.report import markdown_table, text_table
 
@@ -70,8 +70,11 @@ class PaperTable:
         """As a self-contained page."""
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         style = "body{font:15px system-ui,sans-serif;margin:24px}td,th{padding:3px 10px;text-align:right}"
+        # As wide as it is: on a telephone it scrolls, the page does not.
+        style += ".table{overflow-x:auto}td:first-child,th:first-child{text-align:left;white-space:nowrap}"
         return (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
+            f'<meta name="viewport" content="width=device-width,initial-scale=1">'
             f"<style>{style}</style></head><body><h1>{escape(self.title)}</h1>{html_table(self.cells)}"
             f"<ul>{notes}</ul></body></html>\n"
         )
@@ -180,11 +183,12 @@ def _merged(results: Sequence[RunResult]) -> list[RunResult]:
 
 def _row_of(table: str, training: Mapping[str, Any]) -> str | None:
     """The key of the row that a run with this training configuration belongs to."""
-    model, heads = training["model"]["name"], tuple(training["model"].get("heads", ()))
+    method, heads = training["model"].get("method", "2hded"), tuple(training["model"].get("heads", ()))
     single = {("depth",): "depth", ("aif",): "deblur"}.get(heads, "both")
     if table == "table4":
-        return model if model in TABLE4 else {"depth": "d3net", "both": "2hded"}.get(single)
-    if model in TABLE4:
+        # The two-headed network with the depth head alone is D3-Net.
+        return method if method != "2hded" else {"depth": "d3net", "both": "2hded"}.get(single)
+    if method != "2hded":
         return None
     if table == "table3":
         return single
@@ -195,14 +199,16 @@ def _row_of(table: str, training: Mapping[str, Any]) -> str | None:
 
 def _command(table: str, key: str, shards: str) -> str | None:
     """The command that would make the run of a row, None where this version of `dfd-train` has no such model."""
-    own = {"2hded": "", "d3net": "--heads depth "} | {name: f"--model {name} " for name in VARIANTS if name in TABLE4}
-    options = {"table2": f"--loss {key} ", "table3": f"--heads {key} ", "table4": own.get(key)}[table]
-    if options is None:
+    if table == "table4" and key not in METHODS:
         return None
+    own = "" if key == "2hded" else f"--model {key} "
+    options = {"table2": f"--loss {key} ", "table3": f"--heads {key} ", "table4": own}[table]
     run = f"runs/{table}-{key.replace('+', '-')}"
+    pairs = table == "table4" and METHODS[key].pictures > 1
     return (
         f"dfd-train --shards {shards} {options}--out {run} && "
         f"dfd-eval --shards {shards} --checkpoint {run} --out {run}/report"
+        + (f" ({shards} made with two focus distances: dfd-prepare ... --focus 1m,4m)" if pairs else "")
     )
 
 

@@ -37,5 +37,6 @@ def load_tensors(path: Path, what: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
+        # torch follows the reason with advice that would let the file run code.
+        reason = str(error).split("\n")[0].partition(" In PyTorch")[0].rstrip(".") or type(error).__name__
         raise CheckpointError(f"{what} {path} cannot be read: it is truncated or no torch file ({reason})") from error

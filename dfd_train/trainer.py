@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor
 
 from dfd_train.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from dfd_train.config import SCORES, TrainConfig, changed_fields
+from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.order import MicroBatch
-from dfd_train.data.stream import Batch, ShardDataset
+from dfd_train.data.stream import Batch
 from dfd_train.data.training_stream import TrainingStream
 from dfd_train.data.transforms import training_frames
 from dfd_train.device import versions
@@ -24,7 +28,10 @@ from dfd_train.distributed import World, join_world
 from dfd_train.engine import Engine
 from dfd_train.errors import ConfigError, NonFiniteError
 from dfd_train.interrupt import stop_requested
-from dfd_train.model.pretrained import load_matching, pretrained_state
+from dfd_train.model.camera_nets import CameraNet
+from dfd_train.model.pretrained import start_encoder
+from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.profiling import StepProfile
 from dfd_train.progress import Meter, clock
 from dfd_train.run_folder import MetricsLog, create_run, run_config
 from dfd_train.schedule import lr_at
@@ -122,25 +129,37 @@ class _Run:
     def __init__(self, config: TrainConfig, world: World, *, resume: bool, overwrite: bool, console: Console) -> None:
         # Everything that can be wrong is found before the folder is touched.
         self.config, self.world, self.console, self.out = config, world, console, Path(config.out)
-        self.data = ShardDataset(config.shards, "train")
+        self.data = samples_of(config.model, config.shards, "train")
         self.store_checksum = self.data.store.manifest.checksum
         config.geometry.check_frame(self.data.frame_hw)
         if resume:
             self.state = self._restored()
         else:
             self.state = TrainState(config, world)
-            if config.pretrained is not None:
-                console.print(
-                    str(load_matching(self.state.net.encoder, pretrained_state(config.pretrained))), markup=False
-                )
-                self.state.reset_average()
+            self._prepare_network()
             facts = {"versions": versions(world.device), "store_checksum": self.store_checksum}
             world.first_does(lambda: create_run(config, facts, overwrite=overwrite))
         self.stream = TrainingStream(self.data, self.config, world)
-        self.engine = Engine(self.state)
+        self.profile = StepProfile(self.out if config.profile and world.first else None, world.device)
+        self.engine = Engine(self.state, self.profile)
         self.scores: dict[str, float] = {}
         self.log = MetricsLog(self.out, before_epoch=self.state.epoch + 1) if world.first else None
         self.board = TensorBoardLog(self.out, self.state.step) if world.first and config.tensorboard else None
+
+    def _prepare_network(self) -> None:
+        """What a new network knows before it has learnt anything: pretrained weights, and the lens to assume."""
+        net, config = self.state.net, self.config
+        if config.pretrained is not None and isinstance(net, TwoHeadedNet):
+            told = start_encoder(net.encoder, config.pretrained)
+            if told:
+                self.console.print(told, markup=False, highlight=False, soft_wrap=True)
+        if isinstance(net, CameraNet):
+            net.camera.copy_(self._cameras(np.zeros(1, np.int64))[0])
+        self.state.reset_average()
+
+    def _cameras(self, indices: NDArray[np.int64]) -> Tensor:
+        """The lenses of samples as the network sees them, (B, 7)."""
+        return self.data.cameras(indices, self.config.geometry.size).to(self.world.device)
 
     def _restored(self) -> TrainState:
         before = run_config(self.out)
@@ -172,6 +191,8 @@ class _Run:
                 if self._epoch(meter, asked):
                     self._save()
                     return True
+            if (told := self.profile.finish()) is not None:
+                meter.say(told)
         if self.board is not None:
             self.board.close()
         return False
@@ -184,7 +205,8 @@ class _Run:
         with closing(self.stream.batches(state.epoch, steps)) as stream:
             waiting = time.perf_counter()
             for step in steps:
-                batches = [next(stream) for _ in step]
+                with self.profile.part("data wait"):
+                    batches = [next(stream) for _ in step]
                 started = time.perf_counter()
                 values, stop = self._step(step, batches, asked())
                 ended = time.perf_counter()
@@ -193,6 +215,8 @@ class _Run:
                 waiting = ended
                 wait = state.sums["waited"] / max(state.sums["seconds"], 1e-9)
                 meter.step(samples, f"epoch {state.epoch + 1}/{config.epochs}  {_brief(values)}  data wait {wait:.0%}")
+                if (told := self.profile.step_ended()) is not None:
+                    meter.say(told)
                 # Several processes must agree, which they did within the step; one can look again.
                 if stop or (self.world.size == 1 and asked()):
                     return True
@@ -202,11 +226,13 @@ class _Run:
     def _step(self, step: list[MicroBatch], batches: list[Batch], stop: bool) -> tuple[dict[str, float], bool]:
         """Train on one step; returns its terms by column name, and whether any process was asked to stop."""
         config, state = self.config, self.state
-        frames = [
-            training_frames(batch, config.geometry, self.world.device, seed=config.seed, epoch=state.epoch)
-            for batch in batches
-        ]
-        found = self.engine.gradients(frames, [micro.counted for micro in step], stop=stop)
+        with self.profile.part("copy and transforms"):
+            frames = [
+                training_frames(batch, config.geometry, self.world.device, seed=config.seed, epoch=state.epoch)
+                for batch in batches
+            ]
+        cameras = [self._cameras(batch.indices) for batch in batches] if config.model.about.camera else None
+        found = self.engine.gradients(frames, [micro.counted for micro in step], stop=stop, cameras=cameras)
         values = found.values
         values["lr"] = lr_at(
             config.optim, step=state.step, steps_per_epoch=self.stream.steps_per_epoch, epochs=config.epochs
@@ -219,9 +245,10 @@ class _Run:
             del values["grad_norm"]
             return values, found.stop
         self._require_finite(values, batches, own_finite=found.own_finite)
-        if config.optim.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(state.net.parameters(), config.optim.clip_norm, found.norm)
-        state.advance(values["lr"])
+        with self.profile.part("optimizer"):
+            if config.optim.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(state.net.parameters(), config.optim.clip_norm, found.norm)
+            state.advance(values["lr"])
         return values, found.stop
 
     def _require_finite(self, values: dict[str, float], batches: list[Batch], *, own_finite: bool) -> None:

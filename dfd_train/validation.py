@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dfd_train.config import TrainConfig
-from dfd_train.data.stream import ShardDataset
+from dfd_train.data.focus_pairs import samples_of
 from dfd_train.distributed import World
 from dfd_train.metrics import DEFAULT_CAP_M, ImageScore, summarise
-from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.model.build import Model
 from dfd_train.pictures import Picture, choose_samples, predictions_sheet
 from dfd_train.scoring import score_split
 
@@ -23,16 +23,16 @@ class Validation:
     sheet: Picture | None = None
 
 
-def validate(net: TwoHeadedNet, config: TrainConfig, world: World, *, pictures: bool) -> Validation:
+def validate(net: Model, config: TrainConfig, world: World, *, pictures: bool) -> Validation:
     """Score `net` on the first `config.validate_limit` samples of the test split; to be called by all processes.
 
     Each process scores every `world.size`-th sample with the first one's running statistics. `pictures`: whether to
     draw a sheet, on the first process. Raises `EvaluationError` naming a sample that cannot be scored.
     """
-    train = ShardDataset(config.shards, "train")
+    train = samples_of(config.model, config.shards, "train")
     if "test" not in train.store.split_names:
         return Validation(scores={})
-    test = ShardDataset(config.shards, "test")
+    test = samples_of(config.model, config.shards, "test")
     world.share_buffers(net)
     net.eval()
     scored = score_split(

@@ -247,3 +247,16 @@ def test_broken_metadata_is_a_named_error(store, content):
     (Path(store.url) / "zarr.json").write_bytes(content)
     with pytest.raises(ShardError):
         open_store(Path(store.url))
+
+
+@pytest.mark.parametrize("compression", ["fast", "none"])
+def test_samples_are_read_into_the_arrays_of_the_caller(tmp_path, compression):
+    arrays = random_arrays(1, 7, 12, 18)
+    split = write_store(tmp_path / "a.zarr", arrays, 3, compression).split("train")
+    out = {name: np.full_like(array[:2], 9) for name, array in split.read(range(7)).items()}
+    made = split.read([5, 2], out=out)
+    for name, array in split.read([5, 2]).items():
+        assert made[name] is out[name]
+        np.testing.assert_array_equal(out[name], array)
+    with pytest.raises(ShardError, match="must be contiguous"):
+        split.read([0, 1, 2], out=out)

@@ -185,11 +185,11 @@ class ShardSplit:
                 # No copy but the system's own.
                 stored = bytearray(CRC_BYTES)
                 raw = out.reshape(-1).view(np.uint8)
-                _fill(reader, offset, [memoryview(raw), memoryview(stored)])
+                _fill(reader, offset, [raw.data, memoryview(stored)])
                 check_crc(raw, bytes(stored))
             else:
                 chunk = _scratch(length)
-                _fill(reader, offset, [memoryview(chunk)])
+                _fill(reader, offset, [chunk.data])
                 decode_chunk(chunk, codec, out)
         except ChunkDamage as damage:
             raise self._damaged(index, array, damage) from damage

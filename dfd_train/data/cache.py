@@ -15,9 +15,9 @@ from dfd_train.data.stream import Batch, ShardDataset
 SHARE_OF_FREE = 0.4
 
 
-def sample_bytes(frame_hw: tuple[int, int]) -> int:
-    """Size of one decoded sample: two uint8 images and a float32 depth map."""
-    return frame_hw[0] * frame_hw[1] * (3 + 3 + 4)
+def sample_bytes(frame_hw: tuple[int, int], pictures: int = 1) -> int:
+    """Size of one decoded sample: its defocused `pictures` and one image in uint8, and a float32 depth map."""
+    return frame_hw[0] * frame_hw[1] * (3 * pictures + 3 + 4)
 
 
 def choose_cache(wanted: str, size: int, device: torch.device, *, sharers: int = 1) -> str:
@@ -43,7 +43,8 @@ class CachedReader:
     def __init__(self, dataset: ShardDataset, device: torch.device) -> None:
         self._dataset = dataset
         count, (height, width) = len(dataset), dataset.frame_hw
-        self._images = torch.empty((count, 2, height, width, 3), dtype=torch.uint8, device=device)
+        channels = 3 * dataset.pictures + 3
+        self._images = torch.empty((count, height, width, channels), dtype=torch.uint8, device=device)
         self._depth = torch.empty((count, height, width), device=device)
         self._there = np.zeros(count, dtype=bool)
         self._lock = threading.Lock()
@@ -55,10 +56,9 @@ class CachedReader:
             if len(missing):
                 batch = self._dataset.read(missing)
                 rows = torch.from_numpy(missing).to(self._depth.device)
-                self._images[rows, 0] = batch.defocused.to(rows.device)
-                self._images[rows, 1] = batch.aif.to(rows.device)
+                self._images[rows] = torch.cat([batch.defocused, batch.aif], dim=-1).to(rows.device)
                 self._depth[rows] = batch.depth_m.to(rows.device)
                 self._there[missing] = True
         rows = torch.from_numpy(np.ascontiguousarray(indices)).to(self._depth.device)
         images = self._images[rows]
-        return Batch(indices, images[:, 0], images[:, 1], self._depth[rows])
+        return Batch(indices, images[..., :-3], images[..., -3:], self._depth[rows])

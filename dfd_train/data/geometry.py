@@ -37,7 +37,10 @@ class Geometry:
     def check_frame(self, frame_hw: tuple[int, int]) -> None:
         """Raise `ConfigError` where frames of height and width `frame_hw` are too small to train with."""
         if self.crop is not None and (self.crop[0] > frame_hw[0] or self.crop[1] > frame_hw[1]):
-            raise ConfigError(f"crop={shape_text(self.crop)} is larger than the store's frames, {shape_text(frame_hw)}")
+            raise ConfigError(
+                f"crop={shape_text(self.crop)} is larger than the store's frames, {shape_text(frame_hw)}; "
+                "give a smaller --crop, or --size"
+            )
         if self.size is None and min(self.crop or frame_hw) < SMALLEST_TRAINING_SIDE:
             raise ConfigError(
                 f"the store's frames, {shape_text(frame_hw)}, are smaller than {SMALLEST_TRAINING_SIDE} pixels a side; "

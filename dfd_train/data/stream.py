@@ -14,15 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from defocus_sim.lens import Lens
+from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.read import open_store
+from dfd_train.camera import camera_of
+from dfd_train.data.buffers import BufferPool
 
 FIELDS = ("defocused", "aif", "depth_m")
+_TORCH_TYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
 class Batch(NamedTuple):
     """Samples as stored, on the CPU.
 
-    `indices` (B,) int64 within the split; `defocused`, `aif` (B, H, W, 3) uint8 sRGB; `depth_m` (B, H, W) float32
+    `indices` (B,) int64 within the split; `defocused` (six channels where two pictures make a sample), `aif`
+    (B, H, W, 3) uint8 sRGB; `depth_m` (B, H, W) float32
     metres, 0 = hole.
     """
 
@@ -46,10 +52,15 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     `store`: path or URL of the store; `split`: for example "train". Items are dicts of "defocused" and "aif" (H, W, 3)
     uint8 and "depth_m" (H, W) float32 metres with 0 = hole. Workers of a `DataLoader`, started either way, reopen the
     store by its path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not
-    there.
+    there. `pictures`: how many defocused pictures make a sample. `pinned`: whether `read` decodes into page-locked
+    memory, from which a GPU copies by itself.
     """
 
+    pictures = 1
+    pinned = False
+
     def __init__(self, store: str | Path, split: str = "train") -> None:
+        self._buffers = BufferPool()
         # Not a Path, which would make `s3:/bucket` of a URL.
         self.path = str(store)
         self.split_name = split
@@ -72,6 +83,19 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         """Height and width of every frame in pixels."""
         return self.split.height, self.split.width
 
+    @property
+    def samples_per_shard(self) -> int:
+        """How many samples a shard file holds."""
+        return self.store.manifest.samples_per_shard
+
+    def lens(self, index: int) -> Lens:
+        """The lens that sample `index` was rendered with."""
+        return self.split.lens(index)
+
+    def cameras(self, indices: NDArray[np.int64], size: tuple[int, int] | None = None) -> Tensor:
+        """The lenses of the samples `indices` as cameras (B, 7) for frames resized to `size`, see `camera.camera_of`."""
+        return torch.stack([camera_of(self.lens(index), self.frame_hw, size) for index in indices.tolist()])
+
     def __len__(self) -> int:
         return len(self.split)
 
@@ -89,35 +113,52 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
         """The samples `indices` (B,) in that order; raises `ShardCorruptError` for damaged bytes."""
-        arrays = self.split.read(indices, fields=FIELDS)
-        return Batch(indices, *(torch.from_numpy(arrays[field]) for field in FIELDS))
+        tensors = {field: self._memory(field, len(indices)) for field in FIELDS}
+        self.split.read(indices, fields=FIELDS, out={field: tensor.numpy() for field, tensor in tensors.items()})
+        return Batch(indices, **tensors)
+
+    def _memory(self, field: str, count: int) -> Tensor:
+        """Room for `count` samples of the array `field`."""
+        spec = ARRAYS[field]
+        shape = (count, *spec.sample_shape(self.frame_hw))
+        if self.pinned:
+            # torch keeps page-locked memory, too, and knows which of it a copy still reads.
+            return torch.empty(shape, dtype=_TORCH_TYPES[spec.dtype.name], pin_memory=True)
+        return torch.from_numpy(self._buffers.take(shape, spec.dtype))
 
 
 def stream_batches(
-    dataset: Reader, batches: Sequence[NDArray[np.int64]], *, start: int = 0, prefetch: int = 2, pin: bool = False
+    dataset: Reader,
+    batches: Sequence[NDArray[np.int64]],
+    *,
+    start: int = 0,
+    prefetch: int = 2,
+    pin: bool = False,
+    threads: int = 1,
 ) -> Generator[Batch, None, None]:
-    """`dataset.read(batch)` for `batches[start:]`, in order, with up to `prefetch` of them read ahead by a thread.
+    """`dataset.read(batch)` for `batches[start:]`, in order, with up to `prefetch` of them read ahead by `threads`.
 
     At most `prefetch + 1` batches are in memory; `prefetch=0` reads in the caller's thread. `pin` puts what is not on a
-    GPU already into page-locked memory for an asynchronous copy to it.
+    GPU already into page-locked memory for an asynchronous copy to it. More than one of the `threads` asks for a reader
+    that can be shared between them.
 
-    An error of the reader surfaces at the batch it belongs to. The thread ends when the iterator is exhausted or closed.
+    An error of the reader surfaces at the batch it belongs to. The threads end when the iterator is exhausted or closed.
     """
-    if prefetch < 0 or start < 0:
-        raise ValueError(f"prefetch={prefetch} and start={start} must not be negative")
+    if prefetch < 0 or start < 0 or threads < 1:
+        raise ValueError(f"prefetch={prefetch} and start={start} must not be negative, threads={threads} not below 1")
 
     def fetch(indices: NDArray[np.int64]) -> Batch:
         batch = dataset.read(indices)
         if not pin or batch.depth_m.is_cuda:
             return batch
-        return Batch(batch.indices, *(tensor.pin_memory() for tensor in batch[1:]))
+        return Batch(batch.indices, *(t if t.is_pinned() else t.pin_memory() for t in batch[1:]))
 
     if prefetch == 0:
         yield from (fetch(indices) for indices in batches[start:])
         return
     waiting: deque[Future[Batch]] = deque()
     remaining = iter(batches[start:])
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-reader") as pool:
+    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="shard-reader") as pool:
         try:
             for indices in remaining:
                 waiting.append(pool.submit(fetch, indices))

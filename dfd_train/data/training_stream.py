@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import numpy as np
@@ -15,6 +16,9 @@ from dfd_train.data.sequential import SequentialReader
 from dfd_train.data.stream import Batch, Reader, ShardDataset, stream_batches
 from dfd_train.distributed import World
 
+# Threads that read and decode ahead, at most.
+MOST_READERS = 4
+
 
 class TrainingStream:
     """One process's part of the training split `dataset`, as `config` orders and caches it.
@@ -24,11 +28,15 @@ class TrainingStream:
 
     def __init__(self, dataset: ShardDataset, config: TrainConfig, world: World) -> None:
         self._dataset, self._config, self._world = dataset, config, world
-        self._per_shard = dataset.store.manifest.samples_per_shard
-        size = sample_bytes(dataset.frame_hw) * len(dataset)
+        self._per_shard = dataset.samples_per_shard
+        size = sample_bytes(dataset.frame_hw, dataset.pictures) * len(dataset)
         self.cache = choose_cache(config.cache, size, world.device, sharers=world.local_size)
         place = torch.device("cpu") if self.cache == "ram" else world.device
         self._reader: Reader = dataset if self.cache == "none" else CachedReader(dataset, place)
+        dataset.pinned = world.device.type == "cuda" and self.cache == "none"
+        # A cache answers at once, and shard after shard is read by one; decoding for a fast GPU takes more than one core.
+        several = self.cache == "none" and config.order == "random"
+        self._threads = max(1, min(MOST_READERS, config.prefetch, _cores() // world.local_size)) if several else 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,4 +69,9 @@ class TrainingStream:
             )
             reader = SequentialReader(reader, sequence, self._per_shard, indices)
         pin = self._world.device.type == "cuda"
-        return stream_batches(reader, indices, prefetch=self._config.prefetch, pin=pin)
+        return stream_batches(reader, indices, prefetch=self._config.prefetch, pin=pin, threads=self._threads)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

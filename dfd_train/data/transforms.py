@@ -14,7 +14,9 @@ from dfd_train.data.stream import Batch
 
 
 class Frames(NamedTuple):
-    """One batch for the network: `defocused`, `aif` (B, 3, H, W) in [0, 1]; `depth_m` (B, 1, H, W), 0 = hole."""
+    """One batch for the network: `defocused` (B, 3 or, of two pictures, 6, H, W) and `aif` (B, 3, H, W) in [0, 1];
+    `depth_m` (B, 1, H, W), 0 = hole.
+    """
 
     defocused: Tensor
     aif: Tensor
@@ -45,36 +47,67 @@ def resize(frames: Frames, size: tuple[int, int] | None) -> Frames:
     return Frames(defocused, aif, F.interpolate(frames.depth_m, size=size, mode="nearest-exact"))
 
 
-def augment(frames: Frames, geometry: Geometry, indices: np.ndarray, *, seed: int, epoch: int) -> Frames:
-    """Cut `geometry.crop` and flip left-right, the three arrays of a sample together; nothing here changes blur.
+class Draws(NamedTuple):
+    """What chance decided for each sample of a batch: whether it is flipped, and the corner of its window."""
+
+    flips: list[bool]
+    tops: list[int]
+    lefts: list[int]
+
+
+def draw(geometry: Geometry, indices: np.ndarray, frame_hw: tuple[int, int], *, seed: int, epoch: int) -> Draws:
+    """Flips and windows of the samples `indices` in frames of height and width `frame_hw`; nothing here changes blur.
 
     What happens to a sample is drawn from `numpy.random.default_rng([seed, epoch, index])` of that sample alone, so it
     depends neither on the batch size nor on the rank or on where a run was resumed.
     """
-    height, width = frames.depth_m.shape[-2:]
-    crop_h, crop_w = geometry.crop or (height, width)
-    flips, tops, lefts = [], [], []
+    crop_h, crop_w = geometry.crop or frame_hw
+    draws = Draws([], [], [])
     for index in indices:
         rng = np.random.default_rng([seed, epoch, int(index)])
-        flips.append(bool(rng.random() < geometry.flip))
-        tops.append(int(rng.integers(height - crop_h + 1)))
-        lefts.append(int(rng.integers(width - crop_w + 1)))
-    if geometry.crop is not None:
-        frames = Frames(
-            *(
-                torch.stack([x[:, t : t + crop_h, s : s + crop_w] for x, t, s in zip(array, tops, lefts, strict=True)])
-                for array in frames
-            )
-        )
-    if not any(flips):
+        draws.flips.append(bool(rng.random() < geometry.flip))
+        draws.tops.append(int(rng.integers(frame_hw[0] - crop_h + 1)))
+        draws.lefts.append(int(rng.integers(frame_hw[1] - crop_w + 1)))
+    return draws
+
+
+def cut(batch: Batch, crop: tuple[int, int] | None, draws: Draws) -> Batch:
+    """The window of height and width `crop` of each sample, the three arrays together; None = the whole frame."""
+    if crop is None:
+        return batch
+    height, width = crop
+    windows = [(slice(t, t + height), slice(x, x + width)) for t, x in zip(draws.tops, draws.lefts, strict=True)]
+    defocused, aif, depth_m = (
+        torch.stack([one[window] for one, window in zip(array, windows, strict=True)]) for array in batch[1:]
+    )
+    return Batch(batch.indices, defocused, aif, depth_m)
+
+
+def flip(frames: Frames, draws: Draws) -> Frames:
+    """`frames`, mirrored left-right where it was drawn."""
+    if not any(draws.flips):
         return frames
-    mask = torch.tensor(flips, device=frames.depth_m.device)[:, None, None, None]
+    mask = torch.tensor(draws.flips)[:, None, None, None]
+    device = frames.depth_m.device
+    if device.type == "cuda":
+        # From ordinary memory the copy would wait for the GPU.
+        mask = mask.pin_memory()
+    mask = mask.to(device, non_blocking=True)
     return Frames(*(torch.where(mask, array.flip(-1), array) for array in frames))
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """`batch` on `device` as it is stored, uint8; from page-locked memory without waiting."""
+    return Batch(batch.indices, *(tensor.to(device, non_blocking=True) for tensor in batch[1:]))
+
+
 def training_frames(batch: Batch, geometry: Geometry, device: torch.device, *, seed: int, epoch: int) -> Frames:
-    """What the network trains on: `batch` on `device`, resized or cropped, and flipped."""
-    return augment(resize(to_frames(batch, device), geometry.size), geometry, batch.indices, seed=seed, epoch=epoch)
+    """What the network trains on: `batch` on `device`, cut or resized, and flipped."""
+    height, width = batch.depth_m.shape[-2:]
+    draws = draw(geometry, batch.indices, (height, width), seed=seed, epoch=epoch)
+    # Cut while the samples are still bytes.
+    there = cut(to_device(batch, device), geometry.crop, draws)
+    return flip(resize(to_frames(there, device), geometry.size), draws)
 
 
 def evaluation_frames(batch: Batch, size: tuple[int, int] | None, device: torch.device) -> Frames:

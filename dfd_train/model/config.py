@@ -1,4 +1,4 @@
-"""What a two-headed network is made of; free of torch, so that a command line can name the variants at once."""
+"""The registry of models and what each is made of; free of torch, so that a command line can name them at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,47 @@ from typing import Any
 from dfd_train.errors import ConfigError
 
 HEADS = ("depth", "aif")
+# What people call the sets of heads.
+HEAD_CHOICES = {"both": HEADS, "depth": ("depth",), "deblur": ("aif",)}
 STEMS = ("paper", "imagenet")
 INPUT_RANGES = ("unit", "signed")
+DECONVOLUTIONS = ("hqs", "wiener")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What sets a model apart from the two-headed network.
+
+    `heads`: the sets of outputs it can have, by their names in `HEAD_CHOICES`, its usual one first. `learned`: outputs
+    that come from weights; others are computed from them. `pictures`: differently focused pictures of a scene that it
+    takes. `encoder`: whether it has the shared encoder. `camera`: whether it needs to know the lens. `labelled`: whether
+    it learns from true depths and images; one that does not compares pictures only.
+    """
+
+    heads: tuple[str, ...]
+    learned: tuple[str, ...] = HEADS
+    pictures: int = 1
+    encoder: bool = True
+    camera: bool = False
+    labelled: bool = True
+
+
+METHODS: dict[str, Method] = {
+    "2hded": Method(heads=("both", "depth", "deblur")),
+    "dncnn": Method(heads=("deblur",), encoder=False),
+    "ircnn": Method(heads=("deblur",), encoder=False),
+    "d3net": Method(heads=("depth",)),
+    "anwar": Method(heads=("both",), learned=("depth",), camera=True),
+    "gur": Method(heads=("depth",), camera=True, labelled=False),
+    "song": Method(heads=("depth", "both", "deblur"), pictures=2),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Widths and options of `TwoHeadedNet`; the defaults are the paper's network (41,414,400 parameters).
+    """A model: its method and widths; the defaults are the paper's two-headed network (41,414,400 parameters).
+
+    `name`: in `VARIANTS`. `method`: key of `METHODS`; what follows is of its encoder and heads.
 
     `stem_width`: channels after the first convolution. `growth`, `bottleneck`, `blocks`: the DenseNet encoder (channels
     added by a layer, width of its 1x1 in units of `growth`, layers of the four blocks). `decoder`: output channels of
@@ -23,12 +57,13 @@ class ModelConfig:
     "depth" and "aif" exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
     AiF convolution at zero, so that the untrained network returns its input as the restored image. `input_range`:
     whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
-    the network takes and returns [0, 1] either way.
+    the network takes and returns [0, 1] either way. `deconvolution`: how "anwar" sharpens, see `deconvolution.deconvolve`.
 
     Raises `ConfigError` for an impossible value.
     """
 
     name: str = "full"
+    method: str = "2hded"
     stem_width: int = 64
     growth: int = 32
     bottleneck: int = 4
@@ -39,8 +74,11 @@ class ModelConfig:
     dropout: float = 0.0
     zero_last_aif: bool = False
     input_range: str = "unit"
+    deconvolution: str = "hqs"
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"model method={self.method!r} must be one of {', '.join(METHODS)}")
         for field in ("stem_width", "growth", "bottleneck"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"model {field}={getattr(self, field)} must be at least 1")
@@ -54,8 +92,28 @@ class ModelConfig:
             raise ConfigError(f"model input_range={self.input_range!r} must be one of {', '.join(INPUT_RANGES)}")
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"model heads={self.heads} must be one or both of {', '.join(HEADS)}")
+        possible = METHODS[self.method].heads
+        if not any(set(self.heads) == set(HEAD_CHOICES[choice]) for choice in possible):
+            asked = next(name for name, heads in HEAD_CHOICES.items() if set(heads) == set(self.heads))
+            raise ConfigError(
+                f"heads={asked} is not possible with the model {self.name}: it has {' or '.join(possible)}"
+            )
+        if not METHODS[self.method].encoder and self.stem != "paper":
+            raise ConfigError(f"stem={self.stem} is not possible with the model {self.name}: it has no encoder")
+        if self.deconvolution not in DECONVOLUTIONS:
+            raise ConfigError(f"model deconvolution={self.deconvolution!r} must be one of {', '.join(DECONVOLUTIONS)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model dropout={self.dropout} must be at least 0 and below 1")
+
+    @property
+    def about(self) -> Method:
+        """The facts of its method."""
+        return METHODS[self.method]
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Those of its heads that training improves."""
+        return tuple(head for head in self.heads if head in self.about.learned)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -71,19 +129,31 @@ def tuples_from_lists(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-VARIANTS: dict[str, ModelConfig] = {
-    "full": ModelConfig(),
-    "small": ModelConfig(
-        name="small", stem_width=32, growth=16, blocks=(4, 8, 12, 8), decoder=(160, 96, 64, 48, 32), bottleneck=4
-    ),
-    "tiny": ModelConfig(
-        name="tiny", stem_width=16, growth=8, blocks=(2, 4, 6, 4), decoder=(48, 32, 24, 16, 16), bottleneck=4
-    ),
+_WIDTHS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "small": {"stem_width": 32, "growth": 16, "blocks": (4, 8, 12, 8), "decoder": (160, 96, 64, 48, 32)},
+    "tiny": {"stem_width": 16, "growth": 8, "blocks": (2, 4, 6, 4), "decoder": (48, 32, 24, 16, 16)},
 }
 
 
+def _variants() -> dict[str, ModelConfig]:
+    """Three widths of the two-headed network; then every baseline, those with an encoder in the same widths."""
+    made = {width: ModelConfig(name=width, **settings) for width, settings in _WIDTHS.items()}
+    for method, about in METHODS.items():
+        if method == "2hded":
+            continue
+        for width, settings in _WIDTHS.items() if about.encoder else (("full", {}),):
+            name = method if width == "full" else f"{method}-{width}"
+            made[name] = ModelConfig(name=name, method=method, heads=HEAD_CHOICES[about.heads[0]], **settings)
+    return made
+
+
+# The names that `dfd-train --model` takes.
+VARIANTS: dict[str, ModelConfig] = _variants()
+
+
 def variant(name: str) -> ModelConfig:
-    """The network called "full", "small" or "tiny"; raises `ConfigError` for another name."""
+    """The model called `name`, such as "full", "tiny", "dncnn" or "song-tiny"; raises `ConfigError` for another name."""
     if name not in VARIANTS:
         raise ConfigError(f"model={name!r} must be one of {', '.join(VARIANTS)}")
     return VARIANTS[name]

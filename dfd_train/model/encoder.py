@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         super().__init__()
         width = config.stem_width
         kernel = 3 if config.stem == "paper" else 7
-        self.conv0 = nn.Conv2d(3, width, kernel, stride=2, padding=kernel // 2, bias=False)
+        self.conv0 = nn.Conv2d(3 * config.about.pictures, width, kernel, stride=2, padding=kernel // 2, bias=False)
         self.norm0 = nn.BatchNorm2d(width)
         self.relu0 = nn.LeakyReLU(LEAK)
         self.downconv0 = nn.Conv2d(width, width, 4, stride=2, padding=1, bias=False)
@@ -93,7 +93,7 @@ class Encoder(nn.Module):
         self.channels = (width, width1 // 2, width2 // 2, width3 // 2, deep)
 
     def forward(self, image: Tensor) -> Features:
-        """`image` (B, 3, H, W), H and W multiples of 32 -> `Features`."""
+        """`image` (B, 3 or 6, H, W), H and W multiples of 32 -> `Features`."""
         skip1 = self.relu0(self.norm0(self.conv0(image)))
         x = self.downrelu0(self.downnorm0(self.downconv0(skip1)))
         skip2, x = self.transition1(self.denseblock1(x))

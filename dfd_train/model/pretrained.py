@@ -11,12 +11,16 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
+from dfd_train.config import CACHED
 from dfd_train.errors import CheckpointError
 from dfd_train.model.encoder import Encoder
 from dfd_train.tensor_file import load_tensors
 
 # The file that torchvision downloads still has the names of 2017 ("norm.1"); the module has "norm1".
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
+
+# Channels at the bottom of a DenseNet-121.
+FULL_DEPTH = 1024
 
 
 class Matched(NamedTuple):
@@ -48,6 +52,28 @@ def load_matching(encoder: Encoder, state: Mapping[str, Tensor]) -> Matched:
     for name in fitting:
         own[name].copy_(given[name])
     return Matched(len(fitting), len(own), tuple(name for name in own if name not in set(fitting)))
+
+
+def start_encoder(encoder: Encoder, source: str) -> str:
+    """Start `encoder` from the weights that `source` names, see `pretrained_state`; returns a line that says so.
+
+    With "cached", a machine without the weights goes on without, and the line says so; an encoder of other widths, which
+    they could not fit, goes on without a word. Raises as `load_matching` and `pretrained_state`.
+    """
+    if source != CACHED:
+        return str(load_matching(encoder, pretrained_state(source)))
+    if encoder.channels[-1] != FULL_DEPTH:
+        return ""
+    path = cached_imagenet()
+    if path is None:
+        return "encoder starts at random: no ImageNet weights on this machine (--pretrained imagenet fetches them)"
+    return str(load_matching(encoder, pretrained_state(str(path))))
+
+
+def cached_imagenet() -> Path | None:
+    """The file of DenseNet-121's ImageNet weights where torchvision keeps it, or None where it is not there."""
+    found = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("densenet121-*.pth"))
+    return found[-1] if found else None
 
 
 def pretrained_state(source: str) -> dict[str, Tensor]:

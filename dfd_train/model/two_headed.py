@@ -28,7 +28,7 @@ class Output(NamedTuple):
 
 
 class TwoHeadedNet(nn.Module):
-    """Defocused image -> metric depth and all-in-focus image.
+    """Defocused image -> metric depth and all-in-focus image; the "song" method takes two images, focused differently.
 
     `config`: widths, heads and options (`ModelConfig()` is the paper's network). `generator`: source of the initial
     weights; torch's global one where it is None.
@@ -39,8 +39,10 @@ class TwoHeadedNet(nn.Module):
         self.config = config = config or ModelConfig()
         self.encoder = Encoder(config)
         channels = self.encoder.channels
-        self.depth_head = DecoderHead(channels, config.decoder, 1, config.dropout) if "depth" in config.heads else None
-        self.aif_head = DecoderHead(channels, config.decoder, 3, config.dropout) if "aif" in config.heads else None
+        self.depth_head = (
+            DecoderHead(channels, config.decoder, 1, config.dropout) if "depth" in config.learned else None
+        )
+        self.aif_head = DecoderHead(channels, config.decoder, 3, config.dropout) if "aif" in config.learned else None
         initialise(self, generator)
         if self.aif_head is not None and config.zero_last_aif:
             nn.init.zeros_(self.aif_head.last.weight)
@@ -48,14 +50,15 @@ class TwoHeadedNet(nn.Module):
     def forward(self, image: Tensor, heads: tuple[str, ...] | None = None) -> Output:
         """Run the encoder and the heads that are asked for; a head that is not costs nothing.
 
-        `image`: (B, 3, H, W) sRGB in [0, 1], any H, W >= 1: reflected at the bottom and right to the next multiple of
-        32, and the outputs are cropped back. `heads`: of ("depth", "aif"); None = all that the network has. The AiF
-        output is `last(x) + image`, a global residual. Raises `ConfigError` for a head that the network lacks.
+        `image`: (B, 3 or, of two images, 6, H, W) sRGB in [0, 1], any H, W >= 1: reflected at the bottom and right to
+        the next multiple of 32, and the outputs are cropped back. `heads`: of ("depth", "aif"); None = all that the
+        network has. The AiF output is `last(x) + image`, a global residual to the first image. Raises `ConfigError`
+        for a head that the network lacks.
         """
-        wanted = self.config.heads if heads is None else heads
-        missing = [head for head in wanted if head not in self.config.heads]
+        wanted = self.config.learned if heads is None else heads
+        missing = [head for head in wanted if head not in self.config.learned]
         if missing or not wanted:
-            raise ConfigError(f"heads={wanted}: this network has {', '.join(self.config.heads)}")
+            raise ConfigError(f"heads={wanted}: this network has {', '.join(self.config.learned)}")
         height, width = image.shape[-2:]
         padded = pad_reflect(image)
         # A residual in [-1, 1] is twice as large as the same in [0, 1].
@@ -66,7 +69,7 @@ class TwoHeadedNet(nn.Module):
             depth_m = self.depth_head(features)[..., :height, :width]
         if self.aif_head is not None and "aif" in wanted:
             residual = self.aif_head(features)
-            aif = ((residual / 2 if signed else residual) + padded)[..., :height, :width]
+            aif = ((residual / 2 if signed else residual) + padded[:, :3])[..., :height, :width]
         return Output(depth_m, aif)
 
 

@@ -67,12 +67,16 @@ def textured_frame(rng: np.random.Generator, height: int, width: int) -> RgbdFra
 
 
 def write_store(
-    path: Path, splits: Mapping[str, Sequence[RgbdFrame]], kind: str = "synthetic", aperture_mm: float = 200.0
+    path: Path,
+    splits: Mapping[str, Sequence[RgbdFrame]],
+    kind: str = "synthetic",
+    aperture_mm: float = 200.0,
+    focus_m: tuple[float, ...] = (2.0,),
 ) -> Path:
     """A finished store of these frames, four samples a shard; the lens is wide, as a CoC shrinks with the frame."""
     source = FrameSource(tuple((split, frame) for split, frames in splits.items() for frame in frames), kind)
     lens = Lens.preset("paper", aperture_mm=aperture_mm)
-    convert(ConversionSettings(source=source, lens=lens, samples_per_shard=4), path)
+    convert(ConversionSettings(source=source, lens=lens, focus_distances_m=focus_m, samples_per_shard=4), path)
     return path
 
 
@@ -82,6 +86,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in (("train", 10), ("test", 5))}
     return write_store(tmp_path_factory.mktemp("stores") / "small.zarr", splits)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 training and 2 test frames of 48x64 px, each focused at 4 m and at 1 m; not to be changed by a test."""
+    rng = np.random.default_rng(5)
+    splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in (("train", 4), ("test", 2))}
+    return write_store(tmp_path_factory.mktemp("stores") / "stack.zarr", splits, focus_m=(4.0, 1.0))
+
+
+@pytest.fixture(scope="session")
+def write() -> Callable[..., Path]:
+    """The function `write_store`, which tests cannot import from here."""
+    return write_store
 
 
 @pytest.fixture

@@ -62,7 +62,10 @@ def test_evaluating_prints_the_table(store: Path, run: Path, tmp_path: Path) -> 
     assert "at 48x64" in result.output
     for title in ("RMSE (m)", "AbsRel", "delta < 1.25", "PSNR (dB)", "SSIM"):
         assert title in result.output
-    assert {path.name for path in (tmp_path / "r").iterdir()} == {"report.json", "report.md", "predictions.png"}
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {
+        "report.json", "report.md", "report.html", "per_image.csv", "predictions.png",
+    }  # fmt: skip
+    assert f"report: {tmp_path / 'r'}" in result.output
 
 
 def assert_one_line(result: Result, pattern: str) -> None:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +27,8 @@ from dfd_train.evaluation import EvalConfig, evaluate
 from dfd_train.metrics import ImageScore, ImageSums, summarise
 from dfd_train.model.two_headed import Output
 from dfd_train.pictures import choose_samples, colour
-from dfd_train.report import PUBLISHED, Report
+from dfd_train.published import published_figures
+from dfd_train.report import Report
 from dfd_train.scoring import mean_depth_m, score_split
 from dfd_train.trainer import train
 
@@ -65,6 +69,59 @@ def test_any_batch_size_gives_the_same_digits(store: Path, convention: str) -> N
         assert [score.position for score in scores] == list(range(10))
         results.append(summarise([score.predicted for score in scores], convention))
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("convention", ["per-image", "pooled"])
+def test_a_real_network_scores_the_same_digits_at_any_batch_size(store: Path, run: Path, convention: str) -> None:
+    # Convolutions over several images sum in another order: the last bit would differ.
+    reports = [evaluated(store, run, batch_size=size, convention=convention, split="train") for size in (1, 3, 16)]
+    for report in reports[1:]:
+        assert report.rows == reports[0].rows
+        assert report.per_image == reports[0].per_image
+
+
+@pytest.fixture
+def on_two_processes() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function (arguments) -> `dfd-eval` run by two processes that talk gloo."""
+
+    def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [*torchrun, "-m", "dfd_cli.evaluate", *map(str, arguments), "--device", "cpu"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+    return launch
+
+
+def test_two_processes_score_the_same_digits_as_one(
+    store: Path, run: Path, tmp_path: Path, on_two_processes: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = on_two_processes("--shards", store, "--checkpoint", run, "--out", tmp_path / "two", "--batch-size", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("RMSE (m)") == 1
+    alone = evaluated(store, run, out=str(tmp_path / "one"))
+    two, one = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("two", "one"))
+    for part in ("rows", "per_image", "constant_depth_m"):
+        assert two[part] == one[part]
+    assert alone.rows == one["rows"]
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
+    for name in ("per_image.csv", "report.md"):
+        same, other = ((tmp_path / folder / name).read_text().replace("prediction", "") for folder in ("two", "one"))
+        assert same == other
+
+
+def test_an_image_that_cannot_be_scored_ends_all_processes_with_its_name(
+    make_store: Callable[..., Path], textured: Callable[..., RgbdFrame], run: Path, tmp_path: Path,
+    on_two_processes: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(0)
+    frames = [textured(rng, 48, 64) for _ in range(4)]
+    frames[1].depth_m[:] = 11
+    store = make_store({"test": frames})
+    done = on_two_processes("--shards", store, "--checkpoint", run, "--out", tmp_path / "r")
+    assert done.returncode != 0
+    assert done.stderr.count("Error: test-001: no pixel has a true depth") >= 1
+    assert not list(tmp_path.glob("r/report*"))
 
 
 def test_doing_nothing_is_scored_beside_the_prediction(store: Path, run: Path) -> None:
@@ -128,7 +185,7 @@ def test_make3d_is_shown_beside_its_own_published_row(
     rng = np.random.default_rng(0)
     store = make_store({"test": [textured(rng, 48, 64) for _ in range(2)]}, kind="make3d")
     report = evaluated(store, run)
-    assert report.published == PUBLISHED["make3d"]
+    assert report.published == published_figures("make3d")
     assert "mean depth" not in report.rows
     assert report.constant_depth_m is None
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,18 @@ from dfd_cli import predict as predict_command
 from rich.console import Console
 
 from dfd_train.config import recipe_config
-from dfd_train.errors import ConfigError
-from dfd_train.export import ExportError, export_program, write_onnx, write_program
-from dfd_train.model.config import ModelConfig, variant
+from dfd_train.errors import ConfigError, ExportError
+from dfd_train.export import ExportedNet, export_program, write_onnx, write_program
+from dfd_train.model.config import variant
 from dfd_train.model.two_headed import TwoHeadedNet
 from dfd_train.trainer import train
 
 SIZES = ((64, 96), (33, 47), (100, 130), (33, 170), (45, 33))
 
 
-def network(heads: tuple[str, ...] = ("depth", "aif")) -> TwoHeadedNet:
-    config = variant("tiny")
-    net = TwoHeadedNet(ModelConfig(**{**vars(config), "heads": heads}), generator=torch.Generator().manual_seed(0))
+def network(heads: tuple[str, ...] = ("depth", "aif"), input_range: str = "unit") -> TwoHeadedNet:
+    config = dataclasses.replace(variant("tiny"), heads=heads, input_range=input_range)
+    net = TwoHeadedNet(config, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for _ in range(20):
             net(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
@@ -41,6 +42,13 @@ def test_the_program_gives_what_the_network_gives_at_any_size(net: TwoHeadedNet,
         with torch.inference_mode():
             for ours, theirs in zip(net(image), loaded(image), strict=True):
                 assert torch.allclose(ours, theirs, atol=1e-5), size
+
+
+def test_a_network_of_the_authors_range_is_exported_with_it() -> None:
+    net, image = network(input_range="signed"), torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        for ours, theirs in zip(net(image), ExportedNet(net)(image), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize("heads", [("depth", "aif"), ("aif",)])

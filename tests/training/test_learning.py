@@ -29,11 +29,17 @@ def test_the_full_network_learns_two_real_frames_by_heart(
         depth_mm = cv2.imread(str(real_data / "rgbd_png" / f"{name}.depth_mm.pgm"), cv2.IMREAD_UNCHANGED)
         frames.append(RgbdFrame(rgb, (depth_mm / 1000).astype(np.float32)))
     store = make_store({"train": frames, "test": frames}, aperture_mm=PAPER_APERTURE_MM)
+    # The depth of a few isolated pixels at edges is learnt last, so lambda is small and the rate falls to zero; an average
+    # over a hundred steps would still be behind.
     config = recipe_config(
-        "fast", shards=store, out=tmp_path / "run", size=96, batch_size=2, epochs=1200, lr=1e-3,
-        validate_every=50, checkpoint_every=1200, device="cpu", tensorboard=False,
+        "fast", shards=store, out=tmp_path / "run", size=96, batch_size=2, epochs=1000, lr=1e-3, deblur_weight=0.3,
+        balance="literal", validate_every=50, checkpoint_every=1000, device="cpu", tensorboard=False,
     )  # fmt: skip
-    config = dataclasses.replace(config, geometry=dataclasses.replace(config.geometry, flip=0.0))
+    config = dataclasses.replace(
+        config,
+        geometry=dataclasses.replace(config.geometry, flip=0.0),
+        optim=dataclasses.replace(config.optim, ema_decay=0.95, decay_factor=0.0),
+    )
     scores = train(config, console=Console(width=160)).validation
     assert scores["psnr"] >= 36
     assert scores["rmse"] < 0.1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -14,12 +15,14 @@ from PIL import Image, ImageCms, ImageSequence
 from rich.console import Console
 
 from defocus_sim.lens import Lens
+from dfd_train.checkpoint import load_checkpoint, save_checkpoint
 from dfd_train.config import recipe_config
-from dfd_train.errors import ConfigError, NonFiniteError
-from dfd_train.images import PictureError, find_pictures, gif_bytes, output_names, read_picture
+from dfd_train.errors import ConfigError, NonFiniteError, PictureError
+from dfd_train.images import find_pictures, gif_bytes, output_names, read_picture
+from dfd_train.model.build import build_model
 from dfd_train.model.config import variant
 from dfd_train.model.two_headed import TwoHeadedNet
-from dfd_train.predict import PredictConfig, focus_steps, predict, predict_files, rack_focus, refocus
+from dfd_train.prediction import PredictConfig, focus_steps, predict, predict_files, rack_focus, refocus
 from dfd_train.tiling import Tiling, axis_tiles, receptive_radius
 from dfd_train.trainer import train
 
@@ -258,18 +261,25 @@ def test_what_stops_everything_is_one_line_and_exit_code_2(run: Path, tmp_path: 
     torch.save({"weights": 1}, tmp_path / "other.pt")
     checkpoint = next((run / "checkpoints").glob("*.pt"))
     (tmp_path / "file").touch()
+    # A checkpoint of another model: one that a single picture is not enough for.
+    saved = load_checkpoint(run)
+    song = dataclasses.replace(saved.config, model=variant("song-tiny"))
+    weights = build_model(song.model).state_dict()
+    pairs = save_checkpoint(tmp_path / "song", dataclasses.replace(saved, config=song, weights=weights, averaged=None))
     for arguments, pattern in (
         (("--checkpoint", tmp_path / "other.pt", "--out", tmp_path / "o"), "none of dfd-train"),
         (("--checkpoint", tmp_path / "a.png", "--out", tmp_path / "o"), "cannot be read"),
         (("--checkpoint", checkpoint, "--out", tmp_path / "file"), "cannot make the folder"),
         (("--checkpoint", checkpoint, "--out", tmp_path / "o", "--refocus", "1mm"), "must exceed the focal length"),
         (("--checkpoint", checkpoint, "--out", tmp_path / "o", "--tile", "100"), "multiple of 32"),
+        (("--checkpoint", pairs, "--out", tmp_path / "o"), "compares 2 pictures of a scene focused differently"),
         (("--out", tmp_path / "o"), "--checkpoint"),
     ):
         result = dfd_predict(tmp_path / "a.png", *arguments)
         assert result.exit_code == 2, result.output
         assert len(result.stderr.splitlines()) == 1
         assert re.search(pattern, result.stderr), result.stderr
+        assert not (tmp_path / "o").exists()
 
 
 def test_refocusing_blurs_what_is_off_the_distance_only(net: TwoHeadedNet) -> None:

@@ -10,7 +10,7 @@ from torchvision.models import DenseNet121_Weights, densenet121
 from dfd_train.errors import CheckpointError, CheckpointMissingError
 from dfd_train.model.config import ModelConfig, variant
 from dfd_train.model.encoder import Encoder
-from dfd_train.model.pretrained import load_matching, pretrained_state
+from dfd_train.model.pretrained import load_matching, pretrained_state, start_encoder
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +81,19 @@ def test_without_network_one_sentence_says_what_to_do(monkeypatch: pytest.Monkey
     monkeypatch.setattr(DenseNet121_Weights, "get_state_dict", offline)
     with pytest.raises(CheckpointError, match=r"without network.*--pretrained FILE"):
         pretrained_state("imagenet")
+
+
+def test_cached_weights_are_taken_where_they_are_and_only_where_they_fit(
+    densenet: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    encoder = Encoder(ModelConfig())
+    before = encoder.state_dict()["denseblock1.denselayer1.conv1.weight"].clone()
+    assert "no ImageNet weights on this machine" in start_encoder(encoder, "cached")
+    assert torch.equal(encoder.state_dict()["denseblock1.denselayer1.conv1.weight"], before)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(densenet, tmp_path / "checkpoints" / "densenet121-0.pth")
+    assert "encoder tensors taken from pretrained weights" in start_encoder(encoder, "cached")
+    own = encoder.state_dict()["denseblock1.denselayer1.conv1.weight"]
+    assert torch.equal(own, densenet["features.denseblock1.denselayer1.conv1.weight"])
+    assert start_encoder(Encoder(variant("tiny")), "cached") == ""

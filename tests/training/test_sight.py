@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dfd_train.config import recipe_config
 from dfd_train.errors import ConfigError
 from dfd_train.plot import plot_runs, read_curves
+from dfd_train.profiling import PARTS
 from dfd_train.trainer import train
 
 
@@ -65,3 +69,19 @@ def test_help_groups_the_options_and_stays_light() -> None:
         "CliRunner().invoke(main, ['--help']); print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_profile_names_the_parts_of_a_step_and_writes_a_trace(store: Path, tmp_path: Path) -> None:
+    said = io.StringIO()
+    config = recipe_config(
+        "fast", shards=store, out=tmp_path / "run", model="tiny", size="33x48", epochs=8, batch_size=5, device="cpu",
+        validate_every=0, tensorboard=False, profile=True,
+    )  # fmt: skip
+    train(config, console=Console(file=said, width=400))
+    line = next(line for line in said.getvalue().splitlines() if line.startswith("profile of 10 steps"))
+    shares = {name: float(value) for name, value in re.findall(r"([a-z][a-z ,()]*) ([\d.]+)%", line)}
+    assert [name.split(": ")[-1].lstrip(", ") for name in shares][-5:-1] == list(PARTS)[1:]
+    assert 99 < sum(shares.values()) < 101
+    names = {event.get("name") for event in json.loads((tmp_path / "run" / "trace.json").read_text())["traceEvents"]}
+    assert set(PARTS) <= names
+    assert "aten::convolution_backward" in (tmp_path / "run" / "profile.txt").read_text()

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
+from dfd_train.data.buffers import BufferPool
 from dfd_train.data.order import batched, epoch_order
 from dfd_train.data.stream import Batch, ShardDataset, stream_batches
 
@@ -98,3 +99,25 @@ def test_a_missing_store_or_split_is_a_named_error(store: Path, tmp_path: Path) 
         ShardDataset(tmp_path / "nowhere.zarr")
     with pytest.raises(ShardError, match="val"):
         ShardDataset(store, "val")
+
+
+def test_memory_of_a_batch_is_used_again_only_when_nothing_refers_to_it() -> None:
+    pool = BufferPool(most_free=1)
+    first = torch.from_numpy(pool.take((2, 3), np.dtype("float32")))
+    first[:] = 1
+    address, row = first.data_ptr(), first.numpy()[1]
+    del first
+    other = pool.take((2, 3), np.dtype("float32"))
+    other[:] = 2
+    assert other.ctypes.data != address
+    assert row.tolist() == [1, 1, 1]
+    del row
+    assert pool.take((3, 2), np.dtype("float32")).ctypes.data == address
+
+
+def test_several_threads_read_the_same_batches_in_the_same_order(store: Path) -> None:
+    data = ShardDataset(store)
+    batches = [np.array([k % 10, (k * 7) % 10]) for k in range(40)]
+    expected = list(stream_batches(data, batches, prefetch=0))
+    for made, wanted in zip(stream_batches(data, batches, prefetch=5, threads=4), expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(made[1:], wanted[1:], strict=True))

@@ -78,7 +78,7 @@ def test_a_later_start_reads_only_what_is_left(store: Path) -> None:
 def test_a_cache_returns_the_same_and_reads_every_sample_once(store: Path) -> None:
     data = ShardDataset(store)
     source = Counting(data)
-    source.frame_hw = data.frame_hw
+    source.frame_hw, source.pictures = data.frame_hw, data.pictures
     Counting.__len__ = lambda self: len(self.source)
     reader = CachedReader(source, CPU)
     for indices in (np.array([3, 1, 3]), np.array([1, 2]), np.arange(10)):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from rich.console import Console
 
 from dfd_train.config import recipe_config
 from dfd_train.errors import ConfigError, EvaluationError
-from dfd_train.evaluation import EvalConfig, evaluate
+from dfd_train.evaluation import EvalConfig, default_out, evaluate
 from dfd_train.loss_config import TABLE_II
+from dfd_train.model.config import METHODS, VARIANTS
 from dfd_train.published import MAKE3D, TABLE2, TABLE3, TABLE4
 from dfd_train.tables import paper_table
 from dfd_train.trainer import train
@@ -85,13 +87,75 @@ def test_table3_has_the_single_heads_and_both(runs: dict[str, Path]) -> None:
     assert lines[5].split("|")[8].strip() == "-"
 
 
+@pytest.fixture(scope="module")
+def methods(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny evaluated run for every method of Table IV that this program trains, on a store with two focus distances."""
+    folder = tmp_path_factory.mktemp("methods")
+    made = {}
+    for key in METHODS:
+        out = folder / key
+        model = "tiny" if key == "2hded" else key if f"{key}-tiny" not in VARIANTS else f"{key}-tiny"
+        train(
+            recipe_config(
+                "fast", shards=stack, out=out, model=model, size="33x48", epochs=1, batch_size=4, device="cpu",
+                validate_limit=1, tensorboard=False,
+            ),
+            console=QUIET,
+        )  # fmt: skip
+        result = dfd_eval("--shards", stack, "--checkpoint", out, "--device", "cpu", "--no-html")
+        assert result.exit_code == 0, result.output
+        made[key] = out
+    return made
+
+
+def test_table4_is_complete_with_a_run_for_every_method(methods: dict[str, Path], tmp_path: Path) -> None:
+    result = dfd_eval("table4", "--runs", *methods.values(), "--out", tmp_path / "t", "--format", "markdown")
+    assert result.exit_code == 0, result.output
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.output.splitlines() if line[:1] == "|"]
+    keys = list(TABLE4)
+    assert [line[0] for line in lines[2:] if line[0]] == [row.method for row in TABLE4.values()]
+    for key, run in methods.items():
+        at = next(k for k, line in enumerate(lines) if line[0] == TABLE4[key].method)
+        own, measured = lines[at + 1], figures(run)
+        assert own[:2] == ["", key]
+        assert own[2] == (f"{measured['rmse']:.3f}" if "rmse" in measured else "-")
+        assert own[7] == (f"{measured['psnr']:.2f}" if "psnr" in measured else "-")
+    assert "missing" not in result.output
+    assert len(lines) == 2 + len(keys) + len(METHODS)
+    # A frame at two distances is one sample for one method and two for the others.
+    assert "they differ in images" in result.output
+    for ending, mark in (("md", "| Song et al. |"), ("tex", "Song et al. &"), ("html", "<td>Song et al.</td>")):
+        assert mark in (tmp_path / "t" / f"table4.{ending}").read_text()
+
+
+def test_a_method_that_takes_other_samples_is_not_compared_in_one_report(
+    methods: dict[str, Path], stack: Path, tmp_path: Path
+) -> None:
+    runs = (methods["song"], methods["d3net"])
+    result = dfd_eval("--shards", stack, "--checkpoint", *runs, "--out", tmp_path / "r", "--device", "cpu")
+    assert result.exit_code == 2
+    assert re.search("d3net and song take other samples .* dfd-eval table4 --runs", result.stderr)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_report_without_a_place_goes_into_the_run(methods: dict[str, Path], tmp_path: Path) -> None:
+    assert (methods["gur"] / "report" / "report.json").is_file()
+    assert not (methods["gur"] / "report" / "report.html").exists()
+    newest = next((methods["gur"] / "checkpoints").glob("*.pt"))
+    assert default_out([str(newest)]) == methods["gur"] / "report"
+    shutil.copy(newest, tmp_path / "best.pt")
+    assert default_out([str(tmp_path / "best.pt")]) == tmp_path / "best-report"
+    assert default_out([str(methods["gur"]), str(newest)]) == methods["gur"].parent / "comparison"
+
+
 def test_missing_runs_are_shown_with_a_command_that_the_program_understands(runs: dict[str, Path]) -> None:
     table = paper_table("table2", [str(runs["l1+l1"])], shards="nyu.zarr")
     assert [line[1] for line in table.cells].count("missing") == 4
     commands = [note for note in table.notes if note.startswith("missing ")]
     assert "dfd-train --shards nyu.zarr --loss l1+charb --out runs/table2-l1-charb && dfd-eval" in commands[0]
     table = paper_table("table4", [], shards="s.zarr")
-    assert "--heads depth" in next(note for note in table.notes if "D3-Net" in note)
+    assert "--model d3net" in next(note for note in table.notes if "D3-Net" in note)
+    assert "--focus 1m,4m" in next(note for note in table.notes if "Song" in note)
     # Methods of other authors that this program does not train have a printed row and no command.
     assert not any("Tang" in note for note in table.notes)
     from dfd_cli.train import main as train_command

@@ -243,7 +243,8 @@ def test_a_folder_with_content_is_refused_and_overwrite_discards_a_run_only(stor
 def test_what_is_wrong_is_found_before_anything_is_written(
     store: Path, tmp_path: Path, options: dict[str, str], error: type[Exception], message: str
 ) -> None:
-    given = {"shards": store, "out": tmp_path / "run", "model": "tiny", **options}
+    size = {} if "crop" in options else {"size": "33x48"}
+    given = {"shards": store, "out": tmp_path / "run", "model": "tiny", **size, **options}
     config = recipe_config("fast", **given)
     with pytest.raises(error, match=message):
         quietly(config)

@@ -20,12 +20,11 @@ from defocus_sim.lens import Lens
 from defocus_sim.simulate import defocus
 from dfd_train.checkpoint import load_checkpoint, write_atomically
 from dfd_train.device import pick_device
-from dfd_train.errors import ConfigError, DfdTrainError, NonFiniteError
+from dfd_train.errors import ConfigError, DfdTrainError, NonFiniteError, PictureError
 from dfd_train.evaluation import load_network
 from dfd_train.images import (
     FILMS,
     Picture,
-    PictureError,
     find_pictures,
     gif_bytes,
     output_names,
@@ -34,7 +33,8 @@ from dfd_train.images import (
     write_mp4,
 )
 from dfd_train.metrics import NEAREST_M
-from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.model.build import Model
+from dfd_train.model.config import ModelConfig
 from dfd_train.pictures import colour
 from dfd_train.tiling import Tiling, axis_tiles
 
@@ -59,18 +59,20 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(model: TwoHeadedNet, image: NDArray[Any], *, tiling: Tiling | None = None) -> Prediction:
+def predict(model: Model, image: NDArray[Any], *, tiling: Tiling | None = None) -> Prediction:
     """Restore `image` and predict its depth, tile by tile on the model's device.
 
     `model`: in evaluation mode, see `evaluation.load_network`. `image`: (H, W, 3) or (H, W) sRGB; uint8, uint16 or
     floating in [0, 1]; any size from 1x1. Memory beside the results is that of one tile. Neighbouring tiles overlap and
     are blended; `Tiling.exact_for(receptive_radius(model.config))` says whether the result is that of a single pass.
 
-    Raises `ConfigError` for an array that is no picture or a model in training mode, `NonFiniteError` where the
+    Raises `ConfigError` for an array that is no picture, a model in training mode or one that compares two pictures,
+    `NonFiniteError` where the
     network's output is NaN or infinite.
     """
     if model.training:
         raise ConfigError("the model is in training mode: call model.eval() before predicting with it")
+    require_one_picture(model.config)
     scale = _full_scale(image)
     tiling = tiling or Tiling()
     device = next(model.parameters()).device
@@ -91,6 +93,15 @@ def predict(model: TwoHeadedNet, image: NDArray[Any], *, tiling: Tiling | None =
     if depth is not None:
         np.maximum(depth, np.float32(NEAREST_M), out=depth)
     return Prediction(aif=None if aif is None else _as_input(aif, image, scale), depth_m=depth)
+
+
+def require_one_picture(config: ModelConfig) -> None:
+    """Raise `ConfigError` for a model that takes more than one picture of a scene."""
+    if config.about.pictures > 1:
+        raise ConfigError(
+            f"the model {config.name} compares {config.about.pictures} pictures of a scene focused differently: one "
+            f"picture is not enough; score it with dfd-eval on a store made with --focus 1m,4m"
+        )
 
 
 def _add(total: NDArray[np.float32], part: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
@@ -216,6 +227,7 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
     `out` cannot be made.
     """
     net = load_network(load_checkpoint(Path(config.checkpoint)), pick_device(config.device))
+    require_one_picture(net.config)
     if config.refocus_m and set(net.config.heads) != {"depth", "aif"}:
         raise ConfigError(f"refocusing needs both heads; this checkpoint has {', '.join(net.config.heads)}")
     out = Path(config.out)
@@ -236,7 +248,7 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
             yield Outcome(source=str(path), error=f"{path}: cannot write to {out}: {error.strerror or error}")
 
 
-def _predict_file(net: TwoHeadedNet, config: PredictConfig, path: Path, stem: Path) -> Outcome:
+def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path) -> Outcome:
     picture = _resized(read_picture(path), config.size)
     height, width = picture.pixels.shape[:2]
     if min(height, width) < SMALLEST_SIDE:

@@ -1,0 +1,70 @@
+"""Two focus distances of every frame as one sample, for models that compare them; and the samples that a model takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from defocus_sim.lens import Lens
+from dfd_train.data.stream import Batch, ShardDataset
+from dfd_train.errors import ConfigError
+from dfd_train.model.config import ModelConfig
+
+
+class FocusPairs(ShardDataset):
+    """One split of a focal stack, a sample for every frame: as focused nearest and as focused farthest.
+
+    As `ShardDataset`, but "defocused" has six channels, the nearest focus first. A frame's samples are those whose names
+    are alike before the "@" (`frame@1m`, `frame@4m`). Raises `ConfigError` where a frame has one focus distance only.
+    """
+
+    pictures = 2
+
+    def __init__(self, store: str | Path, split: str = "train") -> None:
+        super().__init__(store, split)
+        stacks: dict[str, list[int]] = {}
+        for index, name in enumerate(self.split.names):
+            stacks.setdefault(name.rpartition("@")[0] or name, []).append(index)
+        focus_m = self.split.focus_distance_m
+        ends = [sorted(stack, key=lambda k: focus_m[k]) for stack in stacks.values()]
+        self._ends = np.array([(stack[0], stack[-1]) for stack in ends], dtype=np.int64)
+        for frame, (near, far) in zip(stacks, self._ends.tolist(), strict=True):
+            if focus_m[near] == focus_m[far]:
+                raise ConfigError(
+                    f"{self.path}: frame {frame} is there at one focus distance only ({focus_m[near]:g} m), this model "
+                    f"compares two: make the store with dfd-prepare ... --focus 1m,4m"
+                )
+        self._names = tuple(stacks)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The frames' names in the order of their indices."""
+        return self._names
+
+    @property
+    def samples_per_shard(self) -> int:
+        """How many samples to read together: about as many as are in a shard."""
+        together = len(self.split) / max(len(self), 1)
+        return max(int(super().samples_per_shard / together), 1)
+
+    def lens(self, index: int) -> Lens:
+        """The lens of sample `index` at its nearest focus."""
+        return super().lens(int(self._ends[index, 0]))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """The samples `indices` (B,) in that order; raises `ShardCorruptError` for damaged bytes."""
+        near, far = self._ends[np.asarray(indices)].T
+        first = super().read(near)
+        second = torch.from_numpy(self.split.read(far, fields=("defocused",))["defocused"])
+        return Batch(indices, torch.cat([first.defocused, second], dim=-1), first.aif, first.depth_m)
+
+
+def samples_of(model: ModelConfig, store: str | Path, split: str) -> ShardDataset:
+    """One split of `store` as `model` takes it; raises as the datasets do."""
+    return (FocusPairs if model.about.pictures == 2 else ShardDataset)(store, split)

@@ -1,0 +1,29 @@
+"""From a model's configuration to the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dfd_train.model.baselines import ResidualNet
+from dfd_train.model.camera_nets import AnwarNet, CameraNet, GurNet
+from dfd_train.model.config import ModelConfig
+from dfd_train.model.two_headed import Output, TwoHeadedNet
+
+# Every model: `config`, and images (B, 3 or 6, H, W) -> `Output`.
+Model = TwoHeadedNet | ResidualNet
+_CLASSES: dict[str, type[Model]] = {"dncnn": ResidualNet, "ircnn": ResidualNet, "anwar": AnwarNet, "gur": GurNet}
+
+
+def build_model(config: ModelConfig, *, generator: torch.Generator | None = None) -> Model:
+    """The model that `config` describes; `generator`: source of the initial weights, torch's global one for None."""
+    return _CLASSES.get(config.method, TwoHeadedNet)(config, generator=generator)
+
+
+def run_model(net: torch.nn.Module, image: Tensor, camera: Tensor | None) -> Output:
+    """`net(image)`, with the `camera` (B, 7) where there is one to tell it."""
+    output: Output = net(image) if camera is None else net(image, camera)
+    return output
+
+
+__all__ = ["CameraNet", "Model", "build_model", "run_model"]

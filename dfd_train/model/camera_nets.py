@@ -1,0 +1,75 @@
+"""Models of the paper's Table IV that know the lens: an Anwar-style pipeline and Gur-style self-supervision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dfd_train.camera import FOCUS_M, NEAREST_SHARE, aspect, sigma_px
+from dfd_train.deconvolution import deconvolve
+from dfd_train.model.config import ModelConfig
+from dfd_train.model.two_headed import Output, TwoHeadedNet
+
+# Depth as S/x, "nearness", between these: 1000 and 1/4 of the focus distance S.
+LEAST_NEARNESS, MOST_NEARNESS = 1e-3, 1 / NEAREST_SHARE
+# Where a network that answers 0 starts: at half the nearness of the focus distance, twice as far. At the focus itself the
+# blur has no slope to follow.
+_START = -1.9459101
+
+
+class CameraNet(TwoHeadedNet):
+    """A depth network that needs the lens; `camera` (7,) is the one to assume where a picture comes without its own.
+
+    Training sets it to that of the first training sample; it is kept in the checkpoint.
+    """
+
+    camera: Tensor
+
+    def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, generator=generator)
+        self.register_buffer("camera", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.25, 1.0, 1.0]))
+
+    def cameras(self, image: Tensor, camera: Tensor | None) -> Tensor:
+        """`camera`, or the assumed one for every image of the batch: (B, 7)."""
+        return self.camera.expand(len(image), -1) if camera is None else camera
+
+
+class AnwarNet(CameraNet):
+    """Anwar-style pipeline (BMVC 2017): predicted depth -> blur at every pixel -> non-blind deconvolution.
+
+    Only the depth head learns; the sharpened image has no weights, and is made in evaluation mode only.
+    """
+
+    def forward(  # type: ignore[override]  # takes a camera where the two-headed network takes heads
+        self, image: Tensor, camera: Tensor | None = None
+    ) -> Output:
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 7) -> depth and, in evaluation mode, the image in focus."""
+        depth_m = super().forward(image).depth_m
+        if self.training or depth_m is None:
+            return Output(depth_m, None)
+        cameras = self.cameras(image, camera)
+        sigma, shapes = sigma_px(depth_m.float(), cameras)[:, 0], aspect(cameras)
+        # A depth that is not finite has no blur: it is passed on, to be reported as what it is.
+        sharp = [
+            deconvolve(one, s, method=self.config.deconvolution, aspect=float(shape)) if s.isfinite().all() else one
+            for one, s, shape in zip(image, sigma, shapes, strict=True)
+        ]
+        return Output(depth_m, torch.stack(sharp))
+
+
+class GurNet(CameraNet):
+    """Gur and Wolf's idea (CVPR 2019): depth learnt by blurring the all-in-focus image until it looks like the input.
+
+    The head answers S/x, the focus distance over the depth, in which blur is linear. Blur alone cannot tell nearer than
+    the focus from beyond it.
+    """
+
+    def forward(  # type: ignore[override]  # takes a camera where the two-headed network takes heads
+        self, image: Tensor, camera: Tensor | None = None
+    ) -> Output:
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 7) -> depth between 1/4 and 1000 focus distances."""
+        raw = super().forward(image).depth_m
+        assert raw is not None  # noqa: S101 - the configuration allows the depth head only
+        # Not in the half precision that the layers may have computed in: its steps would show in the depth.
+        nearness = (MOST_NEARNESS * torch.sigmoid(raw.float() + _START)).clamp(min=LEAST_NEARNESS)
+        return Output(self.cameras(image, camera)[:, FOCUS_M, None, None, None] / nearness, None)
