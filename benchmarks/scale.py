@@ -4,7 +4,7 @@ The runs take turns, so that a busy machine slows all alike; median and spread (
 writing are timed without the start of Python; CPU seconds tell work from waiting. `--stages` times the parts of one
 sample on one thread, and on two at once: what does not keep its speed there holds the interpreter's lock or another.
 
-    python benchmarks/scale.py [--frames 64] [--rounds 5] [--mat labelled.mat] [--stages] [--json FILE]
+    python benchmarks/scale.py [--frames 96] [--rounds 5] [--mat labelled.mat] [--stages] [--json FILE]
 
 Frames are those of `--mat` (the layout of nyu_depth_v2_labeled.mat), else procedural scenes written in that layout.
 """
@@ -100,7 +100,7 @@ def stages(source, lens):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=64)
+    parser.add_argument("--frames", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mat", type=Path)
     parser.add_argument("--stages", action="store_true")

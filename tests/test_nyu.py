@@ -1,9 +1,13 @@
+import hashlib
+import os
+
 import faults
 import h5py
 import numpy as np
 import pytest
 from scipy.io import savemat
 
+from defocus_sim.datasets.files import fingerprint
 from defocus_sim.datasets.nyu import NyuSource, require_official_files
 from defocus_sim.errors import SourceError, SourceMissingError
 
@@ -58,6 +62,18 @@ def test_non_finite_and_negative_depths_become_holes(tmp_path):
         file["depths"][0, 100, 100:104] = [np.nan, np.inf, -1, 2.5]
     with NyuSource(path=path, crop="none").open() as reader:
         assert reader.read(0).depth_m[100:104, 100].tolist() == [0, 0, 0, 2.5]
+
+
+def test_the_checksum_of_a_file_that_changed_is_new(tmp_path):
+    path = tmp_path / "a"
+    seen = set()
+    for second, content in enumerate((b"one", b"two", b"three", b"four", b"five")):
+        path.write_bytes(content)
+        if second >= 3:
+            os.utime(path, (1e9 + second, 1e9 + second))
+        assert fingerprint(path)["sha256"] == fingerprint(path)["sha256"] == hashlib.sha256(content).hexdigest()
+        seen.add(fingerprint(path)["sha256"])
+    assert len(seen) == 5
 
 
 def test_provenance_knows_the_files_by_content_not_by_place(nyu_files, tmp_path):
