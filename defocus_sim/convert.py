@@ -22,6 +22,7 @@ from typing import Any
 import distributed
 from distributed.comm.core import CommClosedError
 
+from defocus_sim.allocator import keep_freed_memory
 from defocus_sim.conversion_plan import ConversionSettings, PlannedSample, plan_samples
 from defocus_sim.conversion_state import ConversionState, finished_manifest
 from defocus_sim.errors import ConversionInterruptedError, ConvertError, DefocusSimError
@@ -238,6 +239,8 @@ def _client(who: Workers) -> Iterator[distributed.Client]:
             yield client
         return
     count = who.count or len(os.sched_getaffinity(0))
+    if who.in_process:
+        keep_freed_memory()
     with _interrupt_held_back():
         cluster = distributed.LocalCluster(
             n_workers=count if who.processes else 1,
