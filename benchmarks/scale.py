@@ -110,7 +110,7 @@ def main():
         path = options.mat or write_frames(Path(folder) / "labelled.mat", options.frames)
         source = NyuSource(path=path)
         lens = Lens.preset("paper")
-        settings = ConversionSettings(source=source, lens=lens, samples_per_shard=8)
+        settings = ConversionSettings(source=source, lens=lens, samples_per_shard=12)
         out = Path(folder) / "a.zarr"
         seconds, cpu = ({kind: [] for kind in KINDS} for _ in range(2))
         for number in range(options.rounds + 1):

@@ -32,22 +32,32 @@ def _plainly_deflated(data: h5py.Dataset) -> bool:
 
 def _inflated(data: h5py.Dataset, frame: int) -> NDArray[Any] | None:
     """The frame; None where a chunk is not there, not deflated after all, or damaged: HDF5 knows what to do or to say."""
-    out = np.empty(data.shape[1:], data.dtype)
-    tile = data.chunks[1:]
-    size = math.prod(tile) * data.dtype.itemsize
-    for start in itertools.product(*(range(0, full, step) for full, step in zip(out.shape, tile, strict=True))):
+    shape, tile, dtype = data.shape[1:], data.chunks[1:], data.dtype
+    size = math.prod(tile) * dtype.itemsize
+    starts = list(itertools.product(*(range(0, full, step) for full, step in zip(shape, tile, strict=True))))
+    packed = []
+    # All of it before the first is inflated: threads that take HDF5's lock in turn, chunk by chunk, wait for each other.
+    for start in starts:
         try:
             if data.id.get_chunk_info_by_coord((frame, *start)).size > size + size // 100 + 1024:
                 # More than deflate ever makes of it: a damaged file must not have gigabytes allocated.
                 return None
-            left_out, packed = data.id.read_direct_chunk((frame, *start))
-            stream = isal_zlib.decompressobj()
-            # One more byte than there should be, so that a longer stream is seen and the stream's end is reached.
-            raw = stream.decompress(packed, size + 1)
-        except (OSError, RuntimeError, isal_zlib.error):  # type: ignore[misc]  # its stub does not say that it is one
+            left_out, chunk = data.id.read_direct_chunk((frame, *start))
+        except (OSError, RuntimeError):
             return None
-        if left_out or len(raw) != size or not stream.eof:
+        if left_out:
+            return None
+        packed.append(chunk)
+    out = np.empty(shape, dtype)
+    for start, chunk in zip(starts, packed, strict=True):
+        stream = isal_zlib.decompressobj()
+        try:
+            # One more byte than there should be, so that a longer stream is seen and the stream's end is reached.
+            raw = stream.decompress(chunk, size + 1)
+        except isal_zlib.error:  # type: ignore[misc]  # its stub does not say that it is an exception
+            return None
+        if len(raw) != size or not stream.eof:
             return None
         part = out[tuple(slice(at, at + step) for at, step in zip(start, tile, strict=True))]
-        part[...] = np.frombuffer(raw, data.dtype).reshape(tile)[tuple(slice(length) for length in part.shape)]
+        part[...] = np.frombuffer(raw, dtype).reshape(tile)[tuple(slice(length) for length in part.shape)]
     return out

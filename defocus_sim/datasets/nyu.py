@@ -125,15 +125,17 @@ class NyuSource:
 
 class _NyuReader:
     def __init__(self, source: NyuSource, file: h5py.File, frames: list[int]) -> None:
-        self._source, self._file, self._frames = source, file, frames
+        self._source, self._frames = source, frames
+        # Looked up once: it takes HDF5's lock, as every access does.
+        self._images, self._depths = file["images"], file[_DEPTHS[source.depth]]
         self._rows, self._columns = _CROPS[source.crop]
 
     def read(self, index: int) -> RgbdFrame:
         """Sample `index` of the source, cropped."""
         frame = self._frames[index]
         try:
-            image = read_frame(self._file["images"], frame)
-            depth = read_frame(self._file[_DEPTHS[self._source.depth]], frame)
+            image = read_frame(self._images, frame)
+            depth = read_frame(self._depths, frame)
         except (OSError, RuntimeError) as error:
             raise SourceError(f"{self._source.path}: frame {frame + 1} cannot be read ({error})") from error
         # Axes arrive as (channel, column, row).
