@@ -57,6 +57,10 @@ STEPS, DATA, ENGINE, SIGHT = "Optimization", "Data", "Engine", "Checkpoints and 
 )
 @under(NET, "--stem", type=choice("paper", "imagenet"), help="3x3, or DenseNet's own 7x7. [default: paper]")
 @under(
+    NET, "--input", type=choice("defocused", "aif"),
+    help="Picture that the network is given; aif, with --heads depth: what it finds without defocus. [default: defocused]",
+)  # fmt: skip
+@under(
     NET,
     "--pretrained",
     metavar="imagenet|cached|FILE",

@@ -152,7 +152,8 @@ def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path,
 def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
     """`config` with the flat options of the command line applied; an option that is None changes nothing.
 
-    `model`: variant name. `heads`: "both", "depth" or "deblur". `stem`. `loss`: a row of Table II by name.
+    `model`: variant name. `heads`: "both", "depth" or "deblur". `stem`. `input`: "defocused" or "aif". `loss`: a row of
+    Table II by name.
     `deblur_weight`, `balance`. `size`, `crop`: pixels as "256" or "192x256" (`size="native"` keeps the frames' own).
     `optimizer`, `lr`, `clip_norm`. The fields of `EngineConfig`.
 
@@ -163,15 +164,14 @@ def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
     if "model" in given:
         chosen = variant(given.pop("model"))
         # Another method has its own heads; another width of the same keeps those that were chosen.
-        kept = ("stem", "zero_last_aif", "input_range", *(("heads",) if chosen.method == model.method else ()))
+        kept = ("stem", "zero_last_aif", "input_range", "input", *(("heads",) if chosen.method == model.method else ()))
         model = replace(chosen, **{name: getattr(model, name) for name in kept})
     if "heads" in given:
         heads = given.pop("heads")
         if heads not in HEAD_CHOICES:
             raise ConfigError(f"heads={heads!r} must be one of {', '.join(HEAD_CHOICES)}")
         model = replace(model, heads=HEAD_CHOICES[heads])
-    if "stem" in given:
-        model = replace(model, stem=given.pop("stem"))
+    model = replace(model, **_take(given, "stem", "input"))
     ignored = [name for name in ("loss", "deblur_weight", "balance") if name in given]
     if ignored and not model.about.labelled:
         option = f"{ignored[0]}={given[ignored[0]]}"
@@ -198,7 +198,7 @@ def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
 
 # Every name that `with_options` takes.
 OPTIONS = (
-    "model", "heads", "stem", "loss", "deblur_weight", "balance", "size", "crop", "optimizer", "lr", "clip_norm",
+    "model", "heads", "stem", "input", "loss", "deblur_weight", "balance", "size", "crop", "optimizer", "lr", "clip_norm",
     *(f.name for f in fields(EngineConfig)),
     *(f.name for f in fields(TrainConfig) if f.name not in ("recipe", *PARTS)),
 )  # fmt: skip

@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, metavar="N", help="score the first N test images only")
     parser.add_argument("--size", metavar="PX|HxW|native", help="resize frames to this (256)")
     parser.add_argument("--crop", metavar="PX|HxW", help="crops at native resolution instead")
+    parser.add_argument(
+        "--input",
+        choices=("defocused", "aif"),
+        help="picture that the network is given (defocused); aif: depth rows only",
+    )
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples in a step (4)")
     parser.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate (2e-4; fast 3e-3)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Two focus distances of every frame as one sample, for models that compare them; and the samples that a model takes."""
+"""What a model takes of a store: its samples as they are, two focus distances as one sample, or the sharp picture."""
 
 from __future__ import annotations
 
@@ -65,6 +65,17 @@ class FocusPairs(ShardDataset):
         return Batch(indices, torch.cat([first.defocused, second], dim=-1), first.aif, first.depth_m)
 
 
+class SharpInputs(ShardDataset):
+    """One split with the all-in-focus picture in place of the defocused one: what a network finds without defocus."""
+
+    def read(self, indices: NDArray[np.int64]) -> Batch:
+        """The samples `indices` (B,) in that order; raises `ShardCorruptError` for damaged bytes."""
+        aif, depth_m = self.read_fields(indices, ("aif", "depth_m"))
+        return Batch(indices, aif, aif, depth_m)
+
+
 def samples_of(model: ModelConfig, store: str | Path, split: str) -> ShardDataset:
     """One split of `store` as `model` takes it; raises as the datasets do."""
-    return (FocusPairs if model.about.pictures == 2 else ShardDataset)(store, split)
+    if model.about.pictures == 2:
+        return FocusPairs(store, split)
+    return (SharpInputs if model.input == "aif" else ShardDataset)(store, split)

@@ -113,9 +113,13 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
         """The samples `indices` (B,) in that order; raises `ShardCorruptError` for damaged bytes."""
-        tensors = {field: self._memory(field, len(indices)) for field in FIELDS}
-        self.split.read(indices, fields=FIELDS, out={field: tensor.numpy() for field, tensor in tensors.items()})
-        return Batch(indices, **tensors)
+        return Batch(indices, *self.read_fields(indices, FIELDS))
+
+    def read_fields(self, indices: NDArray[np.int64], fields: Sequence[str]) -> list[Tensor]:
+        """The arrays `fields` of the samples `indices`, each (B, ...) as stored; raises as `read` does."""
+        tensors = {field: self._memory(field, len(indices)) for field in fields}
+        self.split.read(indices, fields=fields, out={field: tensor.numpy() for field, tensor in tensors.items()})
+        return list(tensors.values())
 
     def _memory(self, field: str, count: int) -> Tensor:
         """Room for `count` samples of the array `field`."""

@@ -13,6 +13,7 @@ HEADS = ("depth", "aif")
 HEAD_CHOICES = {"both": HEADS, "depth": ("depth",), "deblur": ("aif",)}
 STEMS = ("paper", "imagenet")
 INPUT_RANGES = ("unit", "signed")
+INPUTS = ("defocused", "aif")
 DECONVOLUTIONS = ("hqs", "wiener")
 
 
@@ -57,7 +58,9 @@ class ModelConfig:
     "depth" and "aif" exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
     AiF convolution at zero, so that the untrained network returns its input as the restored image. `input_range`:
     whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
-    the network takes and returns [0, 1] either way. `deconvolution`: how "anwar" sharpens, see `deconvolution.deconvolve`.
+    the network takes and returns [0, 1] either way. `input`: which of a sample's pictures the network is given; "aif" asks
+    how much of the depth it finds without any defocus, with the depth head alone. `deconvolution`: how "anwar" sharpens,
+    see `deconvolution.deconvolve`.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -74,6 +77,7 @@ class ModelConfig:
     dropout: float = 0.0
     zero_last_aif: bool = False
     input_range: str = "unit"
+    input: str = "defocused"
     deconvolution: str = "hqs"
 
     def __post_init__(self) -> None:
@@ -90,6 +94,8 @@ class ModelConfig:
             raise ConfigError(f"model stem={self.stem!r} must be one of {', '.join(STEMS)}")
         if self.input_range not in INPUT_RANGES:
             raise ConfigError(f"model input_range={self.input_range!r} must be one of {', '.join(INPUT_RANGES)}")
+        if self.input not in INPUTS:
+            raise ConfigError(f"model input={self.input!r} must be one of {', '.join(INPUTS)}")
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"model heads={self.heads} must be one or both of {', '.join(HEADS)}")
         possible = METHODS[self.method].heads
@@ -97,6 +103,11 @@ class ModelConfig:
             asked = next(name for name, heads in HEAD_CHOICES.items() if set(heads) == set(self.heads))
             raise ConfigError(
                 f"heads={asked} is not possible with the model {self.name}: it has {' or '.join(possible)}"
+            )
+        if self.input == "aif" and (self.heads != ("depth",) or self.about.pictures > 1 or not self.about.labelled):
+            raise ConfigError(
+                f"input=aif is not possible with the model {self.name} and heads={'+'.join(self.heads)}: a sharp picture "
+                f"has nothing to restore or to compare, so it takes --heads depth alone (models full, small, tiny, d3net)"
             )
         if not METHODS[self.method].encoder and self.stem != "paper":
             raise ConfigError(f"stem={self.stem} is not possible with the model {self.name}: it has no encoder")

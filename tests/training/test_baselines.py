@@ -19,7 +19,7 @@ from dfd_train.config import TrainConfig, recipe_config, with_options
 from dfd_train.data.focus_pairs import FocusPairs, samples_of
 from dfd_train.data.stream import ShardDataset
 from dfd_train.errors import ConfigError
-from dfd_train.evaluation import EvalConfig, evaluate, load_network
+from dfd_train.evaluation import PREDICTION, EvalConfig, evaluate, load_network
 from dfd_train.export import ExportedStack, export_program
 from dfd_train.model.baselines import d3net, dncnn, ircnn
 from dfd_train.model.build import build_model
@@ -114,6 +114,22 @@ def test_pairs_hold_the_nearest_and_the_farthest_focus_of_every_frame(stack: Pat
         assert torch.equal(batch.depth_m[row], far.depth_m[0])
     assert isinstance(samples_of(variant("song"), stack, "test"), FocusPairs)
     assert not isinstance(samples_of(variant("full"), stack, "test"), FocusPairs)
+
+
+def test_without_defocus_the_network_is_given_the_sharp_picture_wherever_it_reads(stack: Path, tmp_path: Path) -> None:
+    """Training, validation and the report must agree, or the comparison with the defocused input means nothing."""
+    config = run_of("tiny", stack, tmp_path / "aif", heads="depth", input="aif")
+    batch, plain = (
+        samples_of(model, stack, "test").read(np.array([3, 1])) for model in (config.model, variant("tiny"))
+    )
+    assert torch.equal(batch.defocused, plain.aif)
+    assert torch.equal(batch.depth_m, plain.depth_m)
+    assert not torch.equal(plain.defocused, plain.aif)
+    validated = train(config, console=QUIET).validation["rmse"]
+    scored = evaluate(EvalConfig(shards=str(stack), checkpoint=config.out, limit=4, device="cpu"), console=QUIET)
+    assert scored.rows[PREDICTION]["rmse"] == pytest.approx(validated, rel=1e-9)
+    with pytest.raises(ConfigError, match="input=aif"):
+        run_of("tiny", stack, tmp_path / "both", input="aif")
 
 
 def run_of(model: str, store: Path, out: Path, **options: Any) -> TrainConfig:
