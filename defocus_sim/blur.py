@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from defocus_sim.planes import mirrored
+from defocus_sim.planes import mirrored, scratch
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Psf
 from defocus_sim.simd import LANES, ROWS, gather_block
 
@@ -43,9 +43,8 @@ def gather(
     """
     height, width = sigma_px.shape
     channels = image.shape[2 if levels is not None else 0]
-    sharp = sigma_px < IDENTITY_SIGMA_PX
     if psf == "disc":
-        disc_radius = np.where(sharp, F32(0), disc_radius_px(coc_px))
+        disc_radius = np.where(sigma_px < IDENTITY_SIGMA_PX, F32(0), disc_radius_px(coc_px))
         radius = np.where(disc_radius > 0.5, np.ceil(disc_radius - F32(0.5)), 0).astype(np.int32)
         pad = int(radius.max())
         padded = mirrored(image, levels, pad, (height, width + _DISC_LANES))
@@ -53,12 +52,20 @@ def gather(
         _gather_disc(padded, disc_radius, radius, pad, out)
         return out
     whole = -(-height // ROWS) * ROWS, -(-width // LANES) * LANES
-    sigma = np.zeros(whole, F32)
-    np.copyto(sigma[:height, :width], sigma_px, where=~sharp)
-    pad = int(np.ceil(F32(truncate) * sigma.max()))
+    sigma = whole_blocks(sigma_px, whole)
+    pad = math.ceil(F32(truncate) * sigma.max())
     out = np.empty((channels, *whole), F32)
     gaussian_kernel(channels)(mirrored(image, levels, pad, whole), pad, sigma, float(truncate), out)
     return out[:, :height, :width]
+
+
+def whole_blocks(sigma_px: NDArray[F32], size_hw: tuple[int, int]) -> NDArray[F32]:
+    """`sigma_px` filled up with 0 to `size_hw`; in memory that this thread's next call uses again."""
+    height, width = sigma_px.shape
+    sigma = scratch("sigma", size_hw)
+    sigma[:height, :width] = sigma_px
+    sigma[height:], sigma[:, width:] = 0, 0
+    return sigma
 
 
 def disc_radius_px(coc_px: ArrayLike) -> NDArray[F32]:
@@ -92,12 +99,13 @@ def _disc_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def gaussian_kernel(channels, rows=ROWS, lanes=LANES):
     """The Gaussian gather for 1 or 3 channels in blocks of `rows` x `lanes` pixels.
 
-    A compiled `(padded, pad, sigma, truncate, out)`: `sigma` (H, W) and `out` (C, H, W), H and W multiples of `rows` and
-    `lanes`; `padded` (C, H + 2 pad, W + 2 pad); all float32.
+    A compiled `(padded, pad, sigma, truncate, out, widest_px)`: `sigma` (H, W) and `out` (C, H, W), H and W multiples of
+    `rows` and `lanes`; `padded` (C, H + 2 pad, W + 2 pad); all float32. Pixels of sigma below `IDENTITY_SIGMA_PX`, or of
+    `widest_px` and more, are copied.
     """
 
     @njit(nogil=True, cache=True)
-    def gather_gaussian(padded, pad, sigma, truncate, out):
+    def gather_gaussian(padded, pad, sigma, truncate, out, widest_px=math.inf):
         _, height, width = out.shape
         row = padded.shape[2]
         weights = np.empty((pad + rows) * rows * lanes, np.float32)
@@ -105,8 +113,8 @@ def gaussian_kernel(channels, rows=ROWS, lanes=LANES):
             for x in range(0, width, lanes):
                 at = y * width + x
                 gather_block(
-                    channels, rows, lanes, truncate, sigma, at, width, padded, (y + pad) * row + x + pad, row,
-                    padded.shape[1] * row, weights, out, at, width, height * width,
+                    channels, rows, lanes, 0, truncate, IDENTITY_SIGMA_PX, widest_px, 1, sigma, at, width, padded,
+                    (y + pad) * row + x + pad, row, padded.shape[1] * row, weights, out, at, width, height * width,
                 )  # fmt: skip
 
     return gather_gaussian

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,26 +13,52 @@ from numpy.typing import NDArray
 
 F32 = np.float32
 _STEPS = 4096
+_kept = threading.local()
+# Larger memory is given back: a photograph's planes are not to stay for ever.
+_LARGEST_KEPT_BYTES = 64 * 2**20
+
+
+def scratch(name: str, shape: tuple[int, ...]) -> NDArray[F32]:
+    """A float32 array with arbitrary content, in memory that the next call with `name` in this thread gives out again.
+
+    Memory fresh from the system costs more than what is done with it: it is zeroed page by page.
+    """
+    size = math.prod(shape)
+    memory: NDArray[F32] | None = getattr(_kept, name, None)
+    if memory is None or memory.size < size:
+        memory = np.empty(size, F32)
+        if memory.nbytes <= _LARGEST_KEPT_BYTES:
+            setattr(_kept, name, memory)
+    return memory[:size].reshape(shape)
 
 
 def mirrored(image: NDArray[Any], levels: NDArray[F32] | None, pad: int, size_hw: tuple[int, int]) -> NDArray[F32]:
     """`image` as planes with `pad` more pixels on every side and then filled up to `size_hw` (without the `pad`).
 
     `image`: (C, H, W) float32, or (H, W, C) uint8 with `levels` (256,) float32, the value of each. What is added is the
-    half-sample mirror image (d c b a | a b c d | d c b a), repeated as often as it takes.
+    half-sample mirror image (d c b a | a b c d | d c b a), repeated as often as it takes. In memory that this thread's next
+    call uses again.
     """
     hw = image.shape[1:] if levels is None else image.shape[:2]
+    rows, columns = mirror_positions(hw, pad, size_hw)
+    if levels is None:
+        padded = scratch("mirrored", (len(image), rows.size, columns.size))
+        _mirror_planes(image, rows, columns, pad, padded)
+    else:
+        padded = scratch("mirrored", (image.shape[2], rows.size, columns.size))
+        _mirror_pixels(image, levels, rows, columns, pad, padded)
+    return padded
+
+
+def mirror_positions(
+    hw: tuple[int, ...], pad: int, size_hw: tuple[int, int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """For each row and column of `mirrored` the one of an image of height and width `hw` that stands there."""
     rows, columns = (
         np.pad(np.arange(size), (pad, pad + whole - size), mode="symmetric")
         for size, whole in zip(hw, size_hw, strict=True)
     )
-    if levels is None:
-        padded = np.empty((len(image), rows.size, columns.size), F32)
-        _mirror_planes(image, rows, columns, pad, padded)
-    else:
-        padded = np.empty((image.shape[2], rows.size, columns.size), F32)
-        _mirror_pixels(image, levels, rows, columns, pad, padded)
-    return padded
+    return rows, columns
 
 
 def quantised(planes: NDArray[F32], linear: bool) -> NDArray[np.uint8]:

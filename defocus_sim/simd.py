@@ -1,6 +1,7 @@
 """The Gaussian gather of one block of pixels as explicit vectors, which numba's own vectoriser does not find.
 
-`gather_block` blurs `ROWS` x `LANES` neighbouring output pixels of all channels. A vector holds neighbouring pixels of a
+`gather_block` blurs `ROWS` x `LANES` neighbouring output pixels of all channels, each with its own Gaussian; `smooth_down`
+and `smooth_along` blur all with the same. A vector holds neighbouring pixels of a
 row; the sums of the columns +j and -j are shared by the block's rows, each pixel's own weights by its channels, and the
 `ROWS * channels` partial sums of an input row stay in registers. The vectors are LLVM's own: they run on any processor, and
 fast where a register holds `LANES` float32 values.
@@ -9,6 +10,7 @@ fast where a register holds `LANES` float32 values.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,44 +45,118 @@ _EXP2 = _exp2_polynomial()
 
 @intrinsic(prefer_literal=True)
 def gather_block(
-    typing_context, channels, rows, lanes, truncate, sigma, s_start, s_row, pixels, p_start, p_row, p_plane, weights,
-    out, o_start, o_row, o_plane,
+    typing_context, channels, rows, lanes, spaced, truncate, narrowest, widest, step, sigma, s_start, s_row, pixels,
+    p_start, p_row, p_plane, weights, out, o_start, o_row, o_plane,
 ):  # fmt: skip
-    """In compiled code: blur one block of `rows` x `lanes` pixels; `channels`, `rows`, `lanes` are constants there.
+    """In compiled code: blur one block of `rows` x `lanes` pixels; `channels`, `rows`, `lanes`, `spaced` are constants.
 
-    `truncate`: float64, reach of the Gaussian in sigmas. `sigma`, `pixels`, `weights`, `out`: float32 arrays; `*_start` is
-    the flat index of the block's first pixel, `*_row` and `*_plane` the steps to the next row and channel. Where `sigma` is
-    0 the pixel is copied. `pixels` must reach ceil(truncate * sigma) further on every side. `weights`: scratch for
-    (largest reach + rows) * rows * lanes values.
+    `truncate`: reach of the Gaussian in sigmas. Pixels with `narrowest` <= sigma < `widest` are blurred. `sigma` (px),
+    `pixels`, `weights`, `out`: float32 arrays; `*_start` is the flat index of the block's first pixel, `*_row` and
+    `*_plane` the steps to the block's next row and to the next channel. `pixels` must reach as far as the Gaussian on
+    every side. `weights`: scratch for (largest reach in samples + rows) * rows * lanes values.
+
+    `spaced` = 0: the other pixels are copied. `spaced` = 1: they stay what they are in `out`; samples are taken `step`
+    pixels apart along a row and `p_row` apart down a column, from pixels that have a Gaussian of sigma `step` already, and
+    sqrt(sigma^2 - step^2) is what is blurred.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def buffer(position: int) -> Any:
-            return context.make_array(signature.args[position])(context, builder, arguments[position]).data
-
-        truncation, (s_first, s_step), weight = arguments[3], arguments[5:7], buffer(11)
-        p_first, p_steps, o_first, o_steps = arguments[8], arguments[9:11], arguments[13], arguments[14:16]
+        buffer = _buffers(context, builder, signature, arguments)
+        given = dict(zip(_BLOCK_ARGUMENTS, arguments, strict=True))
         block = _Block(builder, channels.literal_value, rows.literal_value, lanes.literal_value)
-        source, target = _Planes(block, buffer(7), p_first, *p_steps), _Planes(block, buffer(12), o_first, *o_steps)
-        own, exponent, reach = block.widths(buffer(4), s_first, s_step, truncation)
+        source = _Planes(block, buffer(11), *(given[f"p_{name}"] for name in ("start", "row", "plane")))
+        target = _Planes(block, buffer(16), *(given[f"o_{name}"] for name in ("start", "row", "plane")))
+        weight, step_px, own_share, before = buffer(15), _index(1), None, source
+        if spaced.literal_value:
+            step_px, before = given["step"], target
+            own_share = builder.fdiv(ir.Constant(_FLOAT, 1.0), builder.sitofp(step_px, _FLOAT))
+        limits = (builder.fptrunc(given[name], _FLOAT) for name in ("truncate", "narrowest", "widest"))
+        own, exponent, reach = block.widths(buffer(8), given["s_start"], given["s_row"], *limits, own_share)
         with builder.if_else(builder.icmp_signed("==", reach, _index(0))) as (sharp, blurred):
             with sharp:
-                for q, c in block.each:
-                    block.store(block.load(*source.at(q, c)), *target.at(q, c))
+                if before is source:
+                    for q, c in block.each:
+                        block.store(block.load(*source.at(q, c)), *target.at(q, c))
             with blurred:
                 inverse = block.weights(weight, own, exponent, reach)
-                total = block.gather(source, weight, reach)
+                total = block.gather(source, step_px, weight, reach)
                 for number, (q, c) in enumerate(block.each):
                     kept = builder.fcmp_ordered("==", own[q], block.constant(0))
                     mean = builder.fmul(total[number], inverse[q])
-                    block.store(builder.select(kept, block.load(*source.at(q, c)), mean), *target.at(q, c))
+                    block.store(builder.select(kept, block.load(*before.at(q, c)), mean), *target.at(q, c))
         return context.get_dummy_value()
 
     places = (types.intp,) * 3
     signature = types.void(
-        *(channels, rows, lanes, types.float64), *(sigma, *places[:2]), *(pixels, *places), weights, *(out, *places)
-    )
+        *(channels, rows, lanes, spaced), *(types.float64,) * 3, types.intp, *(sigma, *places[:2]), *(pixels, *places),
+        weights, *(out, *places),
+    )  # fmt: skip
     return signature, generate
+
+
+_BLOCK_ARGUMENTS = (
+    "channels", "rows", "lanes", "spaced", "truncate", "narrowest", "widest", "step", "sigma", "s_start", "s_row", "pixels",
+    "p_start", "p_row", "p_plane", "weights", "out", "o_start", "o_row", "o_plane",
+)  # fmt: skip
+
+
+@intrinsic(prefer_literal=True)
+def smooth_down(
+    typing_context, rows, lanes, taps, kernel, source, s_start, s_row, out, o_start, o_row
+):  # fmt: skip
+    """In compiled code: `rows` x `lanes` values of `out`, a symmetric kernel along columns; the first three are constants.
+
+    out[q, k] = sum over |j| < `taps` of kernel[|j|] * source[q + j, k], where the row after a row of `source` lies `s_row`
+    further, and of `out` `o_row`. All arrays float32; starts are flat indices.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        buffer = _buffers(context, builder, signature, arguments)
+        block = _Block(builder, 1, rows.literal_value, lanes.literal_value)
+        source, out = _Planes(block, buffer(4), *arguments[5:7]), _Planes(block, buffer(7), *arguments[8:10])
+        weights, reach = block.splats(buffer(3), taps.literal_value), taps.literal_value - 1
+        sums: list[Any] = [None] * rows.literal_value
+        for number in range(-reach, rows.literal_value + reach):
+            line = block.load(*source.at(number, 0))
+            for q in range(max(0, number - reach), min(rows.literal_value, number + reach + 1)):
+                sums[q] = block.added(sums[q], weights[abs(number - q)], line)
+        for q, total in enumerate(sums):
+            block.store(total, *out.at(q, 0))
+        return context.get_dummy_value()
+
+    places = (types.intp,) * 2
+    return types.void(rows, lanes, taps, kernel, source, *places, out, *places), generate
+
+
+@intrinsic(prefer_literal=True)
+def smooth_along(
+    typing_context, rows, lanes, taps, kernel, source, s_start, s_row, step, out, o_start, o_row
+):  # fmt: skip
+    """As `smooth_down` along the rows: out[q, k] = sum over |j| < `taps` of kernel[|j|] * source[q, k + j step]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        buffer = _buffers(context, builder, signature, arguments)
+        block = _Block(builder, 1, rows.literal_value, lanes.literal_value)
+        source, out = _Planes(block, buffer(4), *arguments[5:7]), _Planes(block, buffer(8), *arguments[9:11])
+        weights = block.splats(buffer(3), taps.literal_value)
+        for q in range(rows.literal_value):
+            base, middle = source.at(q, 0)
+            total = block.added(None, weights[0], block.load(base, middle))
+            before = after = middle
+            for weight in weights[1:]:
+                before, after = builder.sub(before, arguments[7]), builder.add(after, arguments[7])
+                pair = builder.fadd(block.load(base, before), block.load(base, after))
+                total = block.added(total, weight, pair)
+            block.store(total, *out.at(q, 0))
+        return context.get_dummy_value()
+
+    places = (types.intp,) * 2
+    return types.void(rows, lanes, taps, kernel, source, *places, types.intp, out, *places), generate
+
+
+def _buffers(context: Any, builder: Any, signature: Any, arguments: Any) -> Callable[[int], Any]:
+    """Gives the memory of the array that is the argument of some position."""
+    return lambda position: context.make_array(signature.args[position])(context, builder, arguments[position]).data
 
 
 def _index(value: int) -> Any:
@@ -90,13 +166,15 @@ def _index(value: int) -> Any:
 class _Planes:
     """Where pixel vectors lie: row `q` and channel `c` of a block in a planar buffer."""
 
-    def __init__(self, block: _Block, buffer: Any, first: Any, row: Any, plane: Any) -> None:
+    def __init__(self, block: _Block, buffer: Any, first: Any, row: Any, plane: Any = None) -> None:
         self._builder, self._first = block.builder, first
         self.buffer, self.row, self._plane = buffer, row, plane
 
     def at(self, q: int, c: int) -> tuple[Any, Any]:
         b = self._builder
-        across = b.add(b.mul(self._plane, _index(c)), b.mul(self.row, _index(q)))
+        across = b.mul(self.row, _index(q))
+        if c:
+            across = b.add(across, b.mul(self._plane, _index(c)))
         return self.buffer, b.add(self._first, across)
 
 
@@ -117,15 +195,36 @@ class _Block:
     def store(self, value: Any, base: Any, offset: Any) -> None:
         self.builder.store(value, self._address(base, offset), align=4)
 
-    def widths(self, sigma: Any, start: Any, row: Any, truncate: Any) -> tuple[list[Any], list[Any], Any]:
-        """Per row: each pixel's reach (as float) and log2 of its weight at distance one; the block's largest reach."""
+    def splats(self, numbers: Any, count: int) -> list[Any]:
+        """Each of the first `count` of `numbers` as a whole vector."""
+        b = self.builder
+        return [self._splat(b.load(b.gep(numbers, [_index(k)]))) for k in range(count)]
+
+    def added(self, total: Any, a: Any, x: Any) -> Any:
+        """`total` (None = 0) + `a` * `x`."""
+        return self.builder.fmul(a, x) if total is None else self._fused(a, x, total)
+
+    def widths(
+        self, sigma: Any, start: Any, row: Any, truncate: Any, narrowest: Any, widest: Any, own_share: Any
+    ) -> tuple[list[Any], list[Any], Any]:
+        """Per row: each pixel's reach (as float) and log2 of its weight at distance one; the block's largest reach.
+
+        Both are 0 where sigma is not between `narrowest` and `widest`. With `own_share` = 1 / spacing, what counts is the
+        sigma that remains of it after one of the size of the spacing, in samples; None is the sigma itself.
+        """
         b, own, exponent = self.builder, [], []
-        factor = self._splat(b.fptrunc(truncate, _FLOAT))
+        factor, low, high = (self._splat(x) for x in (truncate, narrowest, widest))
         for q in range(self._rows):
             s = self.load(sigma, b.add(start, b.mul(row, _index(q))))
-            own.append(self._call("llvm.ceil", b.fmul(factor, s)))
-            # Where sigma is 0 nothing is weighted, but nothing may become infinite either.
-            square = b.select(b.fcmp_ordered(">", s, self.constant(0)), b.fmul(s, s), self.constant(1))
+            counts = b.and_(b.fcmp_ordered(">=", s, low), b.fcmp_ordered("<", s, high))
+            square = b.fmul(s, s)
+            if own_share is not None:
+                s = b.fmul(s, self._splat(own_share))
+                square = self._larger(b.fsub(b.fmul(s, s), self.constant(1)), self.constant(0))
+                s = self._call("llvm.sqrt", square)
+            own.append(b.select(counts, self._call("llvm.ceil", b.fmul(factor, s)), self.constant(0)))
+            # Where nothing is weighted nothing may become infinite either.
+            square = b.select(counts, square, self.constant(1))
             exponent.append(b.fdiv(self.constant(-0.5 / math.log(2)), square))
         largest = own[0]
         for other in own[1:]:
@@ -140,7 +239,7 @@ class _Block:
             # The rows of a block reach as far as the one that reaches farthest.
             for beyond in range(1, self._rows):
                 self.store(self.constant(0), scratch, self._weight_at(b.add(reach, _index(beyond)), q))
-        with self._loop(_index(1), reach, [one] + [self.constant(0.5)] * self._rows) as loop:
+        with self.loop(_index(1), reach, [one] + [self.constant(0.5)] * self._rows) as loop:
             distance, *sums = loop.values
             j = self._splat(distance)
             grown = [b.fadd(distance, one)]
@@ -153,21 +252,21 @@ class _Block:
         half = loop.results[1:]
         return [b.fdiv(self.constant(0.25), b.fmul(h, h)) for h in half]
 
-    def gather(self, source: _Planes, weight: Any, reach: Any) -> list[Any]:
+    def gather(self, source: _Planes, step: Any, weight: Any, reach: Any) -> list[Any]:
         """The weighted sums of every pixel of the block over all input rows, in the order of `each`."""
         b = self.builder
         up = b.neg(reach)
         across = b.mul(source.row, up)
         starts = [b.add(source.at(0, c)[1], across) for c in range(self._channels)]
         last = b.add(reach, _index(self._rows - 1))
-        with self._loop(up, last, starts + [self.constant(0)] * len(self.each)) as rows:
+        with self.loop(up, last, starts + [self.constant(0)] * len(self.each)) as rows:
             row, totals = rows.values[: self._channels], rows.values[self._channels :]
             middle = [self.load(source.buffer, offset) for offset in row]
-            with self._loop(_index(1), reach, [middle[c] for _, c in self.each]) as taps:
+            with self.loop(_index(1), reach, [middle[c] for _, c in self.each]) as taps:
+                aside = b.mul(taps.index, step)
                 pairs = [
                     b.fadd(
-                        self.load(source.buffer, b.add(offset, taps.index)),
-                        self.load(source.buffer, b.sub(offset, taps.index)),
+                        self.load(source.buffer, b.add(offset, aside)), self.load(source.buffer, b.sub(offset, aside))
                     )
                     for offset in row
                 ]
@@ -229,7 +328,7 @@ class _Block:
     def _address(self, base: Any, offset: Any) -> Any:
         return self.builder.bitcast(self.builder.gep(base, [offset]), self._vector.as_pointer())
 
-    def _loop(self, first: Any, last: Any, initial: list[Any]) -> _Loop:
+    def loop(self, first: Any, last: Any, initial: list[Any]) -> _Loop:
         return _Loop(self.builder, first, last, initial)
 
 

@@ -16,6 +16,7 @@ from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
 from defocus_sim.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
 from defocus_sim.planes import depth_counts, quantised
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
+from defocus_sim.scales import gaussian_gather
 
 # Nothing in an RGB-D data set is this far away at its nearest; a depth map in millimetres always is.
 _MILLIMETRES_ABOVE_M = 200.0
@@ -63,7 +64,8 @@ def compile_kernels(rendering: Rendering) -> None:
     """
     depth_m = np.ones((8, 8), F32)
     depth_m[:, 4:] = 4
-    lens = Lens(aperture_mm=50, focal_length_mm=50, focus_distance_m=2, pixel_pitch_um=100)
+    # Pixels of both kinds, so wide that a coarser grid pays, and others.
+    lens = Lens(aperture_mm=50, focal_length_mm=50, focus_distance_m=2, pixel_pitch_um=50)
     for channels in (1, 3):
         defocus(
             np.zeros((8, 8, channels), np.uint8), depth_m, lens, **{**vars(rendering), "noise": None, "dither": False}
@@ -147,7 +149,10 @@ def _defocus_one(
     if rendering.mode == "gather" and not untouched:
         source = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
         levels = _levels(linear) if bytes_in else None
-        planes = gather(source, sigma, coc, psf=rendering.psf, truncate=rendering.truncate, levels=levels)
+        if rendering.psf == "gaussian":
+            planes = gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels)
+        else:
+            planes = gather(source, sigma, coc, psf="disc", levels=levels)
     else:
         planes = _to_planes(image, linear)
     if rendering.mode == "layered" and not untouched:

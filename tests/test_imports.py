@@ -71,7 +71,7 @@ def test_dask_has_one_home():
 
 def test_numba_stays_in_the_blur_kernels():
     users = {path.name for path in FILES if any(within(name, "numba") for name in imported(path))}
-    assert users <= {"blur.py", "simd.py", "planes.py", "layer_tiles.py", "hidden.py", "edge_pixels.py"}
+    assert users <= {"blur.py", "scales.py", "simd.py", "planes.py", "layer_tiles.py", "hidden.py", "edge_pixels.py"}
 
 
 @pytest.mark.parametrize("module", ["defocus_sim", "dfd_train", "dfd_cli.prepare"])
