@@ -7,9 +7,9 @@ On the CPU: the plain loop (eager float32, torch's own layers, a loss of L1 and 
 look at the loss each step) against `dfd_train`'s step of the same network and loss with its checks; they take turns,
 median and spread of the time of a step, ratio.
 
-On a GPU, at 256x256 for batches of 4, 16 and 64: samples/s of the step, eager float32 and bf16 channels-last, compiled
-too, share of the measured rate of bf16 matrix products (an 8192x8192 product), and with `--shards` samples/s and the share
-of data wait of `dfd-train` itself while it streams, and from these the time of the paper's 500 x 795 samples.
+On a GPU, at 256x256 for batches of 4, 16 and 64: samples/s of the step, eager float32 and bf16 channels-last, compiled and
+as CUDA graphs too, share of the measured rate of bf16 matrix products (an 8192x8192 product), and with `--shards` samples/s
+and the share of data wait of `dfd-train` itself while it streams, and from these the time of the paper's 500 x 795 samples.
 """
 
 import argparse
@@ -135,6 +135,7 @@ def on_gpu(given):
         "float32": {},
         "bf16, channels-last": {"precision": "bf16", "channels_last": True},
         "bf16, channels-last, compiled": {"precision": "bf16", "channels_last": True, "compile": True},
+        "bf16, channels-last, graphs": {"precision": "bf16", "channels_last": True, "graphs": True},
     }
     rows = {"matmul_flop_per_s": limit}
     for batch in (4, 16, 64):
@@ -156,12 +157,17 @@ def on_gpu(given):
 def streaming(given):
     """`dfd-train` itself over a stretch of the paper's schedule: the last epochs, when all is warm."""
     rows = {}
-    for cache in ("none", "device"):
+    kinds = {
+        "streamed, compiled": {"cache": "none", "compile": True},
+        "streamed, graphs": {"cache": "none", "graphs": True},
+        "cached on the device, graphs": {"cache": "device", "graphs": True},
+    }
+    for name, kind in kinds.items():
         with tempfile.TemporaryDirectory() as folder:
             config = recipe_config(
                 "paper", shards=given.shards, out=Path(folder) / "run", device=given.device, epochs=given.epochs,
-                precision="bf16", channels_last=True, compile=True, cache=cache, validate_every=0, validate_limit=1,
-                checkpoint_every=given.epochs, tensorboard=False,
+                precision="bf16", channels_last=True, validate_every=0, validate_limit=1, checkpoint_every=given.epochs,
+                tensorboard=False, **kind,
             )  # fmt: skip
             train(config, console=Console(quiet=True))
             lines = (Path(folder) / "run" / "metrics.csv").read_text().splitlines()
@@ -170,10 +176,8 @@ def streaming(given):
         rate = statistics.median(float(row["samples_per_s"]) for row in last)
         wait = statistics.median(float(row["wait_share"]) for row in last)
         minutes = PAPER_SAMPLES / rate / 60
-        print(
-            f"dfd-train, cache {cache}: {rate:.0f} samples/s, data wait {wait:.1%}; the paper's schedule: {minutes:.1f} min"
-        )
-        rows[cache] = {"samples_per_s": rate, "wait_share": wait, "paper_minutes": minutes}
+        print(f"dfd-train, {name}: {rate:.0f} samples/s, data wait {wait:.1%}; the paper's schedule: {minutes:.1f} min")
+        rows[name] = {"samples_per_s": rate, "wait_share": wait, "paper_minutes": minutes}
     return rows
 
 

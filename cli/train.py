@@ -107,6 +107,7 @@ STEPS, DATA, ENGINE, SIGHT = "Optimization", "Data", "Engine", "Checkpoints and 
 @under(ENGINE, "--precision", type=choice("fp32", "bf16", "fp16"), help="Of the network's layers. [default: fp32]")
 @under(ENGINE, "--channels-last/--no-channels-last", default=None, help="Memory layout. [default: no]")
 @under(ENGINE, "--compile/--no-compile", default=None, help="Use torch.compile. [default: no]")
+@under(ENGINE, "--graphs/--no-graphs", default=None, help="Compile, and replay as CUDA graphs. [default: no]")
 @under(
     ENGINE,
     "--profile/--no-profile",

@@ -55,7 +55,9 @@ class Engine:
         if self._world.size > 1:
             on = [self._world.device] if self._world.device.type == "cuda" else None
             run = self._wrapped = DistributedDataParallel(state.net, device_ids=on, gradient_as_bucket_view=True)
-        self._run: Any = torch.compile(run) if self._config.compile else run
+        self._run: Any = run
+        if self._config.compile or self._config.graphs:
+            self._run = torch.compile(run, mode="reduce-overhead" if self._config.graphs else "default")
 
     def train_mode(self) -> None:
         """Switch the network to training; frozen normalisations stay as in evaluation."""
@@ -110,6 +112,9 @@ class Engine:
     def _forward(self, frames: Frames, counted: bool, counts: Tensor, camera: Tensor | None) -> LossTerms:
         precision = _TYPES[self._config.precision]
         image = frames.defocused
+        if self._config.graphs:
+            # What the last replay left may be overwritten: its step was taken.
+            torch.compiler.cudagraph_mark_step_begin()
         if self._config.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._world.device.type, precision, enabled=precision != torch.float32):

@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=PRECISIONS, help="of the network's layers (fp32)")
     parser.add_argument("--channels-last", action="store_true", default=None, help="memory layout (no)")
     parser.add_argument("--compile", action="store_true", default=None, help="use torch.compile (no)")
+    parser.add_argument("--graphs", action="store_true", default=None, help="compile, and replay as CUDA graphs (no)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (auto)")
     return parser
 
