@@ -3,7 +3,7 @@
 A Gaussian of sigma is one of sigma `d` after which one of sqrt(sigma^2 - d^2) remains. What the first has smoothed is
 described by every d-th sample, so the second takes its samples `d` pixels apart: a quarter of the work for d = 2, a
 sixteenth for d = 4. Every pixel takes them around itself, hence nothing is interpolated. (After Burt, *Fast Filter
-Transforms for Image Processing*, 1981; error terms in docs/optics.md.)
+Transforms for Image Processing*, 1981; error terms in docs/decisions.)
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ WIDE_SIGMA_PX = 3.0
 # Half of the kernel that makes a grid, its middle included: 4.5 sigmas and more; every wide pixel shares its error, so it
 # reaches farther than what is left to each.
 _TAPS = 10
+# Who asks for more than those gets the direct sum.
+_LARGEST_TRUNCATE = 4.5
 # Samples that it needs on every side, rounded up to half a vector, so that a row and its margins are whole vectors.
 _FIRST_REACH = 16
 # Mean of (sigma / spacing)^2, pixels that are too narrow counting 0, from which on a coarser grid saves time.
@@ -39,16 +41,18 @@ def gaussian_gather(
     *,
     truncate: float = DEFAULT_TRUNCATE,
     levels: NDArray[F32] | None = None,
+    keep: bool = True,
 ) -> NDArray[F32]:
     """`blur.gather` with the Gaussian, pixels of `WIDE_SIGMA_PX` and more on coarser grids; (C, H, W) float32.
 
-    Arguments as there. Narrower pixels get the same bits as there, and so do all where the image has too few wide ones for
-    a coarser grid to pay. On white noise a wide one is within 4e-6 of full scale of the Gaussian that is not truncated,
+    Arguments as there; without `keep` the result lies in memory that this thread's next call uses again. Narrower pixels
+    get the same bits as there, and so do all where the image has too few wide ones for a coarser grid to pay, or where
+    `truncate` is beyond 4.5. On white noise a wide one is within 4e-6 of full scale of the Gaussian that is not truncated,
     where the direct sum with `truncate` 4 is within 2e-5.
     """
     height, width = sigma_px.shape
     channels = image.shape[2 if levels is not None else 0]
-    grids = _grids(sigma_px)
+    grids = _grids(sigma_px) if truncate <= _LARGEST_TRUNCATE else 1
     rows = ROWS << (grids - 1)
     whole = -(-height // rows) * rows, -(-width // LANES) * LANES
     sigma = whole_blocks(sigma_px, whole)
@@ -58,7 +62,7 @@ def gaussian_gather(
     pads = [max(pad, _FIRST_REACH) << grid for grid, pad in enumerate(pads)]
     pads.append(math.ceil(F32(truncate) * sigma.max() / (1 << (grids - 1))) << (grids - 1))
     padded = mirrored(image, levels, pads[0], whole)
-    out = np.empty((channels, *whole), F32)
+    out = np.empty((channels, *whole), F32) if keep else scratch("blurred", (channels, *whole))
     gaussian_kernel(channels)(padded, pads[0], sigma, float(truncate), out, bounds[0])
     for grid in range(1, grids):
         padded = _smoothed(padded, pads[grid - 1], grid, pads[grid], (height, width), whole)

@@ -150,7 +150,7 @@ def _defocus_one(
         source = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
         levels = _levels(linear) if bytes_in else None
         if rendering.psf == "gaussian":
-            planes = gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels)
+            planes = gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels, keep=False)
         else:
             planes = gather(source, sigma, coc, psf="disc", levels=levels)
     else:
