@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from defocus_sim.datasets.hdf5_frames import read_frame
+from defocus_sim.datasets.hdf5_frames import Frames
 
 LAYOUTS = {
     "deflated": {"chunks": (1, 20, 30), "compression": "gzip"},
@@ -23,7 +23,7 @@ def test_a_frame_is_what_hdf5_reads(rng, tmp_path, layout):
         file.create_dataset("a", data=values, **layout)
     with h5py.File(tmp_path / "a.h5") as file:
         for frame in range(3):
-            assert (read_frame(file["a"], frame) == values[frame]).all()
+            assert (Frames(file["a"]).read(frame) == values[frame]).all()
 
 
 def test_a_chunk_that_was_never_written_is_filled(tmp_path):
@@ -31,7 +31,7 @@ def test_a_chunk_that_was_never_written_is_filled(tmp_path):
         data = file.create_dataset("a", (2, 40, 60), "f4", chunks=(1, 20, 30), compression="gzip", fillvalue=7)
         data[0, :20] = 1
     with h5py.File(tmp_path / "a.h5") as file:
-        frame = read_frame(file["a"], 0)
+        frame = Frames(file["a"]).read(0)
     assert (frame[:20] == 1).all()
     assert (frame[20:] == 7).all()
 
@@ -42,7 +42,7 @@ def test_a_chunk_that_skipped_the_filter_is_read(tmp_path):
         data = file.create_dataset("a", (1, 30, 40), "f4", chunks=(1, 30, 40), compression="gzip")
         data.id.write_direct_chunk((0, 0, 0), values.tobytes(), filter_mask=1)
     with h5py.File(tmp_path / "a.h5") as file:
-        assert (read_frame(file["a"], 0) == values[0]).all()
+        assert (Frames(file["a"]).read(0) == values[0]).all()
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.999])
@@ -54,4 +54,4 @@ def test_a_flipped_bit_is_an_error(rng, tmp_path, where):
     content[place.byte_offset + int(where * place.size)] ^= 4
     (tmp_path / "a.h5").write_bytes(content)
     with h5py.File(tmp_path / "a.h5") as file, pytest.raises((OSError, RuntimeError)):
-        read_frame(file["a"], 0)
+        Frames(file["a"]).read(0)

@@ -80,6 +80,12 @@ class RgbdSource(Protocol):
 
 
 def depth_with_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
-    """`depth_m` (any float type, metres) as contiguous float32 with every invalid value (<= 0, NaN, infinite) set to 0."""
+    """`depth_m` (any float type, metres) as contiguous float32 with every invalid value (<= 0, NaN, infinite) set to 0.
+
+    May be `depth_m` itself.
+    """
     depth = np.ascontiguousarray(depth_m, dtype=np.float32)
+    if depth.size and depth.min() > 0 and depth.max() < np.inf:
+        # Nothing to do; a NaN would have been both.
+        return depth
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))

@@ -19,7 +19,7 @@ import numpy as np
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.files import fingerprint, require_file
-from defocus_sim.datasets.hdf5_frames import read_frame
+from defocus_sim.datasets.hdf5_frames import Frames
 from defocus_sim.datasets.matfile import read_matrix
 from defocus_sim.errors import SourceError, SourceMissingError
 
@@ -126,16 +126,15 @@ class NyuSource:
 class _NyuReader:
     def __init__(self, source: NyuSource, file: h5py.File, frames: list[int]) -> None:
         self._source, self._frames = source, frames
-        # Looked up once: it takes HDF5's lock, as every access does.
-        self._images, self._depths = file["images"], file[_DEPTHS[source.depth]]
+        self._images, self._depths = Frames(file["images"]), Frames(file[_DEPTHS[source.depth]])
         self._rows, self._columns = _CROPS[source.crop]
 
     def read(self, index: int) -> RgbdFrame:
         """Sample `index` of the source, cropped."""
         frame = self._frames[index]
         try:
-            image = read_frame(self._images, frame)
-            depth = read_frame(self._depths, frame)
+            image = self._images.read(frame)
+            depth = self._depths.read(frame)
         except (OSError, RuntimeError) as error:
             raise SourceError(f"{self._source.path}: frame {frame + 1} cannot be read ({error})") from error
         # Axes arrive as (channel, column, row).
@@ -212,9 +211,17 @@ def _scene_names(file: h5py.File) -> list[str] | None:
     if not isinstance(table, h5py.Dataset) or table.size != file["images"].shape[0]:
         return None
     try:
-        return [file[ref][()].astype(np.uint16).tobytes().decode("utf-16-le") for ref in table[()].ravel()]
+        return [_text(file, reference) for reference in table[()].ravel()]
     except (ValueError, TypeError, AttributeError, KeyError, UnicodeDecodeError, OSError, RuntimeError):
         return None
+
+
+def _text(file: h5py.File, reference: h5py.Reference) -> str:
+    """A MATLAB string. Not `file[reference]`, which takes three times as long: 0.16 s for all scenes, with one thread."""
+    data = h5py.h5r.dereference(reference, file.id)
+    letters = np.empty(data.shape, np.uint16)
+    data.read(h5py.h5s.ALL, h5py.h5s.ALL, letters)
+    return letters.tobytes().decode("utf-16-le")
 
 
 def _read_splits(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
