@@ -5,6 +5,7 @@ Both write a file completely or not at all: locally by a flushed temporary file 
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import tempfile
@@ -15,10 +16,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+import numpy as np
+
 from defocus_sim.errors import ShardError
+from defocus_sim.shards.writeback import EagerWriter
 
 TEMPORARY_SUFFIX = ".partial"
 T = TypeVar("T")
+
+
+class FileMap:
+    """A file as memory that is only read: `size` bytes at `address`, for as long as this object is there."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._bytes = np.frombuffer(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ), np.uint8)
+        self.size, self.address = self._bytes.size, self._bytes.ctypes.data
 
 
 class RangeReader(ABC):
@@ -37,6 +49,13 @@ class RangeReader(ABC):
             target[: len(part)] = part
             done += len(part)
         return done
+
+    def mapped(self, end: int) -> FileMap | None:
+        """The file as memory, its first `end` bytes at least; None where that cannot be had.
+
+        A file that is shortened while somebody looks at its bytes there ends the process (SIGBUS).
+        """
+        return None
 
 
 class Storage(ABC):
@@ -107,10 +126,9 @@ class LocalStorage(Storage):
         # A name of its own: the worker of a killed run may still be writing the same shard.
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
         try:
-            with temporary.open("wb") as stream:
+            with EagerWriter(temporary.open("wb", buffering=0)) as stream:
                 yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
+                stream.flush_to_disk()
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -145,10 +163,11 @@ class LocalStorage(Storage):
 
 
 class _Descriptor(RangeReader):
-    """Positioned reads, not a memory map: a file that shrinks under a map kills the process instead of raising."""
+    """Positioned reads; a map of the file where one is asked for."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._map: FileMap | None = None
 
     def __del__(self) -> None:
         # Closes when the last thread lets go of it.
@@ -172,6 +191,15 @@ class _Descriptor(RangeReader):
             if left:
                 left[0] = left[0][count:]
         return done
+
+    def mapped(self, end: int) -> FileMap | None:
+        """See `RangeReader`; None as well where the file has become too short."""
+        if os.fstat(self._descriptor).st_size < end:
+            return None
+        if self._map is None:
+            # Two threads may both come here: one of the maps goes again.
+            self._map = FileMap(self._descriptor)
+        return self._map if self._map.size >= end else None
 
 
 class ObjectStorage(Storage):

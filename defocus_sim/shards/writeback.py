@@ -1,0 +1,49 @@
+"""Files on their way to the disk while they are still being written, so that the flush at their end has little left."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+from collections.abc import Callable
+from typing import Any
+
+# From fcntl.h: begin to write what is not being written yet, wait for nothing.
+_SYNC_FILE_RANGE_WRITE = 2
+# Less is left to the end, as it was before.
+_WORTH_IT_BYTES = 2**16
+
+
+class EagerWriter(io.BufferedWriter):
+    """Has the system write to the disk from the first byte on, and `flush_to_disk` wait for the rest.
+
+    By default it begins when it is asked to finish: a shard of 50 MB then has its thread wait for 20 ms on a fast disk,
+    for 200 on a slow one. Where the system cannot begin early, everything is as by default.
+    """
+
+    def write(self, data: Any) -> int:
+        """See `io.BufferedWriter`."""
+        written = super().write(data)
+        if _begin is not None and written >= _WORTH_IT_BYTES:
+            self.flush()
+            # What fails here is reported by `fsync`.
+            _begin(self.fileno(), 0, 0, _SYNC_FILE_RANGE_WRITE)
+        return written
+
+    def flush_to_disk(self) -> None:
+        """Return when everything is on the disk; raises `OSError` where any of it is not."""
+        self.flush()
+        os.fsync(self.fileno())
+
+
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Linux's function; None elsewhere."""
+    try:
+        function = ctypes.CDLL(None).sync_file_range
+    except (AttributeError, OSError, TypeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return function
+
+
+_begin = _sync_file_range()
