@@ -15,7 +15,8 @@ from typing import Any
 
 from defocus_sim.conversion_plan import ConversionSettings, blur_statistics, differing_settings, program_version
 from defocus_sim.errors import ConversionTakenOverError, ConvertError
-from defocus_sim.shard_task import RUN, BadFrame, ShardResult, ShardTask, finished_shard, owner
+from defocus_sim.sample_maker import BadFrame
+from defocus_sim.shard_task import RUN, ShardResult, ShardTask, finished_shard, owner
 from defocus_sim.shards.manifest import Manifest, SplitManifest, digest
 from defocus_sim.shards.read import STATE_FOLDER, UNFINISHED_SUFFIX, open_store
 from defocus_sim.shards.storage import TEMPORARY_SUFFIX, storage_at

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import dask
 import distributed
 from distributed.comm.core import CommClosedError
 
@@ -26,12 +26,14 @@ from defocus_sim.allocator import keep_freed_memory
 from defocus_sim.conversion_plan import ConversionSettings, PlannedSample, plan_samples
 from defocus_sim.conversion_state import ConversionState, finished_manifest
 from defocus_sim.errors import ConversionInterruptedError, ConvertError, DefocusSimError
-from defocus_sim.shard_task import WATCHERS, BadFrame, OnError, ShardTask, run_shard
+from defocus_sim.sample_maker import BadFrame, OnError
+from defocus_sim.shard_task import TEAMS, Made, ShardTask, help_with_shards, run_shard
 from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.read import ShardStore, open_store
 from defocus_sim.simulate import compile_kernels
 from defocus_sim.stages import add_up
+from defocus_sim.teamwork import Team
 
 Progress = Callable[[int, int], None]
 
@@ -62,6 +64,11 @@ class Workers:
     processes: bool = False
     scheduler: str | None = None
     announce: Callable[[str], None] | None = None
+
+    @property
+    def number(self) -> int:
+        """How many threads or processes, where it is not a cluster that decides."""
+        return self.count or len(os.sched_getaffinity(0))
 
     @property
     def in_process(self) -> bool:
@@ -161,49 +168,55 @@ def _with_absolute_paths(settings: ConversionSettings) -> ConversionSettings:
 
 
 class _Progress:
-    """Counts samples as tasks finish them; `stop` tells the tasks of this process to end at their next sample."""
+    """Counts samples as tasks finish them; not for several threads at once."""
 
     def __init__(self, done: int, total: int, on_progress: Progress | None) -> None:
         self._done, self._total, self._on_progress = done, total, on_progress
-        self._lock, self.stop = threading.Lock(), threading.Event()
         self.advance(0)
 
-    def advance(self, samples: int) -> bool:
-        """`samples` more are done; false where it is time to stop."""
-        with self._lock:
-            self._done += samples
-            if self._on_progress is not None:
-                self._on_progress(self._done, self._total)
-        return not self.stop.is_set()
+    def advance(self, samples: int) -> None:
+        """`samples` more are done."""
+        self._done += samples
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
 
 
 def _run(tasks: list[ShardTask], who: Workers, progress: _Progress, release: Callable[[], None]) -> list[BadFrame]:
     """Do the tasks; returns the frames that could not be used. `release` tells tasks in other processes to end."""
     if not tasks:
         return []
-    token, in_process = tasks[0].token, who.in_process
-    if in_process:
-        WATCHERS[token] = lambda: progress.advance(1)
+    token = tasks[0].token
+    team: Team[PlannedSample, Made] = Team(len(tasks), who.number, lambda: progress.advance(1))
+    if who.in_process:
+        TEAMS[token] = team
     bad: list[BadFrame] = []
     try:
         with _client(who) as client:
             # In one message the tasks of 230,000 frames are larger than a scheduler likes.
             futures = dict(zip(client.map(run_shard, tasks, pure=False, batch_size=1000), tasks, strict=True))
+            helpers: list[Any] = []
+            left = len(futures)
             try:
-                for future in distributed.as_completed(futures):
+                done = distributed.as_completed(futures)
+                while left:
+                    # Not before a thread is free for it: dask would begin it while there are shards to begin.
+                    while who.in_process and len(helpers) < who.number - left:
+                        helpers.append(client.submit(help_with_shards, tasks[0], pure=False))
+                    future = next(done)
                     bad += _result(future)
-                    if not in_process:
+                    left -= 1
+                    if not who.in_process:
                         progress.advance(len(futures[future].samples))
             except BaseException:
                 release()
                 raise
             finally:
                 # On an error or an interrupt the running tasks stop at their next sample and clean up after themselves.
-                progress.stop.set()
-                client.cancel(list(futures), force=True)
+                team.stop()
+                client.cancel([*futures, *helpers], force=True)
     finally:
-        # Only now: a task that no longer found its watcher would not know that it is to stop.
-        WATCHERS.pop(token, None)
+        # Only now: a task that no longer found its team would not know that it is to stop.
+        TEAMS.pop(token, None)
     return bad
 
 
@@ -238,13 +251,14 @@ def _client(who: Workers) -> Iterator[distributed.Client]:
                 who.announce(client.dashboard_link)
             yield client
         return
-    count = who.count or len(os.sched_getaffinity(0))
     if who.in_process:
         keep_freed_memory()
-    with _interrupt_held_back():
+    # By default the stack of every worker thread is looked at a hundred times a second: 3 to 5 % of two threads' time, as all
+    # wait meanwhile.
+    with dask.config.set({"distributed.worker.profile.enabled": False}), _interrupt_held_back():
         cluster = distributed.LocalCluster(
-            n_workers=count if who.processes else 1,
-            threads_per_worker=1 if who.processes else count,
+            n_workers=who.number if who.processes else 1,
+            threads_per_worker=1 if who.processes else who.number,
             processes=who.processes,
             # Any free port of this machine only: two conversions at once would quarrel over the usual one.
             dashboard_address="127.0.0.1:0",

@@ -8,60 +8,37 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from defocus_sim.conversion_plan import ConversionSettings, PlannedSample
-from defocus_sim.datasets.base import RgbdFrame
-from defocus_sim.errors import (
-    ConversionInterruptedError,
-    ConversionTakenOverError,
-    ConvertError,
-    DepthError,
-    ImageError,
-    LensError,
-    SourceError,
-)
-from defocus_sim.lens import Lens, coc_diameter_px
+from defocus_sim.errors import ConversionInterruptedError, ConversionTakenOverError
+from defocus_sim.sample_maker import BadFrame, MadeSample, OnError, SampleMaker, sample_maker
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import ShardFile, digest
 from defocus_sim.shards.read import STATE_FOLDER
 from defocus_sim.shards.storage import Storage, storage_at
-from defocus_sim.shards.write import write_shard
-from defocus_sim.simulate import defocus
+from defocus_sim.shards.write import write_encoded_shard
 from defocus_sim.stages import StageClock
-
-OnError = Literal["fail", "skip"]
+from defocus_sim.teamwork import Share, Team
 
 # Holds the token of the conversion at work, which every task compares with its own: the only word that reaches a task
 # on another machine when its conversion was interrupted or begun anew.
 RUN = f"{STATE_FOLDER}/run"
 _SECONDS_BETWEEN_LOOKS = 0.25
 
-# Who wants to hear of each finished sample, by token; says whether to go on. Only a task in the process of the caller
-# finds its token here: tasks elsewhere are followed by shard.
-WATCHERS: dict[str, Callable[[], bool]] = {}
-
-
-@dataclass(frozen=True)
-class BadFrame:
-    """A frame that could not be used. `frame`: its index in the source."""
-
-    frame: int
-    name: str
-    reason: str
+# The threads of each conversion of this process, by token. A task in another process finds none: it makes all of its
+# samples itself and is followed by shard.
+Made = MadeSample | BadFrame
+TEAMS: dict[str, Team[PlannedSample, Made]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
     """Shard `index` of `split`: `samples` of `settings`, in the store at `place`.
 
-    `fingerprint`: SHA-256 of the settings with the source's checksums. `token`: of the conversion, see `RUN`, `WATCHERS`.
+    `fingerprint`: SHA-256 of the settings with the source's checksums. `token`: of the conversion, see `RUN`, `TEAMS`.
     """
 
     settings: ConversionSettings
@@ -102,20 +79,19 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
 
     With `on_error="fail"` the first such frame raises its error, which names it.
     """
-    # Parallel at one level only: the tasks are the threads.
-    cv2.setNumThreads(1)
     storage = storage_at(task.place)
     statistics: list[dict[str, float]] = []
     bad: list[BadFrame] = []
-    settings, clock = task.settings, StageClock()
+    clock = StageClock()
+    # Before a file is begun: the place may be another conversion's, which is about to give it its name.
+    _check_owner(storage, task)
     try:
-        files = write_shard(
+        files = write_encoded_shard(
             storage,
             task.split,
             task.index,
-            _render(task, storage, clock, statistics, bad),
-            settings.samples_per_shard,
-            settings.compression,
+            _written(task, storage, clock, statistics, bad),
+            task.settings.samples_per_shard,
             clock,
         )
     except _BadFramesError:
@@ -128,6 +104,23 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
     }
     storage.write(task.marker, json.dumps(content | {"checksum": digest(content)}).encode())
     return []
+
+
+def help_with_shards(task: ShardTask) -> None:
+    """Make samples for the shards of the conversion that `task` is one of, as long as any of them is at work here."""
+    team = TEAMS.get(task.token)
+    if team is None:
+        return
+    with ExitStack() as stack:
+        opened: list[SampleMaker] = []
+
+        def make(sample: PlannedSample) -> Made:
+            # Here, so that a source that does not open is reported, by the shard's owner.
+            if not opened:
+                opened.append(stack.enter_context(sample_maker(task.settings, task.on_error)))
+            return opened[0](sample)
+
+        team.help(make)
 
 
 def owner(storage: Storage) -> str | None:
@@ -158,35 +151,23 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
     return result if all(sizes.get(names[name]) == file.bytes for name, file in files.items()) else None
 
 
-def _render(
+def _written(
     task: ShardTask, storage: Storage, clock: StageClock, statistics: list[dict[str, float]], bad: list[BadFrame]
-) -> Iterator[dict[str, NDArray[Any]]]:
-    settings, lenses = task.settings, task.settings.lenses
-    _check_owner(storage, task)
+) -> Iterator[dict[str, bytes]]:
+    """The samples of the shard in order, each to be written before the next is asked for."""
     looked = time.monotonic()
-    with settings.source.open() as reader:
-        current, frame = -1, None
-        for sample in task.samples:
-            watcher = WATCHERS.get(task.token)
-            if any(one.frame == sample.frame for one in bad):
+    team = TEAMS.get(task.token)
+    # Alone, a task holds one sample in memory and not more.
+    share = nullcontext(Share[PlannedSample, Made](task.samples, 1)) if team is None else team.share(task.samples)
+    with sample_maker(task.settings, task.on_error) as make, share as samples:
+        for made in samples.in_order(make):
+            if isinstance(made, BadFrame):
+                bad += [] if any(one.frame == made.frame for one in bad) else [made]
                 continue
-            try:
-                if frame is None or sample.frame != current:
-                    with clock.stage("read"):
-                        current, frame = sample.frame, reader.read(sample.frame)
-                seed = (settings.seed, sample.frame, sample.lens)
-                with clock.stage("blur"):
-                    arrays, facts = render_sample(settings, frame, lenses[sample.lens], seed)
-            except (SourceError, DepthError, ImageError, LensError) as error:
-                if task.on_error == "fail":
-                    if isinstance(error, SourceError):
-                        raise
-                    raise ConvertError(f"frame {sample.name}: {error}") from error
-                bad.append(BadFrame(sample.frame, sample.name, str(error)))
-                continue
-            statistics.append(facts)
-            yield arrays
-            if watcher is not None and not watcher():
+            clock.add(made.seconds)
+            statistics.append(made.facts)
+            yield made.chunks
+            if team is not None and not team.written():
                 raise ConversionInterruptedError("interrupted")
             if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
                 _check_owner(storage, task)
@@ -203,35 +184,3 @@ def _check_owner(storage: Storage, task: ShardTask) -> None:
             f"{task.place} no longer belongs to this conversion: it has ended, another has begun there, or a worker does "
             "not see the same files"
         )
-
-
-def render_sample(
-    settings: ConversionSettings, frame: RgbdFrame, lens: Lens, seed: tuple[int, ...]
-) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
-    """One triple as it is stored, by array name, and its statistics. Raises what `defocus` raises."""
-    height, width = frame.depth_m.shape
-    if (frame.depth_m <= 0).all():
-        raise DepthError("its depth has no valid pixel")
-    lens = lens.for_depth(frame.depth_m, width)
-    blurred = defocus(frame.aif, frame.depth_m, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
-    arrays: dict[str, NDArray[Any]] = {"defocused": blurred, "aif": frame.aif, "depth_m": frame.depth_m}
-    if settings.size_hw is not None and settings.size_hw != (height, width):
-        arrays = {name: _resize(array, settings.size_hw) for name, array in arrays.items()}
-    # The signed CoC grows with depth: its range follows from the range of depth.
-    depth_range_m = [frame.depth_m.min(where=frame.depth_m > 0, initial=np.inf), frame.depth_m.max()]
-    nearest, farthest = coc_diameter_px(depth_range_m, lens, width_px=width)
-    squares = cv2.norm(arrays["defocused"], arrays["aif"], cv2.NORM_L2SQR)
-    facts = {
-        "coc_min_px": float(nearest),
-        "coc_max_px": float(farthest),
-        "mse": squares / arrays["aif"].size / 255**2,
-        "focus_distance_m": lens.focus_distance_m,
-        "aperture_mm": lens.aperture_diameter_m * 1e3,
-    }
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, facts
-
-
-def _resize(array: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
-    # Depth is never averaged: the mean of a near and a far surface is a place where nothing is.
-    method = cv2.INTER_AREA if array.dtype == np.uint8 else cv2.INTER_NEAREST_EXACT
-    return cv2.resize(array, size_hw[::-1], interpolation=method)

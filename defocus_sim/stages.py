@@ -20,13 +20,17 @@ class StageClock:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+            self.add({name: time.perf_counter() - began})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Time that another clock has measured."""
+        for name, value in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
 
 
 def add_up(many: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The sums by stage."""
-    total: dict[str, float] = {}
+    total = StageClock()
     for seconds in many:
-        for name, value in seconds.items():
-            total[name] = total.get(name, 0.0) + value
-    return total
+        total.add(seconds)
+    return total.seconds

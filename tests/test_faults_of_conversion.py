@@ -143,6 +143,34 @@ def interrupt_from(samples):
     return on_progress
 
 
+class TestOneShardForManyThreads:
+    def test_every_thread_makes_samples_and_the_bytes_are_the_same(self, tmp_path, hooked):
+        together = threading.Barrier(3)
+        # Passed only by three threads that read at the same time.
+        source = hooked(lambda index: together.wait(60) if index < 3 else None)
+        settings = small_settings(source=source, samples_per_shard=6)
+        convert(settings, tmp_path / "three.zarr", workers=Workers(count=3))
+        HOOK[:] = [lambda index: None]
+        convert(settings, tmp_path / "one.zarr", workers=1)
+        assert faults.tree_bytes(tmp_path / "three.zarr") == faults.tree_bytes(tmp_path / "one.zarr")
+
+    def test_a_frame_that_another_thread_finds_bad_is_named(self, tmp_path):
+        settings = bad_settings(torn=(5,), samples_per_shard=10)
+        with pytest.raises(SourceError, match="frame 5 is torn"):
+            convert(settings, tmp_path / "a.zarr", workers=4)
+        assert not (tmp_path / "a.zarr").exists()
+
+    def test_an_interrupt_while_others_help_leaves_what_a_resume_needs(self, tmp_path):
+        settings = small_settings(source=SmoothSource(hw=(240, 320)), samples_per_shard=4)
+        convert(settings, tmp_path / "whole.zarr", workers=1)
+        out = tmp_path / "a.zarr"
+        with pytest.raises(ConversionInterruptedError, match="are kept"):
+            # Three shards: the first two are finished and the last has all threads.
+            convert(settings, out, workers=2, on_progress=interrupt_from(9))
+        convert(settings, out, resume=True, workers=3)
+        assert faults.tree_bytes(out) == faults.tree_bytes(tmp_path / "whole.zarr")
+
+
 def test_a_frame_is_skipped_with_its_whole_focal_stack(tmp_path):
     settings = bad_settings((1, 9), focus_distances_m=(1.0, 2.0, 4.0), samples_per_shard=4)
     store = convert(settings, tmp_path / "a.zarr", on_error="skip", workers=1).store

@@ -41,22 +41,18 @@ def write_shard(
     samples: Iterable[Mapping[str, NDArray[Any]]],
     samples_per_shard: int,
     compression: Compression,
-    clock: StageClock | None = None,
 ) -> dict[str, ShardFile]:
     """Write shard `index` of every array from `samples`, dicts with one contiguous array for each of `ARRAYS`.
 
-    Returns size and checksum of each file. An exception, also one out of `samples`, leaves no new file. `clock`: told the
-    time that encoding and writing take.
+    Returns size and checksum of each file. An exception, also one out of `samples`, leaves no new file.
     """
-    clock = clock or StageClock()
+    encoded = (encode_sample(sample, compression) for sample in samples)
+    return write_encoded_shard(storage, split, index, encoded, samples_per_shard)
 
-    def encoded() -> Iterator[dict[str, bytes]]:
-        for sample in samples:
-            with clock.stage("encode"):
-                chunks = {name: encode_chunk(sample[name], spec.codec(compression)) for name, spec in ARRAYS.items()}
-            yield chunks
 
-    return write_encoded_shard(storage, split, index, encoded(), samples_per_shard, clock)
+def encode_sample(sample: Mapping[str, NDArray[Any]], compression: Compression) -> dict[str, bytes]:
+    """The chunk of each of `ARRAYS`, from one contiguous array for each."""
+    return {name: encode_chunk(sample[name], spec.codec(compression)) for name, spec in ARRAYS.items()}
 
 
 def write_encoded_shard(
@@ -67,7 +63,7 @@ def write_encoded_shard(
     samples_per_shard: int,
     clock: StageClock | None = None,
 ) -> dict[str, ShardFile]:
-    """As `write_shard`, from chunks that are encoded already."""
+    """As `write_shard`, from chunks that are encoded already. `clock`: told the time that writing takes."""
     clock = clock or StageClock()
     with ExitStack() as stack:
         shards = {
