@@ -138,7 +138,7 @@ STORE = (
         "--compression",
         type=click.Choice(COMPRESSIONS),
         default="fast",
-        help="fast: LZ4. small: Zstandard, slower to read. none: largest, fastest to read.",
+        help="fast: LZ4 for the depth only. balanced: LZ4. small: Zstandard, slowest to read. none: largest, fastest.",
     ),
     under(
         STORE_HEADING,

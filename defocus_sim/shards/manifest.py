@@ -22,6 +22,8 @@ from defocus_sim.shards.layout import (
     Compression,
 )
 
+# What version 1 called "fast" compressed the images as well, which has a name of its own since.
+_FAST_OF_VERSION_1: Compression = "balanced"
 # What the conversion allows; a larger one is damage, and would be memory asked for in vain.
 LARGEST_SIDE_PX = 2**15
 
@@ -88,6 +90,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def _content(self) -> dict[str, Any]:
+        older = self.format_version == 1 and self.compression == _FAST_OF_VERSION_1
         return {
             "format": FORMAT_NAME,
             "format_version": self.format_version,
@@ -95,7 +98,7 @@ class Manifest:
             "settings": self.settings,
             "size_hw": list(self.size_hw),
             "samples_per_shard": self.samples_per_shard,
-            "compression": self.compression,
+            "compression": "fast" if older else self.compression,
             "lenses": list(self.lenses),
             "rendering": self.rendering,
             "source": self.source,
@@ -149,6 +152,9 @@ class Manifest:
         per_shard = _positive(content["samples_per_shard"])
         if content["compression"] not in COMPRESSIONS:
             raise ValueError(f"compression {content['compression']!r}")
+        compression = cast(Compression, content["compression"])
+        if content["format_version"] == 1 and compression == "fast":
+            compression = _FAST_OF_VERSION_1
         splits = {}
         for name, split in content["splits"].items():
             shards = tuple(
@@ -174,7 +180,7 @@ class Manifest:
         return cls(
             size_hw=(height, width),
             samples_per_shard=per_shard,
-            compression=cast(Compression, content["compression"]),
+            compression=compression,
             splits=splits,
             lenses=tuple(dict(lens) for lens in content["lenses"]),
             skipped=tuple(dict(frame) for frame in content["skipped"]),
