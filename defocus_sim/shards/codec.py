@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from defocus_sim.shards.crc import Bytes, crc32c
 from defocus_sim.shards.layout import Blosc
 
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
-Bytes = NDArray[np.uint8]
 ABSENT = np.uint64(2**64 - 1)
+MISMATCH = "its checksum (CRC-32C) does not match"
 _SHUFFLE = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 
 
 class ChunkDamage(ValueError):
     """Bytes that are not a chunk or index as it was written; the reader turns it into an error that says where."""
-
-
-def crc32c(data: bytes | Bytes) -> int:
-    """CRC-32C (Castagnoli) of `data`."""
-    return int(google_crc32c.value(data))
 
 
 def encode_chunk(sample: NDArray[Any], codec: Blosc | None) -> bytes:
@@ -37,23 +32,23 @@ def encode_chunk(sample: NDArray[Any], codec: Blosc | None) -> bytes:
         payload = sample.tobytes()
     else:
         raw = np.ascontiguousarray(sample).reshape(-1).view(np.uint8)
-        payload = blosc.compress(raw, codec.cname.encode(), codec.clevel, _SHUFFLE[codec.shuffle], 0, codec.typesize)
+        shuffle = _SHUFFLE[codec.shuffle]
+        payload = blosc.compress(raw, codec.cname.encode(), codec.clevel, shuffle, codec.blocksize, codec.typesize)
     return payload + crc32c(payload).to_bytes(CRC_BYTES, "little")
 
 
-def decode_chunk(chunk: Bytes, codec: Blosc | None, out: NDArray[Any]) -> None:
-    """Check `chunk` and decode it into the contiguous array `out`. Raises `ChunkDamage`."""
+def decode_chunk(chunk: Bytes, codec: Blosc | None, out: Bytes) -> None:
+    """Check `chunk` and decode it into `out`, the bytes of a sample. Raises `ChunkDamage`."""
     payload = check_chunk(chunk)
-    target = out.reshape(-1).view(np.uint8)
     if codec is None:
-        if len(payload) != target.size:
-            raise ChunkDamage(f"{len(payload)} bytes where {target.size} are wanted")
-        target[:] = payload
+        if len(payload) != len(out):
+            raise ChunkDamage(f"{len(payload)} bytes where {len(out)} are wanted")
+        out[:] = payload
         return
-    if len(payload) < 16 or int.from_bytes(payload[4:8].tobytes(), "little") != target.size:
+    if len(payload) < 16 or int.from_bytes(payload[4:8].tobytes(), "little") != len(out):
         raise ChunkDamage("its compressed size does not fit the array")
     try:
-        blosc.decompress(payload, target)
+        blosc.decompress(payload, out)
     except (RuntimeError, ValueError) as error:
         raise ChunkDamage(f"it does not decompress ({error})") from error
 
@@ -95,4 +90,4 @@ def check_chunk(data: Bytes) -> Bytes:
 def check_crc(payload: Bytes, stored: bytes) -> None:
     """Raise `ChunkDamage` where the four bytes `stored` are not the CRC-32C of `payload`."""
     if crc32c(payload) != int.from_bytes(stored, "little"):
-        raise ChunkDamage("its checksum (CRC-32C) does not match")
+        raise ChunkDamage(MISMATCH)

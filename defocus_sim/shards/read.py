@@ -1,9 +1,9 @@
 """Reading: `open_store(place)` checks the manifest and every shard's presence and size, `ShardSplit.read` fills a batch.
 
 Own reader, because a general Zarr library reads a deleted or empty shard as zeros and spends most of its time per chunk
-on bookkeeping. A shard's index is read and checked once, its chunks are checked and decoded straight into the batch: an
-uncompressed one is read into its place, a compressed one into memory that its thread keeps, since fresh memory costs more
-than the copy. Safe to share between threads, to fork and to pickle.
+on bookkeeping. A shard's index is read and checked once, its chunks are checked each time and decoded straight into the
+batch: an uncompressed one is read (or copied from a map of the file) into its place, a compressed one into memory that its
+thread keeps, since fresh memory costs more than the copy. Safe to share between threads, to fork and to pickle.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
 from defocus_sim.lens import Lens
 from defocus_sim.shards.codec import (
     CRC_BYTES,
+    MISMATCH,
     ChunkDamage,
     check_chunk,
     check_crc,
@@ -31,11 +32,13 @@ from defocus_sim.shards.codec import (
     decode_index,
     index_bytes,
 )
-from defocus_sim.shards.layout import ARRAYS
+from defocus_sim.shards.copies import Copies
+from defocus_sim.shards.crc import Bytes, copies_at_once
+from defocus_sim.shards.layout import ARRAYS, ArraySpec, Blosc
 from defocus_sim.shards.manifest import Manifest, ShardFile
 from defocus_sim.shards.storage import RangeReader, Storage, storage_at
 
-# Each open shard holds a file descriptor; the usual limit of a process is 1024.
+# Each open shard holds a file descriptor, two if it is mapped; the usual limit of a process is 1024.
 _OPEN_SHARDS = 192
 _VERIFY_BLOCK_BYTES = 16 * 2**20
 # Where a conversion keeps its state; a place that has it without a manifest is an unfinished store.
@@ -57,6 +60,15 @@ class ShardRecord:
     def where(self) -> str:
         """As messages name it."""
         return f"shard {self.index} of {self.split}/{self.array}"
+
+
+@dataclass(frozen=True)
+class _OpenShard:
+    """`table`: offset and length of each chunk, checked. `seen`: for each, whether it has been read."""
+
+    reader: RangeReader
+    table: list[tuple[int, int]]
+    seen: bytearray
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ class ShardSplit:
         self._split = manifest.splits[name]
         self.height, self.width = manifest.size_hw
         self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[str, int], tuple[RangeReader, NDArray[np.uint64]]] = OrderedDict()
+        self._open: OrderedDict[tuple[str, int], _OpenShard] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str]]:
         return ShardSplit, (self.storage, self.manifest, self.name)
@@ -148,24 +160,33 @@ class ShardSplit:
         for an index out of range, an unknown field or an array of `out` that is not contiguous or of another shape,
         `ShardMissingError`, `ShardCorruptError` naming shard and sample.
         """
-        unknown = [field for field in fields if field not in ARRAYS]
+        unknown = [array for array in fields if array not in ARRAYS]
         if unknown:
             raise ShardError(f"{unknown[0]!r} is not an array of a store: choose from {', '.join(ARRAYS)}")
         wanted = [int(index) for index in indices]
-        batch = {}
-        for field in fields:
-            spec = ARRAYS[field]
+        self._check(wanted)
+        batch, copies = {}, Copies()
+        for array in fields:
+            spec = ARRAYS[array]
             shape = (len(wanted), *spec.sample_shape(self.manifest.size_hw))
-            target = np.empty(shape, spec.dtype) if out is None else out[field]
+            target = np.empty(shape, spec.dtype) if out is None else out[array]
             if target.shape != shape or target.dtype != spec.dtype or not target.flags.c_contiguous:
-                raise ShardError(f"out[{field!r}] must be contiguous, {shape}, {spec.dtype}")
+                raise ShardError(f"out[{array!r}] must be contiguous, {shape}, {spec.dtype}")
+            codec, maps = spec.codec(self.manifest.compression), self._maps(spec)
+            size, address = spec.sample_bytes(self.manifest.size_hw), target.ctypes.data
+            rows = target.reshape(-1).view(np.uint8).reshape(len(wanted), size)
             for row, index in enumerate(wanted):
-                self._decode(index, field, target[row])
-            batch[field] = target
+                if not maps or not self._copy_later(copies, index, array, address + row * size, size):
+                    self._decode(index, array, codec, rows[row])
+            batch[array] = target
+        damaged = copies.make()
+        if damaged is not None:
+            raise self._damaged(*damaged, ChunkDamage(MISMATCH))
         return batch
 
     def read_encoded(self, index: int) -> dict[str, bytes]:
         """The chunks of sample `index` as they are stored, their checksums checked; raises as `read` does."""
+        self._check([index])
         chunks = {}
         for array in ARRAYS:
             chunk = self._chunk(index, array)
@@ -176,42 +197,69 @@ class ShardSplit:
             chunks[array] = chunk.tobytes()
         return chunks
 
-    def _decode(self, index: int, array: str, out: NDArray[Any]) -> None:
-        """Put sample `index` into the contiguous `out`."""
-        reader, offset, length = self._located(index, array)
-        codec = ARRAYS[array].codec(self.manifest.compression)
+    def _check(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
+
+    def _decode(self, index: int, array: str, codec: Blosc | None, out: Bytes) -> None:
+        """Put sample `index` into `out`, its bytes."""
+        shard, slot = self._located(index, array)
+        offset, length = shard.table[slot]
         try:
-            if codec is None and length == out.nbytes + CRC_BYTES:
+            if codec is None and length == len(out) + CRC_BYTES:
                 # No copy but the system's own.
                 stored = bytearray(CRC_BYTES)
-                raw = out.reshape(-1).view(np.uint8)
-                _fill(reader, offset, [raw.data, memoryview(stored)])
-                check_crc(raw, bytes(stored))
+                _fill(shard.reader, offset, [out.data, memoryview(stored)])
+                check_crc(out, bytes(stored))
+                shard.seen[slot] = 1
             else:
                 chunk = _scratch(length)
-                _fill(reader, offset, [chunk.data])
+                _fill(shard.reader, offset, [chunk.data])
                 decode_chunk(chunk, codec, out)
         except ChunkDamage as damage:
             raise self._damaged(index, array, damage) from damage
         except OSError as error:
             raise self._unreadable(index, array, error) from error
 
-    def _chunk(self, index: int, array: str) -> NDArray[np.uint8]:
-        reader, offset, length = self._located(index, array)
+    def _maps(self, spec: ArraySpec) -> bool:
+        """Whether the array's chunks are copied out of maps of their files: two thirds of the time of reading them.
+
+        Only where nothing is compressed, since the pages of a map count as the process's own memory, as many as it reads.
+        """
+        return self.manifest.compression == "none" and copies_at_once(spec.sample_bytes(self.manifest.size_hw))
+
+    def _copy_later(self, copies: Copies, index: int, array: str, target: int, size: int) -> bool:
+        """Add the chunk of sample `index` to `copies`, for the `size` bytes at the address `target`; False if not possible.
+
+        The first time, when the bytes may come off a disk, a chunk is read: an input error has no name in a map but SIGBUS.
+        """
+        shard, slot = self._located(index, array)
+        offset, length = shard.table[slot]
+        if not shard.seen[slot] or length != size + CRC_BYTES:
+            return False
         try:
-            return _read_exactly(reader, offset, length)
+            file = shard.reader.mapped(offset + length)
+        except OSError as error:
+            raise self._unreadable(index, array, error) from error
+        if file is None:
+            return False
+        copies.add((index, array), file, offset, target, size)
+        return True
+
+    def _chunk(self, index: int, array: str) -> NDArray[np.uint8]:
+        shard, slot = self._located(index, array)
+        try:
+            return _read_exactly(shard.reader, *shard.table[slot])
         except ChunkDamage as damage:
             raise self._damaged(index, array, damage) from damage
         except OSError as error:
             raise self._unreadable(index, array, error) from error
 
-    def _located(self, index: int, array: str) -> tuple[RangeReader, int, int]:
-        """Where the chunk of sample `index` lies: file, offset, length."""
-        if not 0 <= index < len(self):
-            raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
+    def _located(self, index: int, array: str) -> tuple[_OpenShard, int]:
+        """Where the chunk of sample `index` lies: shard and number in it."""
         shard, slot = divmod(index, self.manifest.samples_per_shard)
-        reader, table = self._shard(array, shard)
-        return reader, int(table[slot, 0]), int(table[slot, 1])
+        return self._shard(array, shard), slot
 
     def _unreadable(self, index: int, array: str, error: OSError) -> ShardCorruptError:
         return ShardCorruptError(
@@ -226,8 +274,8 @@ class ShardSplit:
         name = ARRAYS[array].shard_name(self.name, shard)
         return f"{self.storage.describe(name)} (shard {shard} of {self.name}/{array})"
 
-    def _shard(self, array: str, shard: int) -> tuple[RangeReader, NDArray[np.uint64]]:
-        """An open shard and the checked index of its chunks, from the cache of open shards."""
+    def _shard(self, array: str, shard: int) -> _OpenShard:
+        """An open shard, from the cache of them."""
         key = (array, shard)
         with self._lock:
             if key in self._open:
@@ -247,12 +295,13 @@ class ShardSplit:
             raise ShardCorruptError(f"{self._where(array, shard)} is damaged: {damage}") from damage
         except OSError as error:
             raise ShardCorruptError(f"{self._where(array, shard)} cannot be read: {error}") from error
+        opened = _OpenShard(reader, [(offset, length) for offset, length in table.tolist()], bytearray(len(table)))
         with self._lock:
-            self._open[key] = reader, table
+            self._open[key] = opened
             while len(self._open) > _OPEN_SHARDS:
                 # Only the reference goes: a thread that still reads from the file keeps it open.
                 self._open.popitem(last=False)
-        return reader, table
+        return opened
 
 
 def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:

@@ -197,9 +197,10 @@ class _Descriptor(RangeReader):
         if os.fstat(self._descriptor).st_size < end:
             return None
         if self._map is None:
-            # Two threads may both come here: one of the maps goes again.
-            self._map = FileMap(self._descriptor)
-        return self._map if self._map.size >= end else None
+            # Two threads may both come here: one of the maps goes again. Not every file system has maps.
+            with suppress(OSError):
+                self._map = FileMap(self._descriptor)
+        return self._map if self._map is not None and self._map.size >= end else None
 
 
 class ObjectStorage(Storage):

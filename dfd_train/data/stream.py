@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from defocus_sim.lens import Lens
+from defocus_sim.shards.crc import prepare
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.read import open_store
 from dfd_train.camera import camera_of
@@ -66,6 +67,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         self.split_name = split
         self.store = open_store(self.path)
         self.split = self.store.split(split)
+        # Here, not in a thread of a training that has begun.
+        prepare(max(spec.sample_bytes(self.frame_hw) for spec in ARRAYS.values()))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"store": self.path, "split": self.split_name}
@@ -117,18 +120,16 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
 
     def read_fields(self, indices: NDArray[np.int64], fields: Sequence[str]) -> list[Tensor]:
         """The arrays `fields` of the samples `indices`, each (B, ...) as stored; raises as `read` does."""
-        tensors = {field: self._memory(field, len(indices)) for field in fields}
-        self.split.read(indices, fields=fields, out={field: tensor.numpy() for field, tensor in tensors.items()})
-        return list(tensors.values())
-
-    def _memory(self, field: str, count: int) -> Tensor:
-        """Room for `count` samples of the array `field`."""
-        spec = ARRAYS[field]
-        shape = (count, *spec.sample_shape(self.frame_hw))
+        wanted = [((len(indices), *ARRAYS[field].sample_shape(self.frame_hw)), ARRAYS[field].dtype) for field in fields]
         if self.pinned:
             # torch keeps page-locked memory, too, and knows which of it a copy still reads.
-            return torch.empty(shape, dtype=_TORCH_TYPES[spec.dtype.name], pin_memory=True)
-        return torch.from_numpy(self._buffers.take(shape, spec.dtype))
+            tensors = [torch.empty(shape, dtype=_TORCH_TYPES[dtype.name], pin_memory=True) for shape, dtype in wanted]
+            arrays = [tensor.numpy() for tensor in tensors]
+        else:
+            arrays = self._buffers.take_together(wanted)
+            tensors = [torch.from_numpy(array) for array in arrays]
+        self.split.read(indices, fields=fields, out=dict(zip(fields, arrays, strict=True)))
+        return tensors
 
 
 def stream_batches(

@@ -115,6 +115,22 @@ def test_memory_of_a_batch_is_used_again_only_when_nothing_refers_to_it() -> Non
     assert pool.take((3, 2), np.dtype("float32")).ctypes.data == address
 
 
+def test_arrays_of_one_batch_lie_apart_and_come_back_together() -> None:
+    pool = BufferPool()
+    for size in (5, 2**20):
+        wanted = [((size, 3), np.dtype("uint8")), ((size,), np.dtype("float32")), ((2, 3), np.dtype("uint8"))]
+        arrays = pool.take_together(wanted)
+        assert [(array.shape, array.dtype) for array in arrays] == wanted
+        assert all(array.ctypes.data % 64 == 0 for array in arrays)
+        for number, array in enumerate(arrays):
+            array[:] = number + 1
+        assert all((array == number + 1).all() for number, array in enumerate(arrays))
+        kept, addresses = arrays[1], {array.ctypes.data for array in arrays}
+        del arrays, array
+        assert pool.take_together(wanted)[0].ctypes.data not in addresses
+        assert (kept == 2).all()
+
+
 def test_several_threads_read_the_same_batches_in_the_same_order(store: Path) -> None:
     data = ShardDataset(store)
     batches = [np.array([k % 10, (k * 7) % 10]) for k in range(40)]
