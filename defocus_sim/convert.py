@@ -37,6 +37,14 @@ from defocus_sim.teamwork import Team
 
 Progress = Callable[[int, int], None]
 
+# By default dask looks at the stack of each worker thread a hundred times a second, and at its own health more often still:
+# 3 to 5 % of two threads' time, as all wait meanwhile.
+_QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+}
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -253,9 +261,7 @@ def _client(who: Workers) -> Iterator[distributed.Client]:
         return
     if who.in_process:
         keep_freed_memory()
-    # By default the stack of every worker thread is looked at a hundred times a second: 3 to 5 % of two threads' time, as all
-    # wait meanwhile.
-    with dask.config.set({"distributed.worker.profile.enabled": False}), _interrupt_held_back():
+    with dask.config.set(_QUIET), _interrupt_held_back():
         cluster = distributed.LocalCluster(
             n_workers=who.number if who.processes else 1,
             threads_per_worker=1 if who.processes else who.number,
