@@ -3,7 +3,8 @@
 Plainly: h5py frame by frame, OpenCV with 32 levels of sigma, arrays of zarr-python with its own codecs, one sample a chunk
 and 32 a shard, each shard written whole; on one thread, and on two (OpenCV's own). Ours: `convert` with its defaults on one
 and on two threads. The same frames, crop, lens and arrays; runs take turns, elapsed time without the start of Python,
-median and spread (lowest to highest). Then our time by stage.
+median and spread (lowest to highest). Then our time by stage. Printed as well: how much of all cores other processes took
+meanwhile, which slows what uses two threads more than the rest.
 
     python benchmarks/prepare.py [--mat labelled.mat] [--frames 240] [--rounds 3] [--json FILE]
 
@@ -27,7 +28,7 @@ import h5py
 import numpy as np
 import zarr
 from blur import opencv_levels
-from scale import write_frames
+from scale import Elsewhere, write_frames
 
 from defocus_sim import Lens
 from defocus_sim.conversion_plan import ConversionSettings
@@ -89,24 +90,31 @@ def main():
             "ours, 2 threads": lambda: ours(2),
         }
         seconds, size = {name: [] for name in contenders}, {}
+        elsewhere = {name: [] for name in contenders}
+        # Once before: it compiles, and reads the source for its checksum.
+        ours(1)
         for _ in range(options.rounds):
             for name, call in contenders.items():
                 shutil.rmtree(out, ignore_errors=True)
                 began = time.perf_counter()
-                call()
+                with Elsewhere() as others:
+                    call()
                 seconds[name].append(time.perf_counter() - began)
+                elsewhere[name].append(others.share)
                 size[name] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         assert len(open_store(out).split("train")) == frames
     median = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"{frames} frames of 427x561, {options.rounds} rounds")
-    print(f"{'':18}{'seconds (spread)':>24}{'frames/s':>10}{'MB':>8}{'1 thread':>10}{'2 threads':>10}")
+    print(f"{'':18}{'seconds (spread)':>24}{'frames/s':>10}{'MB':>8}{'1 thread':>10}{'2 threads':>10}{'others':>8}")
     for name, values in seconds.items():
         spread = f"{median[name]:.2f} ({min(values):.2f}-{max(values):.2f})"
         ratios = [median[f"plain, {count}"] / median[name] for count in ("1 thread", "2 threads")]
         print(
             f"{name:18}{spread:>24}{frames / median[name]:10.1f}{size[name] / 1e6:8.0f}",
             *(f"{r:9.1f}x" for r in ratios),
+            f"{statistics.median(elsewhere[name]):7.1%}",
         )
+    print(f"ours, two threads against one: {median['ours, 1 thread'] / median['ours, 2 threads']:.2f}x")
     total = sum(stages[1].values())
     print("ours on one thread, milliseconds a frame and share of the work:")
     for stage, spent in stages[1].items():
@@ -115,6 +123,7 @@ def main():
         facts = {
             "frames": frames,
             "seconds": seconds,
+            "share_of_other_processes": elsewhere,
             "bytes": size,
             "stage_ms_a_frame": {stage: spent / frames * 1e3 for stage, spent in stages[1].items()},
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
