@@ -3,7 +3,7 @@
     python benchmarks/loader.py [--samples 256] [--rounds 7] [--batch-sizes 4 16] [--pairs CSV | --mat FILE]
                                 [--threads 1] [--work FOLDER] [--json FILE]
 
-Every reader gives the same batches, new arrays of shape (B, ...) in a new random order each round, from the page cache.
+Every reader gives the same batches, arrays of shape (B, ...) in a new random order each round, from the page cache.
 They take turns; median of the rounds with the lowest and the highest, CPU milliseconds a sample (what a busy machine
 leaves comparable) and the ratio to ours with the default codec. WebDataset (raw arrays in tar files, a shuffle buffer of
 64) and MosaicML streaming (raw) take part where they are installed. All check nothing but what their format checks;
@@ -38,6 +38,7 @@ from defocus_sim.conversion_plan import ConversionSettings
 from defocus_sim.convert import convert
 from defocus_sim.datasets.nyu import NyuSource
 from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
+from defocus_sim.shards.layout import COMPRESSIONS
 from defocus_sim.shards.read import open_store
 from dfd_train.data.stream import ShardDataset, stream_batches
 
@@ -226,14 +227,16 @@ def run(given, work):
         source = RgbdFolderSource(pairs_csv=given.pairs)
     else:
         source = NyuSource(path=given.mat or write_frames(work / "frames.mat", given.samples))
-    lens = Lens.preset("paper")
-    for compression in ("fast", "none"):
-        convert(ConversionSettings(source=source, lens=lens, compression=compression), work / f"{compression}.zarr")
+    for compression in COMPRESSIONS:
+        settings = ConversionSettings(source=source, lens=Lens.preset("paper"), compression=compression)
+        convert(settings, work / f"{compression}.zarr")
     arrays = arrays_of(work / "fast.zarr", given.samples)
     forms = {
         "np.memmap, raw": ("memmap", write_memmap, read_memmap),
         "ours, not compressed": ("none.zarr", None, read_ours),
         OURS: ("fast.zarr", None, read_ours),
+        "ours, balanced": ("balanced.zarr", None, read_ours),
+        "ours, small": ("small.zarr", None, read_ours),
         "h5py, not compressed": ("raw.h5", write_hdf5, read_hdf5),
         PEERS["webdataset"]: ("wds", write_webdataset, read_webdataset),
         PEERS["streaming"]: ("mds", write_streaming, read_streaming),
