@@ -28,6 +28,7 @@ from defocus_sim.conversion_state import ConversionState, finished_manifest
 from defocus_sim.errors import ConversionInterruptedError, ConvertError, DefocusSimError
 from defocus_sim.sample_maker import BadFrame, OnError
 from defocus_sim.shard_task import TEAMS, Made, ShardTask, help_with_shards, run_shard
+from defocus_sim.shards import crc
 from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.read import ShardStore, open_store
@@ -118,6 +119,7 @@ def convert(
         if who.in_process:
             # Here, not in a worker thread, whose compiling an interrupt would have to wait for.
             compile_kernels(settings.rendering)
+            crc.prepare(crc.LEAST_BYTES)
         skipped = state.begin(description, resume=resume)
         while True:
             planned = plan_samples(samples, settings.lenses, {bad.frame for bad in skipped})

@@ -70,8 +70,10 @@ def gather_block(
         if spaced.literal_value:
             step_px, before = given["step"], target
             own_share = builder.fdiv(ir.Constant(_FLOAT, 1.0), builder.sitofp(step_px, _FLOAT))
-        limits = (builder.fptrunc(given[name], _FLOAT) for name in ("truncate", "narrowest", "widest"))
-        own, exponent, reach = block.widths(buffer(8), given["s_start"], given["s_row"], *limits, own_share)
+        truncate_f, low, high = (builder.fptrunc(given[name], _FLOAT) for name in ("truncate", "narrowest", "widest"))
+        own, exponent, reach = block.widths(
+            buffer(8), given["s_start"], given["s_row"], truncate_f, low, high, own_share
+        )
         with builder.if_else(builder.icmp_signed("==", reach, _index(0))) as (sharp, blurred):
             with sharp:
                 if before is source:
