@@ -290,3 +290,7 @@ def merge(stores: tuple[str, ...], out: str, overwrite: bool) -> None:
     with sample_progress("merging") as report:
         joined = merge_stores(stores, out, overwrite=overwrite, on_progress=report)
     click.echo("\n".join(info_lines(joined)))
+
+
+if __name__ == "__main__":
+    main()

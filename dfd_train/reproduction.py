@@ -189,6 +189,8 @@ def _noted(plan: Plan, table: PaperTable) -> PaperTable:
         title += f", after {' or '.join(map(str, epochs))} epochs where the paper has {PAPER_EPOCHS}"
     seeds = ", ".join(map(str, plan.seeds))
     notes = [f"recipe {plan.recipe}, {plan.model} width, seeds {seeds}; the defocus is this program's own"]
+    if any(config.model.input == "aif" for config in made):
+        notes.append("the network is given the all-in-focus picture: what it finds without defocus")
     for name, what in (("input", "the blurred input as it is"), ("mean depth", "the mean depth everywhere")):
         for config in made:
             row = _report(config)["rows"].get(name)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +75,29 @@ def test_the_command_trains_scores_and_writes_the_table(
     assert "image  " not in capsys.readouterr().out
     assert (out / "table3.md").read_text() == text
 
+    # What is gathered to be published says everything but where it lay.
+    script = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
+    published = tmp_path / "published"
+    subprocess.run([sys.executable, script, out, "--out", published], check=True)
+    assert {path.name for path in published.iterdir()} == {"table3.json", "table3.md"}
+    assert (
+        json.loads((published / "table3.json").read_text())["runs"]["depth"]["scores"]
+        == results["runs"]["depth"]["scores"]
+    )
+    assert not [path for path in published.iterdir() if str(out.parent) in path.read_text().replace(str(store), "")]
+
     # Other settings are not passed off as the ones asked for.
     assert main([*command, "--lr", "1e-3"]) == 2
     assert "the run depth in" in (error := capsys.readouterr().err)
     assert "another optim.lr" in error
+
+
+def test_a_table_without_defocus_says_so(store: Path, tmp_path: Path) -> None:
+    table = reproduce(plan("table3", store, tmp_path, only=("depth",), options={"input": "aif"}), console=QUIET)
+    assert table is not None
+    assert "the network is given the all-in-focus picture" in table.text()
+    with pytest.raises(ConfigError, match="input=aif"):
+        runs(plan("table3", store, tmp_path, options={"input": "aif"}))
 
 
 def test_a_stopped_reproduction_goes_on_where_it_was(
