@@ -3,7 +3,7 @@
     python benchmarks/collect_results.py RUNS/table2 RUNS/table3 ... --out docs/results
 
 Of each folder the table (Markdown) and `results.json` (command, commit, versions, and of every run its scores, samples/s
-and settings), named after the folder. Where the folders lay on the machine is left out; weights and pictures are not copied.
+and settings), named after the folder. Where the folders lay is left out; weights and pictures are not copied.
 """
 
 import argparse
