@@ -13,7 +13,8 @@ from defocus_sim.datasets.base import SPLITS
 from defocus_sim.errors import ConvertError
 from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, digest
 from defocus_sim.shards.plan import plan_shards
-from defocus_sim.shards.read import ShardSplit, ShardStore, open_store
+from defocus_sim.shards.read import ShardStore, open_store
+from defocus_sim.shards.samples import ShardSplit
 from defocus_sim.shards.write import write_encoded_shard, write_skeleton
 
 _MUST_AGREE = ("size_hw", "compression", "rendering")

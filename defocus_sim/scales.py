@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from defocus_sim.blur import gaussian_kernel, whole_blocks
 from defocus_sim.planes import mirror_positions, mirrored, scratch
 from defocus_sim.rendering import DEFAULT_TRUNCATE
-from defocus_sim.simd import LANES, ROWS, gather_block, smooth_along, smooth_down
+from defocus_sim.simd import LANES, ROWS, gather_block
+from defocus_sim.simd_smooth import smooth_along, smooth_down
 
 F32 = np.float32
 # A grid of spacing d serves Gaussians from 1.5 d on: on white noise the error is then below 4e-6 of full scale anywhere.

@@ -1,7 +1,6 @@
 """The Gaussian gather of one block of pixels as explicit vectors, which numba's own vectoriser does not find.
 
-`gather_block` blurs `ROWS` x `LANES` neighbouring output pixels of all channels, each with its own Gaussian; `smooth_down`
-and `smooth_along` blur all with the same. A vector holds neighbouring pixels of a
+`gather_block` blurs `ROWS` x `LANES` neighbouring output pixels of all channels. A vector holds neighbouring pixels of a
 row; the sums of the columns +j and -j are shared by the block's rows, each pixel's own weights by its channels, and the
 `ROWS * channels` partial sums of an input row stay in registers. The vectors are LLVM's own: they run on any processor, and
 fast where a register holds `LANES` float32 values.
@@ -61,11 +60,11 @@ def gather_block(
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        buffer = _buffers(context, builder, signature, arguments)
+        buffer = buffers_of(context, builder, signature, arguments)
         given = dict(zip(_BLOCK_ARGUMENTS, arguments, strict=True))
-        block = _Block(builder, channels.literal_value, rows.literal_value, lanes.literal_value)
-        source = _Planes(block, buffer(11), *(given[f"p_{name}"] for name in ("start", "row", "plane")))
-        target = _Planes(block, buffer(16), *(given[f"o_{name}"] for name in ("start", "row", "plane")))
+        block = Block(builder, channels.literal_value, rows.literal_value, lanes.literal_value)
+        source = Planes(block, buffer(11), *(given[f"p_{name}"] for name in ("start", "row", "plane")))
+        target = Planes(block, buffer(16), *(given[f"o_{name}"] for name in ("start", "row", "plane")))
         weight, step_px, own_share, before = buffer(15), _index(1), None, source
         if spaced.literal_value:
             step_px, before = given["step"], target
@@ -102,61 +101,7 @@ _BLOCK_ARGUMENTS = (
 )  # fmt: skip
 
 
-@intrinsic(prefer_literal=True)
-def smooth_down(
-    typing_context, rows, lanes, taps, kernel, source, s_start, s_row, out, o_start, o_row
-):  # fmt: skip
-    """In compiled code: `rows` x `lanes` values of `out`, a symmetric kernel along columns; the first three are constants.
-
-    out[q, k] = sum over |j| < `taps` of kernel[|j|] * source[q + j, k], where the row after a row of `source` lies `s_row`
-    further, and of `out` `o_row`. All arrays float32; starts are flat indices.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        buffer = _buffers(context, builder, signature, arguments)
-        block = _Block(builder, 1, rows.literal_value, lanes.literal_value)
-        source, out = _Planes(block, buffer(4), *arguments[5:7]), _Planes(block, buffer(7), *arguments[8:10])
-        weights, reach = block.splats(buffer(3), taps.literal_value), taps.literal_value - 1
-        sums: list[Any] = [None] * rows.literal_value
-        for number in range(-reach, rows.literal_value + reach):
-            line = block.load(*source.at(number, 0))
-            for q in range(max(0, number - reach), min(rows.literal_value, number + reach + 1)):
-                sums[q] = block.added(sums[q], weights[abs(number - q)], line)
-        for q, total in enumerate(sums):
-            block.store(total, *out.at(q, 0))
-        return context.get_dummy_value()
-
-    places = (types.intp,) * 2
-    return types.void(rows, lanes, taps, kernel, source, *places, out, *places), generate
-
-
-@intrinsic(prefer_literal=True)
-def smooth_along(
-    typing_context, rows, lanes, taps, kernel, source, s_start, s_row, step, out, o_start, o_row
-):  # fmt: skip
-    """As `smooth_down` along the rows: out[q, k] = sum over |j| < `taps` of kernel[|j|] * source[q, k + j step]."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        buffer = _buffers(context, builder, signature, arguments)
-        block = _Block(builder, 1, rows.literal_value, lanes.literal_value)
-        source, out = _Planes(block, buffer(4), *arguments[5:7]), _Planes(block, buffer(8), *arguments[9:11])
-        weights = block.splats(buffer(3), taps.literal_value)
-        for q in range(rows.literal_value):
-            base, middle = source.at(q, 0)
-            total = block.added(None, weights[0], block.load(base, middle))
-            before = after = middle
-            for weight in weights[1:]:
-                before, after = builder.sub(before, arguments[7]), builder.add(after, arguments[7])
-                pair = builder.fadd(block.load(base, before), block.load(base, after))
-                total = block.added(total, weight, pair)
-            block.store(total, *out.at(q, 0))
-        return context.get_dummy_value()
-
-    places = (types.intp,) * 2
-    return types.void(rows, lanes, taps, kernel, source, *places, types.intp, out, *places), generate
-
-
-def _buffers(context: Any, builder: Any, signature: Any, arguments: Any) -> Callable[[int], Any]:
+def buffers_of(context: Any, builder: Any, signature: Any, arguments: Any) -> Callable[[int], Any]:
     """Gives the memory of the array that is the argument of some position."""
     return lambda position: context.make_array(signature.args[position])(context, builder, arguments[position]).data
 
@@ -165,14 +110,15 @@ def _index(value: int) -> Any:
     return ir.Constant(_INDEX, value)
 
 
-class _Planes:
+class Planes:
     """Where pixel vectors lie: row `q` and channel `c` of a block in a planar buffer."""
 
-    def __init__(self, block: _Block, buffer: Any, first: Any, row: Any, plane: Any = None) -> None:
+    def __init__(self, block: Block, buffer: Any, first: Any, row: Any, plane: Any = None) -> None:
         self._builder, self._first = block.builder, first
         self.buffer, self.row, self._plane = buffer, row, plane
 
     def at(self, q: int, c: int) -> tuple[Any, Any]:
+        """The buffer, and where in it row `q` of channel `c` begins."""
         b = self._builder
         across = b.mul(self.row, _index(q))
         if c:
@@ -180,7 +126,7 @@ class _Planes:
         return self.buffer, b.add(self._first, across)
 
 
-class _Block:
+class Block:
     """Emits the parts of the work on one block; all vectors are float32 of `lanes`."""
 
     def __init__(self, builder: Any, channels: int, rows: int, lanes: int) -> None:
@@ -189,12 +135,15 @@ class _Block:
         self._vector, self._integers = ir.VectorType(_FLOAT, lanes), ir.VectorType(_INT32, lanes)
 
     def constant(self, value: float) -> Any:
+        """A vector of one number."""
         return ir.Constant(self._vector, [float(np.float32(value))] * self._lanes)
 
     def load(self, base: Any, offset: Any) -> Any:
+        """The vector that begins at `offset`, on any address."""
         return self.builder.load(self._address(base, offset), align=4)
 
     def store(self, value: Any, base: Any, offset: Any) -> None:
+        """Put a vector where it is to begin at `offset`."""
         self.builder.store(value, self._address(base, offset), align=4)
 
     def splats(self, numbers: Any, count: int) -> list[Any]:
@@ -254,7 +203,7 @@ class _Block:
         half = loop.results[1:]
         return [b.fdiv(self.constant(0.25), b.fmul(h, h)) for h in half]
 
-    def gather(self, source: _Planes, step: Any, weight: Any, reach: Any) -> list[Any]:
+    def gather(self, source: Planes, step: Any, weight: Any, reach: Any) -> list[Any]:
         """The weighted sums of every pixel of the block over all input rows, in the order of `each`."""
         b = self.builder
         up = b.neg(reach)
@@ -331,6 +280,7 @@ class _Block:
         return self.builder.bitcast(self.builder.gep(base, [offset]), self._vector.as_pointer())
 
     def loop(self, first: Any, last: Any, initial: list[Any]) -> _Loop:
+        """See `_Loop`."""
         return _Loop(self.builder, first, last, initial)
 
 

@@ -1,0 +1,281 @@
+"""Samples of one split: a batch filled by a reader of our own.
+
+A general Zarr library reads a deleted or empty shard as zeros and spends most of its time per chunk on bookkeeping. Here a
+shard's index is read and checked once, its chunks are checked each time and decoded straight into the batch: an
+uncompressed one is read (or copied from a map of the file) into its place, a compressed one into memory that its thread
+keeps, since fresh memory costs more than the copy. Safe to share between threads, to fork and to pickle.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
+from defocus_sim.lens import Lens
+from defocus_sim.shards.codec import (
+    CRC_BYTES,
+    MISMATCH,
+    ChunkDamage,
+    check_chunk,
+    check_crc,
+    decode_chunk,
+    decode_index,
+    index_bytes,
+)
+from defocus_sim.shards.copies import Copies
+from defocus_sim.shards.crc import Bytes, copies_at_once
+from defocus_sim.shards.layout import ARRAYS, ArraySpec, Blosc
+from defocus_sim.shards.manifest import Manifest, ShardFile
+from defocus_sim.shards.storage import RangeReader, Storage
+
+# Each open shard holds a file descriptor, two if it is mapped; the usual limit of a process is 1024.
+_OPEN_SHARDS = 192
+
+
+@dataclass(frozen=True)
+class _OpenShard:
+    """`table`: offset and length of each chunk, checked. `seen`: for each, whether it has been read."""
+
+    reader: RangeReader
+    table: list[tuple[int, int]]
+    seen: bytearray
+
+
+class ShardSplit:
+    """Random access to the samples of one split."""
+
+    def __init__(self, storage: Storage, manifest: Manifest, name: str) -> None:
+        self.storage, self.manifest, self.name = storage, manifest, name
+        self._split = manifest.splits[name]
+        self.height, self.width = manifest.size_hw
+        self._lock = threading.Lock()
+        self._open: OrderedDict[tuple[str, int], _OpenShard] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str]]:
+        return ShardSplit, (self.storage, self.manifest, self.name)
+
+    def __len__(self) -> int:
+        return len(self._split.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of every sample."""
+        return self._split.names
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """Scene of every sample."""
+        return self._split.scenes
+
+    @property
+    def focus_distance_m(self) -> NDArray[np.float64]:
+        """(N,) focus distance of the lens of every sample, metres."""
+        return np.array(self._split.focus_distance_m)
+
+    @property
+    def aperture_mm(self) -> NDArray[np.float64]:
+        """(N,) aperture diameter of the lens of every sample, millimetres."""
+        return np.array(self._split.aperture_mm)
+
+    def lens(self, index: int) -> Lens:
+        """The lens that sample `index` was rendered with."""
+        own = {
+            "focus_distance_m": self._split.focus_distance_m[index],
+            "aperture_mm": self._split.aperture_mm[index],
+            "f_number": None,
+            "solve_max_coc_px": None,
+        }
+        return Lens(**self.manifest.lenses[self._split.lens[index]] | own)
+
+    def read(
+        self,
+        indices: Sequence[int] | NDArray[np.integer[Any]],
+        fields: Sequence[str] = tuple(ARRAYS),
+        out: Mapping[str, NDArray[Any]] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Samples `indices` (any order, each in 0..len-1), one array for each of `fields`: new ones, or those of `out`.
+
+        "defocused", "aif": (B, H, W, 3) uint8 sRGB; "depth_m": (B, H, W) float32 metres, 0 = hole. Raises `ShardError`
+        for an index out of range, an unknown field or an array of `out` that is not contiguous or of another shape,
+        `ShardMissingError`, `ShardCorruptError` naming shard and sample.
+        """
+        unknown = [array for array in fields if array not in ARRAYS]
+        if unknown:
+            raise ShardError(f"{unknown[0]!r} is not an array of a store: choose from {', '.join(ARRAYS)}")
+        wanted = [int(index) for index in indices]
+        self._check(wanted)
+        batch, copies = {}, Copies()
+        for array in fields:
+            spec = ARRAYS[array]
+            shape = (len(wanted), *spec.sample_shape(self.manifest.size_hw))
+            target = np.empty(shape, spec.dtype) if out is None else out[array]
+            if target.shape != shape or target.dtype != spec.dtype or not target.flags.c_contiguous:
+                raise ShardError(f"out[{array!r}] must be contiguous, {shape}, {spec.dtype}")
+            codec, maps = spec.codec(self.manifest.compression), self._maps(spec)
+            size, address = spec.sample_bytes(self.manifest.size_hw), target.ctypes.data
+            rows = target.reshape(-1).view(np.uint8).reshape(len(wanted), size)
+            for row, index in enumerate(wanted):
+                if not maps or not self._copy_later(copies, index, array, address + row * size, size):
+                    self._decode(index, array, codec, rows[row])
+            batch[array] = target
+        damaged = copies.make()
+        if damaged is not None:
+            raise self._damaged(*damaged, ChunkDamage(MISMATCH))
+        return batch
+
+    def read_encoded(self, index: int) -> dict[str, bytes]:
+        """The chunks of sample `index` as they are stored, their checksums checked; raises as `read` does."""
+        self._check([index])
+        chunks = {}
+        for array in ARRAYS:
+            chunk = self._chunk(index, array)
+            try:
+                check_chunk(chunk)
+            except ChunkDamage as damage:
+                raise self._damaged(index, array, damage) from damage
+            chunks[array] = chunk.tobytes()
+        return chunks
+
+    def _check(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
+
+    def _decode(self, index: int, array: str, codec: Blosc | None, out: Bytes) -> None:
+        """Put sample `index` into `out`, its bytes."""
+        shard, slot = self._located(index, array)
+        offset, length = shard.table[slot]
+        try:
+            if codec is None and length == len(out) + CRC_BYTES:
+                # No copy but the system's own.
+                stored = bytearray(CRC_BYTES)
+                _fill(shard.reader, offset, [out.data, memoryview(stored)])
+                check_crc(out, bytes(stored))
+                shard.seen[slot] = 1
+            else:
+                chunk = _scratch(length)
+                _fill(shard.reader, offset, [chunk.data])
+                decode_chunk(chunk, codec, out)
+        except ChunkDamage as damage:
+            raise self._damaged(index, array, damage) from damage
+        except OSError as error:
+            raise self._unreadable(index, array, error) from error
+
+    def _maps(self, spec: ArraySpec) -> bool:
+        """Whether the array's chunks are copied out of maps of their files: two thirds of the time of reading them.
+
+        Only where nothing is compressed, since the pages of a map count as the process's own memory, as many as it reads.
+        """
+        return self.manifest.compression == "none" and copies_at_once(spec.sample_bytes(self.manifest.size_hw))
+
+    def _copy_later(self, copies: Copies, index: int, array: str, target: int, size: int) -> bool:
+        """Add the chunk of sample `index` to `copies`, for the `size` bytes at the address `target`; False if not possible.
+
+        The first time, when the bytes may come off a disk, a chunk is read: an input error has no name in a map but SIGBUS.
+        """
+        shard, slot = self._located(index, array)
+        offset, length = shard.table[slot]
+        if not shard.seen[slot] or length != size + CRC_BYTES:
+            return False
+        try:
+            file = shard.reader.mapped(offset + length)
+        except OSError as error:
+            raise self._unreadable(index, array, error) from error
+        if file is None:
+            return False
+        copies.add((index, array), file, offset, target, size)
+        return True
+
+    def _chunk(self, index: int, array: str) -> NDArray[np.uint8]:
+        shard, slot = self._located(index, array)
+        try:
+            return _read_exactly(shard.reader, *shard.table[slot])
+        except ChunkDamage as damage:
+            raise self._damaged(index, array, damage) from damage
+        except OSError as error:
+            raise self._unreadable(index, array, error) from error
+
+    def _located(self, index: int, array: str) -> tuple[_OpenShard, int]:
+        """Where the chunk of sample `index` lies: shard and number in it."""
+        shard, slot = divmod(index, self.manifest.samples_per_shard)
+        return self._shard(array, shard), slot
+
+    def _unreadable(self, index: int, array: str, error: OSError) -> ShardCorruptError:
+        return ShardCorruptError(
+            f"{self._where(array, index // self.manifest.samples_per_shard)} cannot be read: {error}"
+        )
+
+    def _damaged(self, index: int, array: str, damage: ChunkDamage) -> ShardCorruptError:
+        where = self._where(array, index // self.manifest.samples_per_shard)
+        return ShardCorruptError(f"{where}: sample {index} ({self.names[index]}) is damaged, {damage}")
+
+    def _where(self, array: str, shard: int) -> str:
+        name = ARRAYS[array].shard_name(self.name, shard)
+        return f"{self.storage.describe(name)} (shard {shard} of {self.name}/{array})"
+
+    def _shard(self, array: str, shard: int) -> _OpenShard:
+        """An open shard, from the cache of them."""
+        key = (array, shard)
+        with self._lock:
+            if key in self._open:
+                self._open.move_to_end(key)
+                return self._open[key]
+        name, file = ARRAYS[array].shard_name(self.name, shard), self._split.shards[shard][array]
+        per_shard = self.manifest.samples_per_shard
+        try:
+            check_size(self.storage.size(name), file, self._where(array, shard))
+            reader = self.storage.reader(name)
+            index_start = file.bytes - index_bytes(per_shard)
+            index = _read_exactly(reader, index_start, index_bytes(per_shard))
+            table = decode_index(index, min(per_shard, len(self) - shard * per_shard), index_start)
+        except FileNotFoundError as error:
+            raise ShardMissingError(f"{self._where(array, shard)} is missing: it was there at the start") from error
+        except ChunkDamage as damage:
+            raise ShardCorruptError(f"{self._where(array, shard)} is damaged: {damage}") from damage
+        except OSError as error:
+            raise ShardCorruptError(f"{self._where(array, shard)} cannot be read: {error}") from error
+        opened = _OpenShard(reader, [(offset, length) for offset, length in table.tolist()], bytearray(len(table)))
+        with self._lock:
+            self._open[key] = opened
+            while len(self._open) > _OPEN_SHARDS:
+                # Only the reference goes: a thread that still reads from the file keeps it open.
+                self._open.popitem(last=False)
+        return opened
+
+
+def check_size(size: int, file: ShardFile, where: str) -> None:
+    """Raise `ShardCorruptError` where a shard file (`where`) has another size than it was written with."""
+    if size != file.bytes:
+        raise ShardCorruptError(f"{where} has {size} bytes where {file.bytes} were written: convert again")
+
+
+_OWN = threading.local()
+
+
+def _scratch(length: int) -> NDArray[np.uint8]:
+    """`length` bytes of memory that this thread reuses."""
+    held: NDArray[np.uint8] | None = getattr(_OWN, "memory", None)
+    if held is None or held.size < length:
+        # A little more than asked for: chunks of a store differ in length.
+        held = _OWN.memory = np.empty(length + length // 4, np.uint8)
+    return held[:length]
+
+
+def _fill(reader: RangeReader, offset: int, targets: list[memoryview]) -> None:
+    wanted = sum(len(target) for target in targets)
+    if offset < 0 or reader.read_into(offset, targets) != wanted:
+        raise ChunkDamage("the file ends too early")
+
+
+def _read_exactly(reader: RangeReader, offset: int, length: int) -> NDArray[np.uint8]:
+    data = reader.read_at(offset, length) if offset >= 0 else b""
+    if len(data) != length:
+        raise ChunkDamage("the file ends too early")
+    return np.frombuffer(data, np.uint8)
