@@ -1,9 +1,10 @@
 """Gather what `python -m dfd_train.reproduce` left in its folders into one that can be published.
 
-    python benchmarks/collect_results.py RUNS/table2 RUNS/table3 ... --out docs/results
+    python benchmarks/collect_results.py RUNS/table2 RUNS/table3 ... --out docs/results [--note TEXT]
 
 Of each folder the table (Markdown) and `results.json` (command, commit, versions, and of every run its scores, samples/s
-and settings), named after the folder. Where the folders lay is left out; weights and pictures are not copied.
+and settings), named after the folder. Where the folders lay is left out; weights and pictures are not copied. `--note`:
+what a reader of any of the tables has to know of the data.
 """
 
 import argparse
@@ -25,6 +26,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--note", default="")
     given = parser.parse_args()
     missing = [folder for folder in given.folders if not (folder / "results.json").is_file()]
     if missing:
@@ -37,13 +39,10 @@ def main():
         text = json.dumps(relative(content, place), indent=1) + "\n"
         (given.out / f"{folder.name}.json").write_text(text)
         table = (folder / f"{content['table']}.md").read_text()
-        facts = (
-            f"`{relative(content['command'], place)}`, commit {content['commit']}, {content['versions']['device']}.\n\n"
-        )
+        facts = f"`{relative(content['command'], place)}`, commit {content['commit']}, {content['versions']['device']}."
         rates = ", ".join(f"{name} {run['samples_per_s']:.3g}" for name, run in content["runs"].items())
-        (given.out / f"{folder.name}.md").write_text(
-            relative(table, place).rstrip() + f"\n\n{facts}Samples/s: {rates}.\n"
-        )
+        parts = [relative(table, place).strip(), *([given.note] if given.note else []), facts, f"Samples/s: {rates}."]
+        (given.out / f"{folder.name}.md").write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
