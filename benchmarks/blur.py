@@ -140,7 +140,7 @@ def whole(name, mean, largest, rounds):
     field[:HEIGHT, :WIDTH] = np.where(sigma < 0.1, 0, sigma)
     pad = int(np.ceil(4 * field.max()))
     # A copy: `defocus()` uses its memory again.
-    padded, kernel = mirrored(planes, None, pad, size).copy(), gaussian_kernel(3)
+    padded, kernel = mirrored(planes, None, (pad, pad), size).copy(), gaussian_kernel(3)
     peak, values, turns = multiply_add_peak(), np.full(SUMS * LANES, 0.5, np.float32), 100_000
     calls = {
         "peak": lambda: peak(turns, values),
@@ -185,9 +185,11 @@ def main():
         planes, sigma = scene(mean, largest)
         truth = gather_reference(planes.transpose(1, 2, 0).astype(float), sigma.astype(float), truncate=6.0)
         contenders = {
-            OURS: lambda p=planes, s=sigma: gaussian_gather(p, s),
+            OURS: lambda p=planes, s=sigma: gaussian_gather(p, s, keep=False),
             **{
-                f"ours, {reach:g} sigma": lambda p=planes, s=sigma, r=reach: gaussian_gather(p, s, truncate=r)
+                f"ours, {reach:g} sigma": lambda p=planes, s=sigma, r=reach: gaussian_gather(
+                    p, s, truncate=r, keep=False
+                )
                 for reach in (3.5, 3.0)
             },
             "direct, 4 sigma": lambda p=planes, s=sigma: gather(p, s, 4 * s),

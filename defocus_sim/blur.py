@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from defocus_sim.planes import mirrored, scratch
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Psf
-from defocus_sim.simd import LANES, ROWS, gather_block
+from defocus_sim.simd import LANES, ROWS
+from defocus_sim.simd_gather import gather_block
 
 F32 = np.float32
 _DISC_LANES = 64
@@ -47,7 +48,7 @@ def gather(
         disc_radius = np.where(sigma_px < IDENTITY_SIGMA_PX, F32(0), disc_radius_px(coc_px))
         radius = np.where(disc_radius > 0.5, np.ceil(disc_radius - F32(0.5)), 0).astype(np.int32)
         pad = int(radius.max())
-        padded = mirrored(image, levels, pad, (height, width + _DISC_LANES))
+        padded = mirrored(image, levels, (pad, pad), (height, width + _DISC_LANES))
         out = np.empty((channels, height, width), F32)
         _gather_disc(padded, disc_radius, radius, pad, out)
         return out
@@ -55,7 +56,7 @@ def gather(
     sigma = whole_blocks(sigma_px, whole)
     pad = math.ceil(F32(truncate) * sigma.max())
     out = np.empty((channels, *whole), F32)
-    gaussian_kernel(channels)(mirrored(image, levels, pad, whole), pad, sigma, float(truncate), out)
+    gaussian_kernel(channels)(mirrored(image, levels, (pad, pad), whole), pad, sigma, float(truncate), out)
     return out[:, :height, :width]
 
 
@@ -66,6 +67,14 @@ def whole_blocks(sigma_px: NDArray[F32], size_hw: tuple[int, int]) -> NDArray[F3
     sigma[:height, :width] = sigma_px
     sigma[height:], sigma[:, width:] = 0, 0
     return sigma
+
+
+@njit(nogil=True, cache=True)
+def whole_lines(size):
+    """In compiled code: `size` float32 values from a multiple of 64 bytes on, which no vector of a processor straddles."""
+    memory = np.empty(size + 16, np.float32)
+    first = -(memory.ctypes.data // 4) % 16
+    return memory[first : first + size]
 
 
 def disc_radius_px(coc_px: ArrayLike) -> NDArray[F32]:
@@ -100,21 +109,22 @@ def gaussian_kernel(channels, rows=ROWS, lanes=LANES):
     """The Gaussian gather for 1 or 3 channels in blocks of `rows` x `lanes` pixels.
 
     A compiled `(padded, pad, sigma, truncate, out, widest_px)`: `sigma` (H, W) and `out` (C, H, W), H and W multiples of
-    `rows` and `lanes`; `padded` (C, H + 2 pad, W + 2 pad); all float32. Pixels of sigma below `IDENTITY_SIGMA_PX`, or of
-    `widest_px` and more, are copied.
+    `rows` and `lanes`; `padded` (C, H + as many rows on both sides, W + 2 pad); all float32. Pixels of sigma below
+    `IDENTITY_SIGMA_PX`, or of `widest_px` and more, are copied.
     """
 
     @njit(nogil=True, cache=True)
     def gather_gaussian(padded, pad, sigma, truncate, out, widest_px=math.inf):
         _, height, width = out.shape
         row = padded.shape[2]
-        weights = np.empty((pad + rows) * rows * lanes, np.float32)
+        pad_rows = (padded.shape[1] - height) // 2
+        weights = whole_lines((min(pad_rows, pad) + rows) * rows * lanes)
         for y in range(0, height, rows):
             for x in range(0, width, lanes):
                 at = y * width + x
                 gather_block(
-                    channels, rows, lanes, 0, truncate, IDENTITY_SIGMA_PX, widest_px, 1, sigma, at, width, padded,
-                    (y + pad) * row + x + pad, row, padded.shape[1] * row, weights, out, at, width, height * width,
+                    channels, rows, lanes, 0, truncate, IDENTITY_SIGMA_PX, widest_px, 1, 0.0, y, sigma, at, width, padded,
+                    (y + pad_rows) * row + x + pad, row, padded.shape[1] * row, weights, out, at, width, height * width,
                 )  # fmt: skip
 
     return gather_gaussian

@@ -32,33 +32,31 @@ def scratch(name: str, shape: tuple[int, ...]) -> NDArray[F32]:
     return memory[:size].reshape(shape)
 
 
-def mirrored(image: NDArray[Any], levels: NDArray[F32] | None, pad: int, size_hw: tuple[int, int]) -> NDArray[F32]:
-    """`image` as planes with `pad` more pixels on every side and then filled up to `size_hw` (without the `pad`).
+def mirrored(
+    image: NDArray[Any], levels: NDArray[F32] | None, pad_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> NDArray[F32]:
+    """`image` as planes with `pad_hw` more rows and columns on both sides and then filled up to `size_hw` (without these).
 
     `image`: (C, H, W) float32, or (H, W, C) uint8 with `levels` (256,) float32, the value of each. What is added is the
     half-sample mirror image (d c b a | a b c d | d c b a), repeated as often as it takes. In memory that this thread's next
     call uses again.
     """
     hw = image.shape[1:] if levels is None else image.shape[:2]
-    rows, columns = mirror_positions(hw, pad, size_hw)
+    rows, columns = (mirror_positions(*sizes) for sizes in zip(hw, pad_hw, size_hw, strict=True))
+    padded = scratch("mirrored", (image.shape[2 if levels is not None else 0], rows.size, columns.size))
+    inner = padded[:, pad_hw[0] : pad_hw[0] + hw[0], pad_hw[1] : pad_hw[1] + hw[1]]
     if levels is None:
-        padded = scratch("mirrored", (len(image), rows.size, columns.size))
-        _mirror_planes(image, rows, columns, pad, padded)
+        inner[:] = image
     else:
-        padded = scratch("mirrored", (image.shape[2], rows.size, columns.size))
-        _mirror_pixels(image, levels, rows, columns, pad, padded)
+        _to_planes(image, levels, inner)
+    mirror_margins(padded, rows, columns, *pad_hw, *hw)
     return padded
 
 
-def mirror_positions(
-    hw: tuple[int, ...], pad: int, size_hw: tuple[int, int]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """For each row and column of `mirrored` the one of an image of height and width `hw` that stands there."""
-    rows, columns = (
-        np.pad(np.arange(size), (pad, pad + whole - size), mode="symmetric")
-        for size, whole in zip(hw, size_hw, strict=True)
-    )
-    return rows, columns
+def mirror_positions(size: int, pad: int, whole: int) -> NDArray[np.intp]:
+    """For each row, or column, of `mirrored` the one of an image of `size` rows that stands there."""
+    position = np.arange(-pad, whole + pad) % (2 * size)
+    return np.minimum(position, 2 * size - 1 - position)
 
 
 def quantised(planes: NDArray[F32], linear: bool) -> NDArray[np.uint8]:
@@ -73,38 +71,34 @@ def quantised(planes: NDArray[F32], linear: bool) -> NDArray[np.uint8]:
 
 
 @njit(nogil=True, cache=True)
-def _mirror_planes(planes, rows, columns, pad, out):
-    """`out[c, y, x] = planes[c, rows[y], columns[x]]`; the middle of each row is one copy."""
-    width = planes.shape[2]
-    for c in range(planes.shape[0]):
-        for y in range(rows.size):
-            source, target = planes[c, rows[y]], out[c, y]
-            target[pad : pad + width] = source
-            for x in range(pad):
-                target[x] = source[columns[x]]
-            for x in range(pad + width, columns.size):
-                target[x] = source[columns[x]]
+def _to_planes(image, levels, planes):
+    """`planes[c, y, x] = levels[image[y, x, c]]`."""
+    height, width, channels = image.shape
+    for y in range(height):
+        for c in range(channels):
+            source, target = image[y], planes[c, y]
+            for x in range(width):
+                target[x] = levels[source[x, c]]
 
 
 @njit(nogil=True, cache=True)
-def _mirror_pixels(image, levels, rows, columns, pad, out):
-    """`out[c, y, x] = levels[image[rows[y], columns[x], c]]`; a row that was there already is copied."""
-    height, width, channels = image.shape
-    for y in range(pad, pad + height):
-        for c in range(channels):
-            source, target = image[y - pad], out[c, y]
+def mirror_margins(planes, rows, columns, pad_rows, pad, height, width):
+    """Give every pixel of `planes` beyond the `height` x `width` from (`pad_rows`, `pad`) on the value of its mirror image.
+
+    `rows`, `columns`: as of `mirror_positions`.
+    """
+    for c in range(planes.shape[0]):
+        for y in range(pad_rows, pad_rows + height):
+            target = planes[c, y]
             inner = target[pad : pad + width]
-            for x in range(width):
-                inner[x] = levels[source[x, c]]
             for x in range(pad):
                 target[x] = inner[columns[x]]
             for x in range(pad + width, columns.size):
                 target[x] = inner[columns[x]]
-    for c in range(channels):
-        for y in range(pad):
-            out[c, y] = out[c, rows[y] + pad]
-        for y in range(pad + height, rows.size):
-            out[c, y] = out[c, rows[y] + pad]
+        for y in range(pad_rows):
+            planes[c, y] = planes[c, rows[y] + pad_rows]
+        for y in range(pad_rows + height, rows.size):
+            planes[c, y] = planes[c, rows[y] + pad_rows]
 
 
 @njit(nogil=True, cache=True, fastmath={"nnan"})

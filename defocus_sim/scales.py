@@ -1,30 +1,31 @@
 """Wide Gaussians on coarser grids: the gather's result, closer than its own truncation, at a fraction of its work.
 
-A Gaussian of sigma is one of sigma `d` after which one of sqrt(sigma^2 - d^2) remains. What the first has smoothed is
-described by every d-th sample, so the second takes its samples `d` pixels apart: a quarter of the work for d = 2, a
-sixteenth for d = 4. Every pixel takes them around itself, hence nothing is interpolated. (After Burt, *Fast Filter
-Transforms for Image Processing*, 1981; error terms in docs/decisions.)
+A Gaussian of sigma is one of about the spacing `d` after which the rest of the variance remains. What the first has
+smoothed is described by every d-th sample, so the second takes its samples `d` pixels apart: a quarter of the work for
+d = 2, a sixteenth for d = 4. Along a row every pixel takes them around itself; down a column they lie in every d-th row of
+the image, at distances that need not be whole, so that only those rows are made. Nothing is interpolated. (After Burt,
+*Fast Filter Transforms for Image Processing*, 1981; error terms in docs/decisions.)
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from defocus_sim.blur import gaussian_kernel, whole_blocks
-from defocus_sim.planes import mirror_positions, mirrored, scratch
+from defocus_sim.blur import gaussian_kernel, whole_blocks, whole_lines
+from defocus_sim.planes import mirror_margins, mirror_positions, mirrored, scratch
 from defocus_sim.rendering import DEFAULT_TRUNCATE
-from defocus_sim.simd import LANES, ROWS, gather_block
+from defocus_sim.simd import LANES, ROWS
+from defocus_sim.simd_gather import gather_block
 from defocus_sim.simd_smooth import smooth_along, smooth_down
 
 F32 = np.float32
-# A grid of spacing d serves Gaussians from 1.5 d on: on white noise the error is then below 4e-6 of full scale anywhere.
-WIDE_SIGMA_PX = 3.0
 # Half of the kernel that makes a grid, its middle included: 4.5 sigmas and more; every wide pixel shares its error, so it
 # reaches farther than what is left to each.
 _TAPS = 10
@@ -33,7 +34,29 @@ _LARGEST_TRUNCATE = 4.5
 # Samples that it needs on every side, rounded up to half a vector, so that a row and its margins are whole vectors.
 _FIRST_REACH = 16
 # Mean of (sigma / spacing)^2, pixels that are too narrow counting 0, from which on a coarser grid saves time.
-_WORTH_A_GRID = 3.0
+_WORTH_A_GRID = 1.0
+
+
+@dataclass(frozen=True)
+class Grids:
+    """How Gaussians are shared among grids: a grid of spacing d serves those from `narrowest` d on.
+
+    `variance` * d^2 is the variance of the Gaussian that makes it.
+    """
+
+    narrowest: float
+    variance: float
+
+
+# What aliasing adds on white noise is then below 4e-6 of full scale anywhere; truncation at 4 sigmas costs 1e-5.
+CLOSE = Grids(narrowest=1.5, variance=1.0)
+# For who truncates earlier: 1e-4, which is what truncation at 3.5 sigmas costs.
+FAST = Grids(narrowest=1.25, variance=0.8)
+
+
+def grids_for(truncate: float) -> Grids:
+    """The grids whose error is of the size of what `truncate` sigmas leave out."""
+    return CLOSE if truncate >= DEFAULT_TRUNCATE else FAST
 
 
 def gaussian_gather(
@@ -44,46 +67,59 @@ def gaussian_gather(
     levels: NDArray[F32] | None = None,
     keep: bool = True,
 ) -> NDArray[F32]:
-    """`blur.gather` with the Gaussian, pixels of `WIDE_SIGMA_PX` and more on coarser grids; (C, H, W) float32.
+    """`blur.gather` with the Gaussian, wide pixels on coarser grids; (C, H, W) float32.
 
-    Arguments as there; without `keep` the result lies in memory that this thread's next call uses again. Narrower pixels
-    get the same bits as there, and so do all where the image has too few wide ones for a coarser grid to pay, or where
-    `truncate` is beyond 4.5. On white noise a wide one is within 4e-6 of full scale of the Gaussian that is not truncated,
-    where the direct sum with `truncate` 4 is within 2e-5.
+    Arguments as there; without `keep` the result lies in memory that this thread's next call uses again. Wide is a sigma of
+    3 px and more, or 2.5 px where `truncate` is below 4. Narrower pixels get the same bits as there, and so do all where
+    the image has too few wide ones for a coarser grid to pay, or where `truncate` is beyond 4.5. On white noise a wide one
+    is within 5e-6 of full scale of the Gaussian that is not truncated, where the direct sum with `truncate` 4 is within
+    2e-5.
     """
     height, width = sigma_px.shape
     channels = image.shape[2 if levels is not None else 0]
-    grids = _grids(sigma_px) if truncate <= _LARGEST_TRUNCATE else 1
-    rows = ROWS << (grids - 1)
-    whole = -(-height // rows) * rows, -(-width // LANES) * LANES
+    grids = grids_for(truncate)
+    count = _paying(sigma_px, grids) if truncate <= _LARGEST_TRUNCATE else 1
+    whole = -(-height // ROWS) * ROWS, -(-width // LANES) * LANES
     sigma = whole_blocks(sigma_px, whole)
-    # A grid must reach as far as its own Gaussians and as the one that makes the next grid of it.
-    bounds = [WIDE_SIGMA_PX * 2**grid for grid in range(grids - 1)] + [math.inf]
-    pads = [math.ceil(truncate * WIDE_SIGMA_PX)] * (grids - 1)
-    pads = [max(pad, _FIRST_REACH) << grid for grid, pad in enumerate(pads)]
-    pads.append(math.ceil(F32(truncate) * sigma.max() / (1 << (grids - 1))) << (grids - 1))
-    padded = mirrored(image, levels, pads[0], whole)
+    bounds = [grids.narrowest * 2**grid for grid in range(1, count)]
+    pads = _pads([*bounds, float(sigma.max())], grids, truncate)
+    planes = mirrored(image, levels, pads[0], whole)
     out = np.empty((channels, *whole), F32) if keep else scratch("blurred", (channels, *whole))
-    gaussian_kernel(channels)(padded, pads[0], sigma, float(truncate), out, bounds[0])
-    for grid in range(1, grids):
-        padded = _smoothed(padded, pads[grid - 1], grid, pads[grid], (height, width), whole)
-        _dilated_kernel(channels)(
-            padded, pads[grid], 1 << grid, sigma, float(truncate), bounds[grid - 1], bounds[grid], out
+    bounds.append(math.inf)
+    gaussian_kernel(channels)(planes, pads[0][1], sigma, float(truncate), out, bounds[0])
+    for grid in range(1, count):
+        planes = _smoothed(planes, pads[grid - 1], grid, grids, pads[grid], width, whole)
+        _spaced_kernel(channels)(
+            planes, *pads[grid], 1 << grid, grids.variance, sigma, float(truncate), bounds[grid - 1], bounds[grid], out
         )
     return out[:, :height, :width]
 
 
-def _grids(sigma_px: NDArray[F32]) -> int:
-    """How many grids pay: spacing 1 below `WIDE_SIGMA_PX`, 2 up to twice that, and so on; the last takes all beyond.
+def _pads(widest_px: list[float], grids: Grids, truncate: float) -> list[tuple[int, int]]:
+    """Rows and columns of the image that each grid needs around it; `widest_px`: the largest sigma that it is for."""
+    pads: list[tuple[int, int]] = []
+    for grid in reversed(range(len(widest_px))):
+        step = 1 << grid
+        remaining = math.sqrt(max((widest_px[grid] / step) ** 2 - (grids.variance if grid else 0), 0))
+        reach = math.ceil(F32(truncate) * F32(remaining))
+        # Where rows do not lie at whole distances, one more is within half a sample of the reach.
+        rows, aside = (reach + (grid > 0)) * step, reach * step
+        if pads:
+            # As far as the Gaussian that makes the next grid of this one.
+            rows, aside = max(rows, pads[0][0] + (_TAPS - 1) * step), max(aside, _FIRST_REACH * step)
+        pads.insert(0, (-(-rows // step) * step, aside))
+    return pads
+
+
+def _paying(sigma_px: NDArray[F32], grids: Grids) -> int:
+    """How many grids pay: the image itself, one of spacing 2, and so on; each for what is wide enough, the last for all.
 
     A pixel's taps grow with the square of sigma over the spacing; making a grid costs as much as some taps everywhere.
     """
-    grids = 1
-    while (
-        _square_sum(sigma_px, F32(WIDE_SIGMA_PX * 2 ** (grids - 1))) > _WORTH_A_GRID * 4 ** (grids - 1) * sigma_px.size
-    ):
-        grids += 1
-    return grids
+    count = 1
+    while _square_sum(sigma_px, F32(grids.narrowest * 2**count)) > _WORTH_A_GRID * 4 ** (count - 1) * sigma_px.size:
+        count += 1
+    return count
 
 
 @njit(nogil=True, cache=True, fastmath=True)
@@ -99,78 +135,73 @@ def _square_sum(sigma_px, from_px):
 
 
 @functools.cache
-def _first_gaussian(grid: int) -> NDArray[F32]:
-    """What makes grid `grid` (smoothed by sigma = spacing = 2^grid) of the one before: half a kernel, its middle first.
+def _first_gaussian(grid: int, grids: Grids) -> NDArray[F32]:
+    """What makes grid `grid`, of spacing 2^grid, of the one before: half a kernel, its middle first.
 
     `_TAPS` samples as far apart as the spacing of the grid before, which is the image itself for grid 1.
     """
-    variance = 4.0 if grid == 1 else 3.0
+    variance = grids.variance * (4 if grid == 1 else 3)
     weights = np.exp(-0.5 * np.arange(_TAPS) ** 2 / variance)
     return (weights / (2 * weights.sum() - 1)).astype(F32)
 
 
 def _smoothed(
-    source: NDArray[F32], source_pad: int, grid: int, pad: int, hw: tuple[int, int], whole: tuple[int, int]
-) -> NDArray[F32]:
-    """The planes of grid `grid` from those of the one before, mirrored anew as `planes.mirrored` does."""
-    rows, columns = mirror_positions(hw, pad, whole)
-    out = scratch(f"grid {grid}", (len(source), rows.size, columns.size))
-    lines = np.empty((ROWS, whole[1] + (2 * _FIRST_REACH << (grid - 1))), F32)
-    _smooth(source, source_pad, 1 << (grid - 1), _first_gaussian(grid), lines, rows, columns, pad, *hw, out)
+    source: NDArray[F32], source_pad: tuple[int, int], grid: int, grids: Grids, pad: tuple[int, int], width: int,
+    whole: tuple[int, int],
+) -> NDArray[F32]:  # fmt: skip
+    """The planes of grid `grid` from those of the one before: every 2^grid-th row of the image, all columns."""
+    step = 1 << grid
+    columns = mirror_positions(width, pad[1], whole[1])
+    out = scratch(f"grid {grid}", (len(source), -(-(whole[0] + 2 * pad[0]) // step), columns.size))
+    lines = np.empty((ROWS, whole[1] + _FIRST_REACH * step), F32)
+    first = (source_pad[0] - pad[0]) // (step // 2)
+    _smooth(source, first, source_pad[1], step // 2, _first_gaussian(grid, grids), lines, columns, pad[1], width, out)
     return out
 
 
 @functools.cache
-def _dilated_kernel(channels, rows=ROWS, lanes=LANES):
+def _spaced_kernel(channels, rows=ROWS, lanes=LANES):
     """As `blur.gaussian_kernel` with samples `step` pixels apart, for pixels with `narrowest_px` <= sigma < `widest_px`.
 
-    A compiled `(padded, pad, step, sigma, truncate, narrowest_px, widest_px, out)`; `padded` has a Gaussian of sigma `step`
-    already; other pixels stay what they are in `out`, whose height is a multiple of `rows * step`.
+    A compiled `(planes, pad_rows, pad, step, variance, sigma, truncate, narrowest_px, widest_px, out)`; `planes` are every
+    `step`-th row and have a Gaussian of `variance` step^2 already; `pad_rows` is in rows of the image; other pixels stay
+    what they are in `out`.
     """
 
     @njit(nogil=True, cache=True)
-    def gather_dilated(padded, pad, step, sigma, truncate, narrowest_px, widest_px, out):
+    def gather_spaced(planes, pad_rows, pad, step, variance, sigma, truncate, narrowest_px, widest_px, out):
         _, height, width = out.shape
-        row = padded.shape[2]
-        weights = np.empty((pad // step + rows) * rows * lanes, np.float32)
-        for first in range(0, height, rows * step):
-            # The rows of a block are as far apart as its samples, so that they share them.
-            for y in range(first, first + step):
-                for x in range(0, width, lanes):
-                    at = y * width + x
-                    gather_block(
-                        channels, rows, lanes, 1, truncate, narrowest_px, widest_px, step, sigma, at, step * width, padded,
-                        (y + pad) * row + x + pad, step * row, padded.shape[1] * row, weights, out, at, step * width,
-                        height * width,
-                    )  # fmt: skip
+        row = planes.shape[2]
+        weights = whole_lines(3 * (pad // step + rows) * rows * lanes)
+        first = pad_rows // step * row + pad
+        for y in range(0, height, rows):
+            for x in range(0, width, lanes):
+                at = y * width + x
+                gather_block(
+                    channels, rows, lanes, 1, truncate, narrowest_px, widest_px, step, variance, y, sigma, at, width,
+                    planes, first + x, row, planes.shape[1] * row, weights, out, at, width, height * width,
+                )  # fmt: skip
 
-    return gather_dilated
+    return gather_spaced
 
 
 @njit(nogil=True, cache=True)
-def _smooth(source, source_pad, step, kernel, lines, rows, columns, pad, height, width, out):
+def _smooth(source, source_first, source_pad, step, kernel, lines, columns, pad, width, out):
     """Down the columns into `lines`, which are the image and margins on both sides wide, and from there along the rows."""
     channels, source_rows, source_row = source.shape
-    wide, row = lines.shape[1], columns.size
+    count, row = out.shape[1:]
+    wide = lines.shape[1]
     whole = row - 2 * pad
     margin = (wide - whole) // 2
     for c in range(channels):
-        for first in range(0, rows.size - 2 * pad, ROWS * step):
-            for y in range(first, first + step):
-                start = (c * source_rows + source_pad + y) * source_row + source_pad - margin
-                for x in range(0, wide, LANES):
-                    smooth_down(ROWS, LANES, _TAPS, kernel, source, start + x, step * source_row, lines, x, wide)
-                to = (c * rows.size + pad + y) * row + pad
-                for x in range(0, whole, LANES):
-                    smooth_along(ROWS, LANES, _TAPS, kernel, lines, margin + x, wide, step, out, to + x, step * row)
-        for y in range(pad, pad + height):
-            target = out[c, y]
-            inner = target[pad : pad + width]
-            for x in range(pad):
-                target[x] = inner[columns[x]]
-            for x in range(pad + width, row):
-                target[x] = inner[columns[x]]
-        for y in range(pad):
-            out[c, y] = out[c, rows[y] + pad]
-        for y in range(pad + height, rows.size):
-            out[c, y] = out[c, rows[y] + pad]
+        for block in range(0, count, ROWS):
+            # The last block may do rows again.
+            first = min(block, count - ROWS)
+            start = (c * source_rows + source_first + 2 * first) * source_row + source_pad - margin
+            for x in range(0, wide, LANES):
+                smooth_down(ROWS, LANES, _TAPS, kernel, source, start + x, source_row, lines, x, wide)
+            to = (c * count + first) * row + pad
+            for x in range(0, whole, LANES):
+                smooth_along(ROWS, LANES, _TAPS, kernel, lines, margin + x, wide, step, out, to + x, row)
+    # Of columns only: all rows were made of rows that are mirrored already.
+    mirror_margins(out, columns[:0], columns, 0, pad, count, width)

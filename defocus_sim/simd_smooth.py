@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from numba import types
 from numba.extending import intrinsic
 
-from defocus_sim.simd import Block, Planes, buffers_of
+from defocus_sim.simd import Block, Planes, buffers_of, index, keep_registers_aligned
 
 
 @intrinsic(prefer_literal=True)
@@ -16,21 +17,22 @@ def smooth_down(
 ):  # fmt: skip
     """In compiled code: `rows` x `lanes` values of `out`, a symmetric kernel along columns; the first three are constants.
 
-    out[q, k] = sum over |j| < `taps` of kernel[|j|] * source[q + j, k], where the row after a row of `source` lies `s_row`
-    further, and of `out` `o_row`. All arrays float32; starts are flat indices.
+    Every second row: out[q, k] = sum over |j| < `taps` of kernel[|j|] * source[2 q + j, k], where the row after a row of
+    `source` lies `s_row` further, and of `out` `o_row`. All arrays float32; starts are flat indices.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        keep_registers_aligned(builder)
         buffer = buffers_of(context, builder, signature, arguments)
         block = Block(builder, 1, rows.literal_value, lanes.literal_value)
         source, out = Planes(block, buffer(4), *arguments[5:7]), Planes(block, buffer(7), *arguments[8:10])
         weights, reach = block.splats(buffer(3), taps.literal_value), taps.literal_value - 1
-        sums: list[Any] = [None] * rows.literal_value
-        for number in range(-reach, rows.literal_value + reach):
-            line = block.load(*source.at(number, 0))
-            for q in range(max(0, number - reach), min(rows.literal_value, number + reach + 1)):
-                sums[q] = block.added(sums[q], weights[abs(number - q)], line)
-        for q, total in enumerate(sums):
+        lines = [block.load(*source.at(number, 0)) for number in range(-reach, 2 * rows.literal_value - 1 + reach)]
+        for q in range(rows.literal_value):
+            middle = 2 * q + reach
+            total = block.added(None, weights[0], lines[middle])
+            for j in range(1, reach + 1):
+                total = block.added(total, weights[j], builder.fadd(lines[middle - j], lines[middle + j]))
             block.store(total, *out.at(q, 0))
         return context.get_dummy_value()
 
@@ -42,22 +44,37 @@ def smooth_down(
 def smooth_along(
     typing_context, rows, lanes, taps, kernel, source, s_start, s_row, step, out, o_start, o_row
 ):  # fmt: skip
-    """As `smooth_down` along the rows: out[q, k] = sum over |j| < `taps` of kernel[|j|] * source[q, k + j step]."""
+    """Along the rows: out[q, k] = sum over |j| < `taps` of kernel[|j|] * source[q, k + j step]; else as `smooth_down`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        keep_registers_aligned(builder)
         buffer = buffers_of(context, builder, signature, arguments)
         block = Block(builder, 1, rows.literal_value, lanes.literal_value)
         source, out = Planes(block, buffer(4), *arguments[5:7]), Planes(block, buffer(8), *arguments[9:11])
-        weights = block.splats(buffer(3), taps.literal_value)
-        for q in range(rows.literal_value):
+        weights, step = block.splats(buffer(3), taps.literal_value), arguments[7]
+
+        def apart(q: int) -> Iterator[tuple[Any, Any]]:
+            base, before = source.at(q, 0)
+            after = before
+            for _ in weights[1:]:
+                before, after = builder.sub(before, step), builder.add(after, step)
+                yield block.load(base, before), block.load(base, after)
+
+        def adjacent(q: int) -> Iterator[tuple[Any, Any]]:
             base, middle = source.at(q, 0)
-            total = block.added(None, weights[0], block.load(base, middle))
-            before = after = middle
-            for weight in weights[1:]:
-                before, after = builder.sub(before, arguments[7]), builder.add(after, arguments[7])
-                pair = builder.fadd(block.load(base, before), block.load(base, after))
-                total = block.added(total, weight, pair)
-            block.store(total, *out.at(q, 0))
+            # Half of them out of whole vectors: one that begins anywhere costs twice in loading.
+            window = block.window(base, middle, len(weights) - 1)
+            for j in range(1, len(weights)):
+                yield window(-j), block.load(base, builder.add(middle, index(j)))
+
+        with builder.if_else(builder.icmp_signed("==", step, index(1))) as cases:
+            for case, pairs in zip(cases, (adjacent, apart), strict=True):
+                with case:
+                    for q in range(rows.literal_value):
+                        total = block.added(None, weights[0], block.load(*source.at(q, 0)))
+                        for weight, pair in zip(weights[1:], pairs(q), strict=True):
+                            total = block.added(total, weight, builder.fadd(*pair))
+                        block.store(total, *out.at(q, 0))
         return context.get_dummy_value()
 
     places = (types.intp,) * 2

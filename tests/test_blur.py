@@ -145,8 +145,8 @@ import sys
 from defocus_sim import blur, planes, scales, simulate
 from defocus_sim.rendering import Rendering
 simulate.compile_kernels(Rendering(psf=sys.argv[1]))
-kernels = [planes._mirror_pixels, blur._gather_disc, scales._smooth, scales._square_sum]
-kernels += [made(channels) for made in (blur.gaussian_kernel, scales._dilated_kernel) for channels in (1, 3)]
+kernels = [planes._to_planes, planes.mirror_margins, blur._gather_disc, scales._smooth, scales._square_sum]
+kernels += [made(channels) for made in (blur.gaussian_kernel, scales._spaced_kernel) for channels in (1, 3)]
 print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
 """
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}

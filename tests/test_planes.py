@@ -12,8 +12,8 @@ def test_planes_are_mirrored_as_numpy_does(rng, height, width, pad):
     levels = rng.random(256, dtype=np.float32)
     planes = np.ascontiguousarray(np.moveaxis(levels[image], -1, 0))
     wanted = np.pad(planes, ((0, 0), (pad, pad + 3), (pad, pad + 2)), mode="symmetric")
-    assert (mirrored(image, levels, pad, (height + 3, width + 2)) == wanted).all()
-    assert (mirrored(planes, None, pad, (height + 3, width + 2)) == wanted).all()
+    assert (mirrored(image, levels, (pad, pad), (height + 3, width + 2)) == wanted).all()
+    assert (mirrored(planes, None, (pad, pad), (height + 3, width + 2)) == wanted).all()
 
 
 def test_bytes_are_the_nearest_levels_in_both_kinds_of_light(rng):

@@ -6,11 +6,12 @@ from scipy.ndimage import gaussian_filter
 from defocus_sim import Lens, defocus
 from defocus_sim.blur import gather
 from defocus_sim.lens import coc_diameter_px
-from defocus_sim.scales import WIDE_SIGMA_PX, gaussian_gather
+from defocus_sim.scales import CLOSE, FAST, gaussian_gather
 
 # Of full scale, on white noise, against the Gaussian that is not truncated; the direct sum at 4 sigma is within 2e-5.
 TOLERANCE = 5e-6
 UNTRUNCATED = 6.0
+WIDE_SIGMA_PX = 2 * CLOSE.narrowest
 
 
 def noise(rng, channels, height, width):
@@ -86,3 +87,30 @@ def test_a_plane_far_out_of_focus_is_blurred_by_the_sigma_that_the_lens_says(rng
     assert sigma > WIDE_SIGMA_PX
     truth = gaussian_filter(image, sigma, mode="reflect", truncate=UNTRUNCATED)
     assert np.abs(result - truth).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_who_truncates_earlier_gets_grids_earlier_and_no_larger_error_than_truncation_leaves(rng, channels):
+    image, sigma = noise(rng, channels, 90, 110), np.full((90, 110), 2 * FAST.narrowest, np.float32)
+    truth = np.stack(
+        [gaussian_filter(p.astype(float), 2 * FAST.narrowest, mode="reflect", truncate=6.0) for p in image]
+    )
+    direct = gather(image, sigma, 4 * sigma, truncate=3.5)
+    result = gaussian_gather(image, sigma, truncate=3.5)
+    assert (result != direct).any()
+    assert np.abs(result - truth).max() < 1.5e-4
+    assert (gaussian_gather(image, sigma) == gather(image, sigma, 4 * sigma)).all()
+
+
+@pytest.mark.parametrize("width", [45.0, 100.0])
+def test_grids_whose_samples_lie_a_whole_vector_and_more_apart(rng, width):
+    image, sigma = noise(rng, 3, 50, 300), np.full((50, 300), width, np.float32)
+    truth = gaussian_filter(image[0].astype(float), width, mode="reflect", truncate=UNTRUNCATED)
+    assert np.abs(gaussian_gather(image, sigma)[0] - truth).max() < TOLERANCE
+
+
+def test_one_wide_pixel_among_narrow_ones_gets_its_own_width(rng):
+    image, sigma = noise(rng, 3, 50, 300), np.full((50, 300), 2.0, np.float32)
+    sigma[20, 100] = 200
+    everywhere = gaussian_gather(image, np.full_like(sigma, 200))
+    assert np.abs(gaussian_gather(image, sigma)[:, 20, 100] - everywhere[:, 20, 100]).max() < 1e-4
