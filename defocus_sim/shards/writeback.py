@@ -10,25 +10,35 @@ from typing import Any
 
 # From fcntl.h: begin to write what is not being written yet, wait for nothing.
 _SYNC_FILE_RANGE_WRITE = 2
-# Less is left to the end, as it was before.
-_WORTH_IT_BYTES = 2**16
+# A whole large page, so that the page cache keeps the file in such: out of those it is read and mapped in less time.
+BLOCK_BYTES = 2**21
 
 
 class EagerWriter(io.BufferedWriter):
     """Has the system write to the disk from the first byte on, and `flush_to_disk` wait for the rest.
 
     By default it begins when it is asked to finish: a shard of 50 MB then has its thread wait for 20 ms on a fast disk,
-    for 200 on a slow one. Where the system cannot begin early, everything is as by default.
+    for 200 on a slow one. Where the system cannot begin early, everything is as by default. Written in `BLOCK_BYTES`.
     """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__(raw, BLOCK_BYTES)
+        self._room = BLOCK_BYTES
 
     def write(self, data: Any) -> int:
         """See `io.BufferedWriter`."""
-        written = super().write(data)
-        if _begin is not None and written >= _WORTH_IT_BYTES:
+        left = memoryview(data).cast("B")
+        while len(left) >= self._room:
+            # Exactly full, or it would be written in pieces that are not whole blocks.
+            super().write(left[: self._room])
+            left, self._room = left[self._room :], BLOCK_BYTES
             self.flush()
-            # What fails here is reported by `fsync`.
-            _begin(self.fileno(), 0, 0, _SYNC_FILE_RANGE_WRITE)
-        return written
+            if _begin is not None:
+                # What fails here is reported by `fsync`.
+                _begin(self.fileno(), 0, 0, _SYNC_FILE_RANGE_WRITE)
+        super().write(left)
+        self._room -= len(left)
+        return memoryview(data).nbytes
 
     def flush_to_disk(self) -> None:
         """Return when everything is on the disk; raises `OSError` where any of it is not."""
