@@ -80,10 +80,10 @@ def arrays():
     return random_arrays(3, 7, HEIGHT, WIDTH)
 
 
-@pytest.fixture
-def plain(tmp_path, arrays):
-    """A store that is not compressed, for a test to damage, each of its samples read once: from now on out of maps."""
-    split = write_store(tmp_path / "a.zarr", arrays, 3, "none").split("train")
+@pytest.fixture(params=["none", "fast"])
+def plain(tmp_path, arrays, request):
+    """A store for a test to damage, each of its samples read once: from now on what is not compressed comes out of maps."""
+    split = write_store(tmp_path / "a.zarr", arrays, 3, request.param).split("train")
     split.read(range(7))
     return split
 
@@ -118,6 +118,8 @@ def test_worker_processes_read_what_their_parent_has_mapped(plain, arrays, metho
 
 @pytest.mark.parametrize("array", ARRAYS)
 def test_every_flipped_byte_is_found_in_a_chunk_that_was_sound_before(plain, arrays, array):
+    if ARRAYS[array].codec(plain.manifest.compression) is not None:
+        pytest.skip("compressed: tests of the store flip its bytes")
     path = shard_file(plain, array)
     chunk = arrays[array][0].nbytes + 4
     for offset in {*np.linspace(chunk, 2 * chunk - 1, 30).astype(int).tolist(), *range(2 * chunk - 4, 2 * chunk)}:
@@ -184,6 +186,21 @@ print("numba" in sys.modules)
 def test_nothing_is_read_where_nothing_is_asked_for(plain):
     for _ in range(2):
         assert plain.read([])["aif"].shape == (0, HEIGHT, WIDTH, 3)
+
+
+@needs_kernel
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say which pages are resident")
+def test_only_of_a_store_that_is_not_compressed_do_pages_stay_resident(plain):
+    for _ in range(3):
+        plain.read(range(7))
+    kilobytes, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if "-" in name.split(" ")[0]:
+            inside = plain.storage.url in line
+        elif inside and name == "Rss":
+            kilobytes += int(rest.split()[0])
+    assert (kilobytes > 0) == (plain.manifest.compression == "none")
 
 
 def test_a_file_system_without_maps_is_read_all_the_same(plain, arrays, monkeypatch):

@@ -7,6 +7,7 @@ the time of reading to it. The kernel takes a third of that and no lock, and nex
 from __future__ import annotations
 
 import functools
+import mmap
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 # A shorter one is over before the call of a kernel has begun, and should not have numba imported.
 LEAST_BYTES = 32 * 1024
+_PAGE = np.uint64(mmap.PAGESIZE)
 
 
 def crc32c(data: bytes | Bytes) -> int:
@@ -33,15 +35,20 @@ def copies_at_once(size: int) -> bool:
     return size >= LEAST_BYTES and _kernel() is not None
 
 
-def copy_chunks(sources: Sequence[int], targets: Sequence[int], lengths: Sequence[int]) -> NDArray[np.bool_]:
+def copy_chunks(
+    sources: Sequence[int], targets: Sequence[int], lengths: Sequence[int], maps: Sequence[tuple[int, int]] = ()
+) -> NDArray[np.bool_]:
     """Copy bytes within memory: for each of B chunks its length without the CRC-32C behind it, from one address to another.
 
     Returns (B,): whether the CRC-32C of what was copied is what the four bytes behind it say, little-endian. Only where
-    `copies_at_once`; addresses and lengths are trusted.
+    `copies_at_once`; addresses and lengths are trusted. Sources may lie in maps of files; not sound is as well what a
+    shortened file no longer holds. Where the `maps` are told, where each begins and ends, the pages of a chunk count as the
+    process's memory no longer than for its copy.
     """
     sound = np.zeros(len(sources), dtype=bool)
+    within = np.array(maps, dtype=np.uint64).reshape(-1, 2)
     places = np.array(sources, dtype=np.uint64), np.array(targets, dtype=np.uint64)
-    _kernel().copy_chunks(*places, np.array(lengths, dtype=np.int64), sound)
+    _kernel().copy_chunks(*places, np.array(lengths, dtype=np.int64), _PAGE, within, sound)
     return sound
 
 

@@ -10,6 +10,7 @@ Imported by `crc` only, since importing numba takes time. `USABLE`: whether this
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ _BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _VECTORS, _VECTOR_BYTES = 4, 64
 _BLOCK_BYTES = _VECTORS * _VECTOR_BYTES
 _INSTRUCTIONS = ("avx512f", "vpclmulqdq", "pclmul", "sse4.2")
+# How far ahead of a copy its source is asked for: two pages, since the processor's own foresight ends with a page.
+_AHEAD_BYTES = 8192
+# From mman.h: have the pages of a map ready, or fail; let go of them.
+_POPULATE_READ, _DONTNEED = 22, 4
+_LARGE_PAGE = np.uint64(2**21)
 _POLYNOMIAL = 0x82F63B78
 _ONES = np.uint64(0xFFFFFFFF)
 
@@ -34,7 +40,7 @@ def _usable() -> bool:
         features = binding.get_host_cpu_features()
     except RuntimeError:
         return False
-    return all(features.get(name, False) for name in _INSTRUCTIONS)
+    return hasattr(mmap, "MADV_DONTNEED") and all(features.get(name, False) for name in _INSTRUCTIONS)
 
 
 USABLE = _usable()
@@ -70,6 +76,8 @@ def _emit_blocks(builder: Any, source: Any, target: Any, blocks: Any, state: Any
 
     def load(block: Any) -> list[Any]:
         start, vectors = builder.mul(block, _WORD(_BLOCK_BYTES)), []
+        if target is not None:
+            _emit_prefetch(builder, builder.gep(source, [builder.add(start, _WORD(_AHEAD_BYTES))]))
         for i in range(_VECTORS):
             offset = builder.add(start, _WORD(_VECTOR_BYTES * i))
             place = builder.bitcast(builder.gep(source, [offset]), kind.as_pointer())
@@ -98,6 +106,13 @@ def _emit_blocks(builder: Any, source: Any, target: Any, blocks: Any, state: Any
         value.add_incoming(start, before)
         value.add_incoming(later, turn)
     return _reduced(builder, ends)
+
+
+def _emit_prefetch(builder: Any, place: Any) -> None:
+    """Have the cache line at `place` come into the second cache; there may be no memory there."""
+    fetch = _declared(builder, "llvm.prefetch.p0i8", ir.VoidType(), place.type, _HALF, _HALF, _HALF)
+    read, second_cache, data = _HALF(0), _HALF(2), _HALF(1)
+    builder.call(fetch, [place, read, second_cache, data])
 
 
 def _reduced(builder: Any, vectors: list[Any]) -> Any:
@@ -192,13 +207,23 @@ def _copy_bytes(source, target, length, state):
     return state
 
 
-def copy_chunks(sources, targets, lengths, sound):
+def copy_chunks(sources, targets, lengths, page, maps, sound):
     """Copy `lengths` (B,) int64 bytes from each of the addresses `sources` to that in `targets`, both (B,) uint64.
 
-    In one pass with their CRC-32C. `sound` (B,) bool: whether it is what the four bytes behind say, little-endian.
+    In one pass with their CRC-32C. `sound` (B,) bool: whether it is what the four bytes behind say, little-endian, and the
+    memory of pages of `page` bytes, uint64, is there: it is asked for up to its end, which is gone where a file was
+    shortened. `maps` (B, 2) uint64, or (0, 2): the map that each lies in, from where to where; then all of its pages are
+    asked for, and afterwards they are given back with those that came along.
     """
+    passing = len(maps) > 0
     for row in range(len(sources)):
         source, target, length = sources[row], targets[row], lengths[row]
+        end = source + np.uint64(length + 4)
+        start = source if passing else end - np.uint64(1)
+        start -= start % page
+        if _madvise(start, end - start, _POPULATE_READ) != 0:
+            sound[row] = False
+            continue
         # Vectors are stored where none lies across two cache lines.
         head = min(np.int64(-target % np.uint64(_VECTOR_BYTES)), length)
         state = _copy_bytes(source, target, head, _ONES)
@@ -211,12 +236,30 @@ def copy_chunks(sources, targets, lengths, sound):
         for i in range(4):
             stored |= np.uint64(_byte_at(source + np.uint64(length + i))) << np.uint64(8 * i)
         sound[row] = stored == state ^ _ONES
+        if passing:
+            # With one page come those around it, up to a large page.
+            start = max(start - start % _LARGE_PAGE, maps[row, 0])
+            end = min(end + -end % _LARGE_PAGE, maps[row, 1])
+            _madvise(start, end - start, _DONTNEED)
 
 
 if USABLE:
+    # The system's own, with the address as a number.
+    _madvise = types.ExternalFunction("madvise", types.int32(types.uint64, types.uint64, types.int32))
     # Compiled, or taken from numba's cache, here and not at the first call; data may be of an array that is not written to.
     _copy_bytes = njit(nogil=True, cache=True)(_copy_bytes)
     crc32c = njit([types.uint64(types.Array(types.uint8, 1, "C", readonly=True))], nogil=True, cache=True)(crc32c)
     copy_chunks = njit(
-        [types.void(types.uint64[::1], types.uint64[::1], types.int64[::1], types.boolean[::1])], nogil=True, cache=True
+        [
+            types.void(
+                types.uint64[::1],
+                types.uint64[::1],
+                types.int64[::1],
+                types.uint64,
+                types.uint64[:, ::1],
+                types.boolean[::1],
+            )
+        ],
+        nogil=True,
+        cache=True,
     )(copy_chunks)

@@ -2,8 +2,9 @@
 
 A general Zarr library reads a deleted or empty shard as zeros and spends most of its time per chunk on bookkeeping. Here a
 shard's index is read and checked once, its chunks are checked each time and decoded straight into the batch: an
-uncompressed one is read (or copied from a map of the file) into its place, a compressed one into memory that its thread
-keeps, since fresh memory costs more than the copy. Safe to share between threads, to fork and to pickle.
+uncompressed one is read into its place, from the second time on copied there out of a map of the file, a compressed one
+into memory that its thread keeps, since fresh memory costs more than the copy. Safe to share between threads, to fork and
+to pickle.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
 from defocus_sim.lens import Lens
 from defocus_sim.shards.codec import (
     CRC_BYTES,
-    MISMATCH,
     ChunkDamage,
     check_chunk,
     check_crc,
@@ -33,7 +33,7 @@ from defocus_sim.shards.copies import Copies
 from defocus_sim.shards.crc import Bytes, copies_at_once
 from defocus_sim.shards.layout import ARRAYS, ArraySpec, Blosc
 from defocus_sim.shards.manifest import Manifest, ShardFile
-from defocus_sim.shards.storage import RangeReader, Storage
+from defocus_sim.shards.storage import FileMap, RangeReader, Storage
 
 # Each open shard holds a file descriptor, two if it is mapped; the usual limit of a process is 1024.
 _OPEN_SHARDS = 192
@@ -41,9 +41,10 @@ _OPEN_SHARDS = 192
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """`table`: offset and length of each chunk, checked. `seen`: for each, whether it has been read."""
+    """`table`: offset and length of each chunk, checked. `seen`: for each, whether it can be copied out of `map`."""
 
     reader: RangeReader
+    map: FileMap | None
     table: list[tuple[int, int]]
     seen: bytearray
 
@@ -111,23 +112,17 @@ class ShardSplit:
             raise ShardError(f"{unknown[0]!r} is not an array of a store: choose from {', '.join(ARRAYS)}")
         wanted = [int(index) for index in indices]
         self._check(wanted)
-        batch, copies = {}, Copies()
+        places = [divmod(index, self.manifest.samples_per_shard) for index in wanted]
+        batch, copies = {}, Copies(passing=self.manifest.compression != "none")
         for array in fields:
             spec = ARRAYS[array]
             shape = (len(wanted), *spec.sample_shape(self.manifest.size_hw))
             target = np.empty(shape, spec.dtype) if out is None else out[array]
             if target.shape != shape or target.dtype != spec.dtype or not target.flags.c_contiguous:
                 raise ShardError(f"out[{array!r}] must be contiguous, {shape}, {spec.dtype}")
-            codec, maps = spec.codec(self.manifest.compression), self._maps(spec)
-            size, address = spec.sample_bytes(self.manifest.size_hw), target.ctypes.data
-            rows = target.reshape(-1).view(np.uint8).reshape(len(wanted), size)
-            for row, index in enumerate(wanted):
-                if not maps or not self._copy_later(copies, index, array, address + row * size, size):
-                    self._decode(index, array, codec, rows[row])
+            self._fill(array, wanted, places, target, copies)
             batch[array] = target
-        damaged = copies.make()
-        if damaged is not None:
-            raise self._damaged(*damaged, ChunkDamage(MISMATCH))
+        copies.make()
         return batch
 
     def read_encoded(self, index: int) -> dict[str, bytes]:
@@ -148,20 +143,49 @@ class ShardSplit:
             if not 0 <= index < len(self):
                 raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
 
-    def _decode(self, index: int, array: str, codec: Blosc | None, out: Bytes) -> None:
-        """Put sample `index` into `out`, its bytes."""
-        shard, slot = self._located(index, array)
+    def _fill(
+        self,
+        array: str,
+        indices: Sequence[int],
+        places: Sequence[tuple[int, int]],
+        target: NDArray[Any],
+        copies: Copies,
+    ) -> None:
+        """Put `array` of the samples `indices` into `target`, or note in `copies` that it is to be copied there.
+
+        `places`: for each its shard and which chunk of it.
+        """
+        spec = ARRAYS[array]
+        codec, size = spec.codec(self.manifest.compression), spec.sample_bytes(self.manifest.size_hw)
+        memory, address = target.reshape(-1).view(np.uint8), target.ctypes.data
+        shards = {number: self._shard(array, number) for number in dict(places)}
+
+        def decode(row: int) -> None:
+            number, slot = places[row]
+            self._decode(indices[row], array, shards[number], slot, codec, memory[row * size : (row + 1) * size])
+
+        for row, (number, slot) in enumerate(places):
+            shard = shards[number]
+            # The first time, when the bytes may come off a disk, a chunk is read: the system then reads ahead, and an input
+            # error has a name.
+            if shard.map is not None and shard.seen[slot]:
+                copies.add(shard.map, shard.table[slot][0], address + row * size, size, decode, row)
+            else:
+                decode(row)
+
+    def _decode(self, index: int, array: str, shard: _OpenShard, slot: int, codec: Blosc | None, out: Bytes) -> None:
+        """Put sample `index`, chunk `slot` of `shard`, into `out`, its bytes."""
         offset, length = shard.table[slot]
         try:
             if codec is None and length == len(out) + CRC_BYTES:
                 # No copy but the system's own.
                 stored = bytearray(CRC_BYTES)
-                _fill(shard.reader, offset, [out.data, memoryview(stored)])
+                _read_into(shard.reader, offset, [out.data, memoryview(stored)])
                 check_crc(out, bytes(stored))
                 shard.seen[slot] = 1
             else:
                 chunk = _scratch(length)
-                _fill(shard.reader, offset, [chunk.data])
+                _read_into(shard.reader, offset, [chunk.data])
                 decode_chunk(chunk, codec, out)
         except ChunkDamage as damage:
             raise self._damaged(index, array, damage) from damage
@@ -169,43 +193,19 @@ class ShardSplit:
             raise self._unreadable(index, array, error) from error
 
     def _maps(self, spec: ArraySpec) -> bool:
-        """Whether the array's chunks are copied out of maps of their files: two thirds of the time of reading them.
-
-        Only where nothing is compressed, since the pages of a map count as the process's own memory, as many as it reads.
-        """
-        return self.manifest.compression == "none" and copies_at_once(spec.sample_bytes(self.manifest.size_hw))
-
-    def _copy_later(self, copies: Copies, index: int, array: str, target: int, size: int) -> bool:
-        """Add the chunk of sample `index` to `copies`, for the `size` bytes at the address `target`; False if not possible.
-
-        The first time, when the bytes may come off a disk, a chunk is read: an input error has no name in a map but SIGBUS.
-        """
-        shard, slot = self._located(index, array)
-        offset, length = shard.table[slot]
-        if not shard.seen[slot] or length != size + CRC_BYTES:
-            return False
-        try:
-            file = shard.reader.mapped(offset + length)
-        except OSError as error:
-            raise self._unreadable(index, array, error) from error
-        if file is None:
-            return False
-        copies.add((index, array), file, offset, target, size)
-        return True
+        """Whether the array's chunks are copied out of maps of their files: half the time of reading and checking them."""
+        raw = spec.codec(self.manifest.compression) is None
+        return raw and copies_at_once(spec.sample_bytes(self.manifest.size_hw))
 
     def _chunk(self, index: int, array: str) -> NDArray[np.uint8]:
-        shard, slot = self._located(index, array)
+        number, slot = divmod(index, self.manifest.samples_per_shard)
+        shard = self._shard(array, number)
         try:
             return _read_exactly(shard.reader, *shard.table[slot])
         except ChunkDamage as damage:
             raise self._damaged(index, array, damage) from damage
         except OSError as error:
             raise self._unreadable(index, array, error) from error
-
-    def _located(self, index: int, array: str) -> tuple[_OpenShard, int]:
-        """Where the chunk of sample `index` lies: shard and number in it."""
-        shard, slot = divmod(index, self.manifest.samples_per_shard)
-        return self._shard(array, shard), slot
 
     def _unreadable(self, index: int, array: str, error: OSError) -> ShardCorruptError:
         return ShardCorruptError(
@@ -235,13 +235,15 @@ class ShardSplit:
             index_start = file.bytes - index_bytes(per_shard)
             index = _read_exactly(reader, index_start, index_bytes(per_shard))
             table = decode_index(index, min(per_shard, len(self) - shard * per_shard), index_start)
+            mapped = reader.mapped() if self._maps(ARRAYS[array]) else None
         except FileNotFoundError as error:
             raise ShardMissingError(f"{self._where(array, shard)} is missing: it was there at the start") from error
         except ChunkDamage as damage:
             raise ShardCorruptError(f"{self._where(array, shard)} is damaged: {damage}") from damage
         except OSError as error:
             raise ShardCorruptError(f"{self._where(array, shard)} cannot be read: {error}") from error
-        opened = _OpenShard(reader, [(offset, length) for offset, length in table.tolist()], bytearray(len(table)))
+        entries = [(offset, length) for offset, length in table.tolist()]
+        opened = _OpenShard(reader, mapped, entries, bytearray(len(table)))
         with self._lock:
             self._open[key] = opened
             while len(self._open) > _OPEN_SHARDS:
@@ -268,7 +270,7 @@ def _scratch(length: int) -> NDArray[np.uint8]:
     return held[:length]
 
 
-def _fill(reader: RangeReader, offset: int, targets: list[memoryview]) -> None:
+def _read_into(reader: RangeReader, offset: int, targets: list[memoryview]) -> None:
     wanted = sum(len(target) for target in targets)
     if offset < 0 or reader.read_into(offset, targets) != wanted:
         raise ChunkDamage("the file ends too early")

@@ -50,10 +50,10 @@ class RangeReader(ABC):
             done += len(part)
         return done
 
-    def mapped(self, end: int) -> FileMap | None:
-        """The file as memory, its first `end` bytes at least; None where that cannot be had.
+    def mapped(self) -> FileMap | None:
+        """The file as memory; None where that cannot be had.
 
-        A file that is shortened while somebody looks at its bytes there ends the process (SIGBUS).
+        If the file is shortened, who looks at what it has lost ends the process (SIGBUS).
         """
         return None
 
@@ -163,11 +163,10 @@ class LocalStorage(Storage):
 
 
 class _Descriptor(RangeReader):
-    """Positioned reads; a map of the file where one is asked for."""
+    """Positioned reads, and a map where the file system has them."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._map: FileMap | None = None
 
     def __del__(self) -> None:
         # Closes when the last thread lets go of it.
@@ -192,15 +191,12 @@ class _Descriptor(RangeReader):
                 left[0] = left[0][count:]
         return done
 
-    def mapped(self, end: int) -> FileMap | None:
-        """See `RangeReader`; None as well where the file has become too short."""
-        if os.fstat(self._descriptor).st_size < end:
-            return None
-        if self._map is None:
-            # Two threads may both come here: one of the maps goes again. Not every file system has maps.
-            with suppress(OSError):
-                self._map = FileMap(self._descriptor)
-        return self._map if self._map is not None and self._map.size >= end else None
+    def mapped(self) -> FileMap | None:
+        """See `RangeReader`."""
+        # An empty file has no map (ValueError).
+        with suppress(OSError, ValueError):
+            return FileMap(self._descriptor)
+        return None
 
 
 class ObjectStorage(Storage):
