@@ -27,9 +27,11 @@ class BufferPool:
     """
 
     def __init__(self, most_free: int = 16) -> None:
-        self._free: dict[int, list[Memory]] = {}
+        # Memory with its address, by its size.
+        self._free: dict[int, list[tuple[Memory, int]]] = {}
+        self._lent: dict[int, tuple[weakref.ref[NDArray[np.uint8]], Memory, int]] = {}
         self._most_free = most_free
-        # A finaliser may run inside `take` of the same thread.
+        # An array may go, and its memory come back, inside `take` of the same thread.
         self._lock = threading.RLock()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -44,33 +46,36 @@ class BufferPool:
             room = -(-room // LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES
         with self._lock:
             waiting = self._free.get(room)
-            memory = waiting.pop() if waiting else _new(room)
-        # Every view and every tensor made of it refers to this array, and to nothing below it.
-        whole = np.frombuffer(memory, np.uint8)
-        weakref.finalize(whole, self._give_back, memory).atexit = False
-        address, end, arrays = whole.ctypes.data, 0, []
+            memory, address = waiting.pop() if waiting else _new(room)
+            # Every view and every tensor made of it refers to this array, and to nothing below it.
+            whole = np.frombuffer(memory, np.uint8)
+            reference = weakref.ref(whole, self._give_back)
+            self._lent[id(reference)] = reference, memory, address
+        end, arrays = 0, []
         for (shape, dtype), size in zip(wanted, sizes, strict=True):
             start = end + -(address + end) % ALIGNMENT
             end = start + size
             arrays.append(whole[start:end].view(dtype).reshape(shape))
         return arrays
 
-    def _give_back(self, memory: Memory) -> None:
+    def _give_back(self, reference: weakref.ref[NDArray[np.uint8]]) -> None:
         with self._lock:
+            _, memory, address = self._lent.pop(id(reference))
             waiting = self._free.setdefault(len(memory), [])
             if len(waiting) < self._most_free:
-                waiting.append(memory)
+                waiting.append((memory, address))
 
     def __reduce__(self) -> tuple[type[BufferPool], tuple[int]]:
         return BufferPool, (self._most_free,)
 
 
-def _new(room: int) -> Memory:
-    """Memory of `room` bytes, in large pages where it is whole ones: filling a batch in small ones takes a tenth longer."""
+def _new(room: int) -> tuple[Memory, int]:
+    """`room` bytes and their address, in large pages where it is whole ones: a batch in small ones takes a tenth longer."""
     if room % LARGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return bytearray(room)
+        small = bytearray(room)
+        return small, np.frombuffer(small, np.uint8).ctypes.data
     memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     # Refused by a kernel that is built without them.
     with suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
+    return memory, np.frombuffer(memory, np.uint8).ctypes.data
