@@ -2,13 +2,17 @@
 
 Why the amounts are what they are stands in `layered`. Here it is done sparsely: a layer costs a tile nothing unless one
 of its pixels is within reach of it, and a tile ends where no light is left. Serial, without the GIL; inputs are trusted.
-One file on purpose: numba's cache of `render` would not notice a change of a kernel that lives in another file.
+One file on purpose, but for the explicit vectors of `simd_smooth`: numba's cache of `render` would not notice a change of
+a kernel that lives in another file.
 All weights are positive sums (no differences of running totals), so constants keep their value to float32 rounding.
 """
 # mypy: allow-untyped-defs
 
 import numpy as np
 from numba import njit
+
+from defocus_sim.simd import LANES
+from defocus_sim.simd_smooth import weigh_along, weigh_down
 
 NOWHERE = np.float32(-9.0)  # the place of a pixel that has no hidden surface: in no layer, behind none
 _TILE = 64
@@ -17,6 +21,9 @@ _OPAQUE = 2e-4  # a tile is done when less light than this passes everywhere
 _TINY = np.float32(1e-6)
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
+# Blocks whose sums stay in registers: rows and vectors of one going down the columns, vectors of one going along a row.
+_DOWN_ROWS, _DOWN_VECTORS = 4, 2
+_ACROSS_VECTORS = 4
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
@@ -33,8 +40,10 @@ def render(planes, place, hidden_planes, hidden_place, near_share, pad, kernels,
     side = _TILE + 2 * pad
     seen = _occupied(place, layers)
     behind = _occupied(hidden_place, layers)
-    work = np.empty((channels + 2, side, side), np.float32)
-    rows = np.empty((max(_TILE, pad + 2), side), np.float32)
+    # Whole vectors are read and written, beyond the last row as well.
+    spare = _DOWN_VECTORS * LANES
+    work = np.empty((channels + 2) * side * side + spare, np.float32)[:-spare].reshape(channels + 2, side, side)
+    rows = np.empty((max(_TILE, pad + 2), side + spare), np.float32)
     filled = np.empty(side, np.bool_)
     visible = np.zeros((channels + 2, _TILE, _TILE), np.float32)
     hidden = np.zeros((channels + 2, _TILE, _TILE), np.float32)
@@ -160,7 +169,16 @@ def _blur_surface(planes, place, rest, rest_place, near_share, visible, k, box, 
         else:
             if c == channels + 1:
                 filled[:] = True
-            _blur(patch[c], filled, taps, reach, disc, rows, target)
+            if reach == 0:
+                for y in range(height):
+                    if filled[y]:
+                        target[y] = patch[c, y]
+                    else:
+                        target[y] = 0
+            elif disc:
+                _blur_disc(patch[c], filled, taps, reach, rows, target)
+            else:
+                _blur_gaussian(work, c, height, width, filled, taps[0], reach, rows, out)
     return not empty
 
 
@@ -220,69 +238,35 @@ def _cut(planes, place, rest, rest_place, near_share, visible, level, top, left,
     return empty, farther == 0, least == _ONE
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def _blur(source, filled, taps, reach, disc, rows, out):
-    """Blur source (h+2R,w+2R) into out (h,w); rows with `filled` False are not read and count as zero."""
-    if reach == 0:
-        for y in range(out.shape[0]):
-            if filled[y]:
-                out[y] = source[y]
-            else:
-                out[y] = _ZERO
-    elif disc:
-        _blur_disc(source, filled, taps, reach, rows, out)
-    else:
-        _blur_gaussian(source, filled, taps[0], reach, rows, out)
-
-
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-def _blur_gaussian(source, filled, half, reach, rows, out):
-    """Down then across, four taps at a time so that sums stay in registers longer than one product."""
-    height, width = out.shape
-    across = width + 2 * reach
-    index = np.empty(2 * reach + 4, np.int64)
-    weight = np.empty(2 * reach + 4, np.float32)
+@njit(nogil=True, cache=True)
+def _blur_gaussian(work, c, height, width, filled, half, reach, lines, out):
+    """Down the columns of patch `c` of `work` into `lines`, then along these; writes whole vectors, `_TILE` columns."""
+    side = work.shape[2]
+    numbers = np.empty(height + 2 * reach, np.int64)
+    count = 0
+    for y in range(height + 2 * reach):
+        if filled[y]:
+            numbers[count] = y
+            count += 1
+    weights = np.zeros(2 * (reach + _DOWN_ROWS) - 1, np.float32)
+    for j in range(2 * reach + 1):
+        weights[_DOWN_ROWS - 1 + j] = half[abs(j - reach)]
+    first, last = 0, -1
+    for y in range(0, height, _DOWN_ROWS):
+        while first < count and numbers[first] < y:
+            first += 1
+        while last + 1 < count and numbers[last + 1] < y + _DOWN_ROWS + 2 * reach:
+            last += 1
+        for x in range(0, width + 2 * reach, _DOWN_VECTORS * LANES):
+            start = c * side * side + x
+            weigh_down(
+                _DOWN_ROWS, _DOWN_VECTORS, LANES, weights, _DOWN_ROWS - 1 - y, numbers, first, last, work, start, side,
+                lines, y * lines.shape[1] + x, lines.shape[1],
+            )  # fmt: skip
     for y in range(height):
-        count = 0
-        for i in range(y, y + 2 * reach + 1):
-            if filled[i]:
-                index[count] = i
-                weight[count] = half[abs(i - y - reach)]
-                count += 1
-        target = rows[y, :across]
-        target[:] = 0
-        if count == 0:
-            continue
-        for i in range(count, count + 3):
-            index[i] = index[count - 1]
-            weight[i] = 0
-        for i in range(0, count, 4):
-            w0, w1, w2, w3 = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
-            r0 = source[index[i]]
-            r1 = source[index[i + 1]]
-            r2 = source[index[i + 2]]
-            r3 = source[index[i + 3]]
-            for x in range(across):
-                target[x] += (w0 * r0[x] + w1 * r1[x]) + (w2 * r2[x] + w3 * r3[x])
-    for y in range(height):
-        data = rows[y, :across]
-        target = out[y]
-        middle = data[reach : reach + width]
-        for x in range(width):
-            target[x] = half[0] * middle[x]
-        for j in range(1, reach, 2):
-            w0, w1 = half[j], half[j + 1]
-            r0 = data[reach - j : reach - j + width]
-            r1 = data[reach + j : reach + j + width]
-            r2 = data[reach - j - 1 : reach - j - 1 + width]
-            r3 = data[reach + j + 1 : reach + j + 1 + width]
-            for x in range(width):
-                target[x] += w0 * (r0[x] + r1[x]) + w1 * (r2[x] + r3[x])
-        if reach % 2:
-            r0 = data[:width]
-            r1 = data[2 * reach : 2 * reach + width]
-            for x in range(width):
-                target[x] += half[reach] * (r0[x] + r1[x])
+        for x in range(0, width, _ACROSS_VECTORS * LANES):
+            at = y * lines.shape[1] + reach + x
+            weigh_along(_ACROSS_VECTORS, LANES, half, reach, lines, at, out, (c * _TILE + y) * _TILE + x)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})

@@ -28,6 +28,7 @@ from defocus_sim.layers import (
     place_pixels,
     plan_layers,
 )
+from defocus_sim.planes import mirrored
 from defocus_sim.rendering import DEFAULT_TRUNCATE, Psf
 
 
@@ -59,11 +60,11 @@ def layered_blur(
     hidden_place = np.where(surfaces.far_from >= 0, flat_place[surfaces.far_from], NOWHERE)
     out = np.empty_like(planes)
     render(
-        _mirror(surfaces.near, pad),
-        _mirror(flat_place[surfaces.near_from], pad),
-        _mirror(surfaces.far, pad),
-        _mirror(hidden_place, pad),
-        _mirror(surfaces.near_share, pad),
+        _mirror(surfaces.near, pad, "near"),
+        _mirror(flat_place[surfaces.near_from], pad, "near place"),
+        _mirror(surfaces.far, pad, "far"),
+        _mirror(hidden_place, pad, "far place"),
+        _mirror(surfaces.near_share, pad, "near share"),
         pad,
         kernels,
         reach,
@@ -92,7 +93,8 @@ def _kernels(
     return kernels, reach
 
 
-def _mirror(array: np.ndarray, pad: int) -> np.ndarray:
-    """Pad the last two axes by `pad`, half-sample mirror, as often reflected as it takes."""
-    sides = ((0, 0),) * (array.ndim - 2) + ((pad, pad), (pad, pad))
-    return np.pad(array, sides, mode="symmetric")
+def _mirror(array: np.ndarray, pad: int, name: str) -> np.ndarray:
+    """Pad the last two axes by `pad`, half-sample mirror, as often reflected as it takes; `name` as of `planes.scratch`."""
+    planes = array.reshape(-1, *array.shape[-2:])
+    padded = mirrored(planes, None, (pad, pad), planes.shape[1:], name)
+    return padded.reshape(*array.shape[:-2], *padded.shape[1:])

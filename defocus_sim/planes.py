@@ -33,17 +33,21 @@ def scratch(name: str, shape: tuple[int, ...]) -> NDArray[F32]:
 
 
 def mirrored(
-    image: NDArray[Any], levels: NDArray[F32] | None, pad_hw: tuple[int, int], size_hw: tuple[int, int]
+    image: NDArray[Any],
+    levels: NDArray[F32] | None,
+    pad_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    name: str = "mirrored",
 ) -> NDArray[F32]:
     """`image` as planes with `pad_hw` more rows and columns on both sides and then filled up to `size_hw` (without these).
 
     `image`: (C, H, W) float32, or (H, W, C) uint8 with `levels` (256,) float32, the value of each. What is added is the
     half-sample mirror image (d c b a | a b c d | d c b a), repeated as often as it takes. In memory that this thread's next
-    call uses again.
+    call with `name` uses again.
     """
     hw = image.shape[1:] if levels is None else image.shape[:2]
     rows, columns = (mirror_positions(*sizes) for sizes in zip(hw, pad_hw, size_hw, strict=True))
-    padded = scratch("mirrored", (image.shape[2 if levels is not None else 0], rows.size, columns.size))
+    padded = scratch(name, (image.shape[2 if levels is not None else 0], rows.size, columns.size))
     inner = padded[:, pad_hw[0] : pad_hw[0] + hw[0], pad_hw[1] : pad_hw[1] + hw[1]]
     if levels is None:
         inner[:] = image

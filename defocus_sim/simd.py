@@ -110,10 +110,13 @@ class Block:
 
         return at
 
+    def number(self, numbers: Any, position: Any) -> Any:
+        """One of `numbers` as a whole vector."""
+        return self.splat(self.builder.load(self.builder.gep(numbers, [position])))
+
     def splats(self, numbers: Any, count: int) -> list[Any]:
         """Each of the first `count` of `numbers` as a whole vector."""
-        b = self.builder
-        return [self.splat(b.load(b.gep(numbers, [index(k)]))) for k in range(count)]
+        return [self.number(numbers, index(k)) for k in range(count)]
 
     def added(self, total: Any, a: Any, x: Any) -> Any:
         """`total` (None = 0) + `a` * `x`."""

@@ -10,6 +10,7 @@ from reference import disc_gather_reference, gather_reference
 from scipy.ndimage import gaussian_filter
 
 from defocus_sim.blur import disc_radius_px, gather, gaussian_kernel
+from defocus_sim.layered import layered_blur
 from defocus_sim.scales import gaussian_gather
 
 # float32 sums against float64 truth, values in [0, 1].
@@ -171,11 +172,13 @@ def test_a_processor_without_wide_vectors_gives_the_same_result(rng, tmp_path):
 import sys
 import numpy as np
 from defocus_sim.blur import gather
+from defocus_sim.layered import layered_blur
 from defocus_sim.scales import gaussian_gather
 given = np.load(sys.argv[1])
 image, sigma = given["image"], given["sigma"]
 made = {psf: gather(image, sigma, 4 * sigma, psf=psf) for psf in ("gaussian", "disc")}
-np.savez(sys.argv[2], **made, grids=gaussian_gather(image, sigma))
+layers = layered_blur(image, 4 * sigma - 9, psf="gaussian")
+np.savez(sys.argv[2], **made, grids=gaussian_gather(image, sigma), layers=layers)
 """
     environment = os.environ | {
         "NUMBA_CACHE_DIR": str(tmp_path),
@@ -189,3 +192,4 @@ np.savez(sys.argv[2], **made, grids=gaussian_gather(image, sigma))
         assert np.abs(plain[psf] - gather(image, sigma, 4 * sigma, psf=psf)).max() < 1e-6
     assert np.abs(plain["grids"] - gaussian_gather(image, sigma)).max() < 1e-6
     assert (plain["grids"] != plain["gaussian"]).any()
+    assert np.abs(plain["layers"] - layered_blur(image, 4 * sigma - 9, psf="gaussian")).max() < 2e-6
