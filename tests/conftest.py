@@ -14,6 +14,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+import defocus_sim
 from defocus_sim.conversion_plan import ConversionSettings
 from defocus_sim.convert import convert
 from defocus_sim.datasets.base import RgbdFrame, SampleRef
@@ -24,6 +25,18 @@ BIN = Path(sys.executable).parent
 # No deadlines: the first call of a kernel compiles it. The same examples in every run: a red run can be repeated.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
+
+
+def _forget_stale_kernels():
+    """Remove compiled kernels older than any source: numba looks at the file a kernel is in, not at those it is made of."""
+    package = Path(defocus_sim.__file__).parent
+    newest = max(source.stat().st_mtime for source in package.rglob("*.py"))
+    for index in package.rglob("__pycache__/*.nbi"):
+        if index.stat().st_mtime < newest:
+            index.unlink(missing_ok=True)
+
+
+_forget_stale_kernels()
 
 
 @pytest.fixture

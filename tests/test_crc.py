@@ -59,9 +59,12 @@ def test_copying_gives_the_bytes_touches_no_others_and_finds_every_flipped_one(d
     chunks = [chunk_of(data[start : start + length]) for start in (0, 1, 700)]
     around = np.full(3 * length + 200, 9, np.uint8)
 
+    sources = np.array([[chunk.ctypes.data] for chunk in chunks], np.uint64)
+    none = np.empty((0, 0, 2), np.uint64)
+
     def copy(start):
-        targets = [around.ctypes.data + start + row * length for row in range(3)]
-        return crc.copy_chunks([chunk.ctypes.data for chunk in chunks], targets, [length] * 3).tolist()
+        target = np.array([around.ctypes.data + start], np.uint64)
+        return crc.copy_chunks(sources, none, np.array([0]), target, np.array([length]))[:, 0].tolist()
 
     for start in (64, 65, 127):
         around[:] = 9

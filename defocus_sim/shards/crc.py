@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import mmap
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -36,19 +35,22 @@ def copies_at_once(size: int) -> bool:
 
 
 def copy_chunks(
-    sources: Sequence[int], targets: Sequence[int], lengths: Sequence[int], maps: Sequence[tuple[int, int]] = ()
+    sources: NDArray[np.uint64],
+    maps: NDArray[np.uint64],
+    columns: NDArray[np.int64],
+    targets: NDArray[np.uint64],
+    sizes: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Copy bytes within memory: for each of B chunks its length without the CRC-32C behind it, from one address to another.
+    """Copy bytes within memory: the chunks of B samples, without the CRC-32C that each ends in, to K arrays.
 
-    Returns (B,): whether the CRC-32C of what was copied is what the four bytes behind it say, little-endian. Only where
-    `copies_at_once`; addresses and lengths are trusted. Sources may lie in maps of files; not sound is as well what a
-    shortened file no longer holds. Where the `maps` are told, where each begins and ends, the pages of a chunk count as the
-    process's memory no longer than for its copy.
+    `sources`: (B, A) addresses of which the `columns` (K,) count, 0 = not to be copied; `targets`: (K,) addresses of arrays
+    of B times `sizes` (K,) bytes. Addresses and sizes are trusted. Returns (B, K): whether the CRC-32C of what was copied
+    is what the four bytes behind it say, little-endian. Only where `copies_at_once`. Sources may lie in maps of files; not
+    sound is as well what a shortened file no longer holds. Where the `maps` are told, (B, A, 2), where each begins and ends
+    (else (0, 0, 2)), the pages of a chunk count as the process's memory no longer than for its copy.
     """
-    sound = np.zeros(len(sources), dtype=bool)
-    within = np.array(maps, dtype=np.uint64).reshape(-1, 2)
-    places = np.array(sources, dtype=np.uint64), np.array(targets, dtype=np.uint64)
-    _kernel().copy_chunks(*places, np.array(lengths, dtype=np.int64), _PAGE, within, sound)
+    sound = np.zeros((len(sources), len(columns)), dtype=bool)
+    _kernel().copy_chunks(sources, maps, columns, targets, sizes, _PAGE, sound)
     return sound
 
 

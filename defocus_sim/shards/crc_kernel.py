@@ -207,40 +207,49 @@ def _copy_bytes(source, target, length, state):
     return state
 
 
-def copy_chunks(sources, targets, lengths, page, maps, sound):
-    """Copy `lengths` (B,) int64 bytes from each of the addresses `sources` to that in `targets`, both (B,) uint64.
+def copy_chunks(sources, maps, columns, targets, sizes, page, sound):
+    """For all b and k copy `sizes[k]` bytes from the address `sources[b, columns[k]]` to `targets[k] + b sizes[k]`.
 
-    In one pass with their CRC-32C. `sound` (B,) bool: whether it is what the four bytes behind say, little-endian, and the
-    memory of pages of `page` bytes, uint64, is there: it is asked for up to its end, which is gone where a file was
-    shortened. `maps` (B, 2) uint64, or (0, 2): the map that each lies in, from where to where; then all of its pages are
-    asked for, and afterwards they are given back with those that came along.
+    In one pass with their CRC-32C; nothing where the address is 0. `sources` (B, A), `targets` (K,) uint64, `columns`,
+    `sizes` (K,) int64. `sound` (B, K) bool, False before: set where it is what the four bytes behind say, little-endian,
+    and the memory of pages of `page` bytes, uint64, is there: it is asked for up to its end, which is gone where a file was
+    shortened. `maps` (B, A, 2) uint64, or (0, 0, 2): the map that each lies in, from where to where; then all of its pages
+    are asked for, and afterwards they are given back with those that came along.
     """
     passing = len(maps) > 0
     for row in range(len(sources)):
-        source, target, length = sources[row], targets[row], lengths[row]
-        end = source + np.uint64(length + 4)
-        start = source if passing else end - np.uint64(1)
-        start -= start % page
-        if _madvise(start, end - start, _POPULATE_READ) != 0:
-            sound[row] = False
-            continue
-        # Vectors are stored where none lies across two cache lines.
-        head = min(np.int64(-target % np.uint64(_VECTOR_BYTES)), length)
-        state = _copy_bytes(source, target, head, _ONES)
-        blocks = (length - head) // _BLOCK_BYTES
-        if blocks > 0:
-            state = _of_copied_blocks(source + np.uint64(head), target + np.uint64(head), blocks, state)
-        done = np.uint64(head + blocks * _BLOCK_BYTES)
-        state = _copy_bytes(source + done, target + done, length - np.int64(done), state)
-        stored = np.uint64(0)
-        for i in range(4):
-            stored |= np.uint64(_byte_at(source + np.uint64(length + i))) << np.uint64(8 * i)
-        sound[row] = stored == state ^ _ONES
-        if passing:
-            # With one page come those around it, up to a large page.
-            start = max(start - start % _LARGE_PAGE, maps[row, 0])
-            end = min(end + -end % _LARGE_PAGE, maps[row, 1])
-            _madvise(start, end - start, _DONTNEED)
+        for k in range(len(columns)):
+            source, length = sources[row, columns[k]], sizes[k]
+            if source == 0:
+                continue
+            target = targets[k] + np.uint64(row * length)
+            end = source + np.uint64(length + 4)
+            start = source if passing else end - np.uint64(1)
+            start -= start % page
+            if _madvise(start, end - start, _POPULATE_READ) != 0:
+                continue
+            sound[row, k] = _copy_chunk(source, target, length)
+            if passing:
+                # With one page come those around it, up to a large page.
+                start = max(start - start % _LARGE_PAGE, maps[row, columns[k], 0])
+                end = min(end + -end % _LARGE_PAGE, maps[row, columns[k], 1])
+                _madvise(start, end - start, _DONTNEED)
+
+
+def _copy_chunk(source, target, length):
+    """Copy a chunk; whether its CRC-32C is what the four bytes behind it say."""
+    # Vectors are stored where none lies across two cache lines.
+    head = min(np.int64(-target % np.uint64(_VECTOR_BYTES)), length)
+    state = _copy_bytes(source, target, head, _ONES)
+    blocks = (length - head) // _BLOCK_BYTES
+    if blocks > 0:
+        state = _of_copied_blocks(source + np.uint64(head), target + np.uint64(head), blocks, state)
+    done = np.uint64(head + blocks * _BLOCK_BYTES)
+    state = _copy_bytes(source + done, target + done, length - np.int64(done), state)
+    stored = np.uint64(0)
+    for i in range(4):
+        stored |= np.uint64(_byte_at(source + np.uint64(length + i))) << np.uint64(8 * i)
+    return stored == state ^ _ONES
 
 
 if USABLE:
@@ -249,15 +258,17 @@ if USABLE:
     # Compiled, or taken from numba's cache, here and not at the first call; data may be of an array that is not written to.
     _copy_bytes = njit(nogil=True, cache=True)(_copy_bytes)
     crc32c = njit([types.uint64(types.Array(types.uint8, 1, "C", readonly=True))], nogil=True, cache=True)(crc32c)
+    _copy_chunk = njit(nogil=True, cache=True)(_copy_chunk)
     copy_chunks = njit(
         [
             types.void(
-                types.uint64[::1],
+                types.uint64[:, ::1],
+                types.uint64[:, :, ::1],
+                types.int64[::1],
                 types.uint64[::1],
                 types.int64[::1],
                 types.uint64,
-                types.uint64[:, ::1],
-                types.boolean[::1],
+                types.boolean[:, ::1],
             )
         ],
         nogil=True,

@@ -9,9 +9,10 @@ to pickle.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,24 +30,23 @@ from defocus_sim.shards.codec import (
     decode_index,
     index_bytes,
 )
-from defocus_sim.shards.copies import Copies
-from defocus_sim.shards.crc import Bytes, copies_at_once
-from defocus_sim.shards.layout import ARRAYS, ArraySpec, Blosc
+from defocus_sim.shards.crc import copies_at_once, copy_chunks
+from defocus_sim.shards.layout import ARRAYS, ArraySpec
 from defocus_sim.shards.manifest import Manifest, ShardFile
 from defocus_sim.shards.storage import FileMap, RangeReader, Storage
 
 # Each open shard holds a file descriptor, two if it is mapped; the usual limit of a process is 1024.
 _OPEN_SHARDS = 192
+_NUMBERS = {array: number for number, array in enumerate(ARRAYS)}
 
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """`table`: offset and length of each chunk, checked. `seen`: for each, whether it can be copied out of `map`."""
+    """`table`: offset and length of each chunk, checked. `map`: where chunks are to be copied out of one."""
 
     reader: RangeReader
     map: FileMap | None
     table: list[tuple[int, int]]
-    seen: bytearray
 
 
 class ShardSplit:
@@ -58,6 +58,15 @@ class ShardSplit:
         self.height, self.width = manifest.size_hw
         self._lock = threading.Lock()
         self._open: OrderedDict[tuple[str, int], _OpenShard] = OrderedDict()
+        # Where chunks lie that can be copied out of maps, 0 where one has not been read yet: (samples, arrays), and the
+        # beginning and end of each map. The maps are those of the open shards, and there for as long as somebody holds
+        # this tuple of them.
+        self._addresses = np.zeros((len(self), len(ARRAYS)), np.uint64)
+        self._bounds = np.zeros((len(self), len(ARRAYS), 2), np.uint64)
+        self._maps: tuple[FileMap | None, ...] = ()
+        # Whether a map's pages are not to stay: with `none`, whose arrays all are, they are what the system keeps anyway.
+        self._passing = manifest.compression != "none"
+        self._sizes = np.array([spec.sample_bytes(manifest.size_hw) for spec in ARRAYS.values()])
 
     def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str]]:
         return ShardSplit, (self.storage, self.manifest, self.name)
@@ -110,20 +119,38 @@ class ShardSplit:
         unknown = [array for array in fields if array not in ARRAYS]
         if unknown:
             raise ShardError(f"{unknown[0]!r} is not an array of a store: choose from {', '.join(ARRAYS)}")
-        wanted = [int(index) for index in indices]
-        self._check(wanted)
-        places = [divmod(index, self.manifest.samples_per_shard) for index in wanted]
-        batch, copies = {}, Copies(passing=self.manifest.compression != "none")
+        rows = np.asarray(indices, dtype=np.intp).reshape(-1)
+        self._check(rows.tolist())
+        batch: dict[str, NDArray[Any]] = {}
         for array in fields:
             spec = ARRAYS[array]
-            shape = (len(wanted), *spec.sample_shape(self.manifest.size_hw))
+            shape = (len(rows), *spec.sample_shape(self.manifest.size_hw))
             target = np.empty(shape, spec.dtype) if out is None else out[array]
             if target.shape != shape or target.dtype != spec.dtype or not target.flags.c_contiguous:
                 raise ShardError(f"out[{array!r}] must be contiguous, {shape}, {spec.dtype}")
-            self._fill(array, wanted, places, target, copies)
             batch[array] = target
-        copies.make()
+        for row, array in self._copy(rows, batch):
+            self._decode(int(rows[row]), array, batch[array][row])
         return batch
+
+    def _copy(self, rows: NDArray[np.intp], batch: Mapping[str, NDArray[Any]]) -> Iterable[tuple[int, str]]:
+        """Copy what can be out of maps, all at once: between copies the interpreter would start cold.
+
+        Returns which row of which array is not there now.
+        """
+        numbers = np.array([_NUMBERS[array] for array in batch])
+        starts = np.array([target.__array_interface__["data"][0] for target in batch.values()], np.uint64)
+        with self._lock:
+            maps = self._maps
+            sources = self._addresses[rows]
+            bounds = self._bounds[rows] if self._passing else self._bounds[:0, :0]
+        if not maps or not sources.any():
+            return itertools.product(range(len(rows)), batch)
+        sound = copy_chunks(sources, bounds, numbers, starts, self._sizes[numbers])
+        if sound.all():
+            return ()
+        arrays = tuple(batch)
+        return [(row, arrays[number]) for row, number in np.argwhere(~sound).tolist()]
 
     def read_encoded(self, index: int) -> dict[str, bytes]:
         """The chunks of sample `index` as they are stored, their checksums checked; raises as `read` does."""
@@ -138,51 +165,28 @@ class ShardSplit:
             chunks[array] = chunk.tobytes()
         return chunks
 
-    def _check(self, indices: Sequence[int]) -> None:
+    def _check(self, indices: Iterable[int]) -> None:
         for index in indices:
             if not 0 <= index < len(self):
                 raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
 
-    def _fill(
-        self,
-        array: str,
-        indices: Sequence[int],
-        places: Sequence[tuple[int, int]],
-        target: NDArray[Any],
-        copies: Copies,
-    ) -> None:
-        """Put `array` of the samples `indices` into `target`, or note in `copies` that it is to be copied there.
+    def _decode(self, index: int, array: str, target: NDArray[Any]) -> None:
+        """Read `array` of sample `index` into `target`, which then is copied out of the map of its file, if there is one.
 
-        `places`: for each its shard and which chunk of it.
+        The first time, when the bytes may come off a disk, a chunk is read: the system then reads ahead, and an input
+        error has a name.
         """
-        spec = ARRAYS[array]
-        codec, size = spec.codec(self.manifest.compression), spec.sample_bytes(self.manifest.size_hw)
-        memory, address = target.reshape(-1).view(np.uint8), target.ctypes.data
-        shards = {number: self._shard(array, number) for number in dict(places)}
-
-        def decode(row: int) -> None:
-            number, slot = places[row]
-            self._decode(indices[row], array, shards[number], slot, codec, memory[row * size : (row + 1) * size])
-
-        for row, (number, slot) in enumerate(places):
-            shard = shards[number]
-            # The first time, when the bytes may come off a disk, a chunk is read: the system then reads ahead, and an input
-            # error has a name.
-            if shard.map is not None and shard.seen[slot]:
-                copies.add(shard.map, shard.table[slot][0], address + row * size, size, decode, row)
-            else:
-                decode(row)
-
-    def _decode(self, index: int, array: str, shard: _OpenShard, slot: int, codec: Blosc | None, out: Bytes) -> None:
-        """Put sample `index`, chunk `slot` of `shard`, into `out`, its bytes."""
+        number, slot = divmod(index, self.manifest.samples_per_shard)
+        shard, out = self._shard(array, number), target.reshape(-1).view(np.uint8)
         offset, length = shard.table[slot]
+        codec = ARRAYS[array].codec(self.manifest.compression)
         try:
             if codec is None and length == len(out) + CRC_BYTES:
                 # No copy but the system's own.
                 stored = bytearray(CRC_BYTES)
                 _read_into(shard.reader, offset, [out.data, memoryview(stored)])
                 check_crc(out, bytes(stored))
-                shard.seen[slot] = 1
+                self._can_be_copied(index, array, shard, offset)
             else:
                 chunk = _scratch(length)
                 _read_into(shard.reader, offset, [chunk.data])
@@ -192,7 +196,17 @@ class ShardSplit:
         except OSError as error:
             raise self._unreadable(index, array, error) from error
 
-    def _maps(self, spec: ArraySpec) -> bool:
+    def _can_be_copied(self, index: int, array: str, shard: _OpenShard, offset: int) -> None:
+        if shard.map is None:
+            return
+        number, begin = _NUMBERS[array], shard.map.address
+        with self._lock:
+            # Meanwhile the cache of open shards may have let go of it.
+            if self._open.get((array, index // self.manifest.samples_per_shard)) is shard:
+                self._addresses[index, number] = begin + offset
+                self._bounds[index, number] = begin, begin + shard.map.size
+
+    def _copies(self, spec: ArraySpec) -> bool:
         """Whether the array's chunks are copied out of maps of their files: half the time of reading and checking them."""
         raw = spec.codec(self.manifest.compression) is None
         return raw and copies_at_once(spec.sample_bytes(self.manifest.size_hw))
@@ -235,20 +249,24 @@ class ShardSplit:
             index_start = file.bytes - index_bytes(per_shard)
             index = _read_exactly(reader, index_start, index_bytes(per_shard))
             table = decode_index(index, min(per_shard, len(self) - shard * per_shard), index_start)
-            mapped = reader.mapped() if self._maps(ARRAYS[array]) else None
+            mapped = reader.mapped() if self._copies(ARRAYS[array]) else None
         except FileNotFoundError as error:
             raise ShardMissingError(f"{self._where(array, shard)} is missing: it was there at the start") from error
         except ChunkDamage as damage:
             raise ShardCorruptError(f"{self._where(array, shard)} is damaged: {damage}") from damage
         except OSError as error:
             raise ShardCorruptError(f"{self._where(array, shard)} cannot be read: {error}") from error
-        entries = [(offset, length) for offset, length in table.tolist()]
-        opened = _OpenShard(reader, mapped, entries, bytearray(len(table)))
+        opened = _OpenShard(reader, mapped, [(offset, length) for offset, length in table.tolist()])
         with self._lock:
+            if key in self._open:
+                # Another thread was faster, and its map may be in use.
+                return self._open[key]
             self._open[key] = opened
             while len(self._open) > _OPEN_SHARDS:
                 # Only the reference goes: a thread that still reads from the file keeps it open.
-                self._open.popitem(last=False)
+                (gone, number), _ = self._open.popitem(last=False)
+                self._addresses[number * per_shard : (number + 1) * per_shard, _NUMBERS[gone]] = 0
+            self._maps = tuple(shard.map for shard in self._open.values())
         return opened
 
 
