@@ -294,6 +294,12 @@ def table(rates, sizes, batch_size):
             "samples_per_s": speed, "lowest": lowest, "highest": highest, "cpu_ms": cpu, "bytes": sizes[name],
             "ratio": ratio, "cpu_ratio": cpu_ratio,
         }  # fmt: skip
+    peers = [name for name in rates if not name.startswith(("ours", "np.memmap"))]
+    fastest = max(peers, key=lambda name: median[name][0])
+    for ours, other in (("ours, not compressed", "np.memmap, raw"), (OURS, fastest)):
+        rounds = sorted(a[0] / b[0] for a, b in zip(rates[ours], rates[other], strict=True))
+        print(f"{ours} against {other}: {statistics.median(rounds):.2f} ({rounds[0]:.2f}..{rounds[-1]:.2f})")
+        rows[ours]["against"] = {other: rounds}
     return rows
 
 

@@ -123,8 +123,9 @@ def gaussian_kernel(channels, rows=ROWS, lanes=LANES):
             for x in range(0, width, lanes):
                 at = y * width + x
                 gather_block(
-                    channels, rows, lanes, 0, truncate, IDENTITY_SIGMA_PX, widest_px, 1, 0.0, y, sigma, at, width, padded,
-                    (y + pad_rows) * row + x + pad, row, padded.shape[1] * row, weights, out, at, width, height * width,
+                    channels, rows, lanes, 0, truncate, IDENTITY_SIGMA_PX, widest_px, 1, 0.0, 0.0, y, sigma, at, width,
+                    padded, (y + pad_rows) * row + x + pad, row, padded.shape[1] * row, weights, out, at, width,
+                    height * width,
                 )  # fmt: skip
 
     return gather_gaussian

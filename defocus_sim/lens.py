@@ -217,9 +217,13 @@ def coc_diameter_px(depth_m: ArrayLike, lens: Lens, *, width_px: int | None = No
     """
     if lens.sensor_width_mm is not None:
         width_px = _width_px(depth_m, width_px)
-    scale = lens.aperture_diameter_m * lens.sensor_distance_px(width_px) / lens.focus_distance_m
-    coc = scale * _relative(depth_m, lens)
+    coc = coc_at_infinity_px(lens, width_px) * _relative(depth_m, lens)
     return coc if lens.max_coc_px is None else np.clip(coc, -lens.max_coc_px, lens.max_coc_px)
+
+
+def coc_at_infinity_px(lens: Lens, width_px: int | None = None) -> float:
+    """CoC diameter of an infinitely far point in px, without the cap: D * s_px / S; `width_px` as for `coc_diameter_px`."""
+    return lens.aperture_diameter_m * lens.sensor_distance_px(width_px) / lens.focus_distance_m
 
 
 def sigma_px(coc_px: ArrayLike, lens: Lens) -> NDArray[np.float64]:
@@ -231,7 +235,7 @@ def depth_of_field_m(lens: Lens, *, coc_limit_px: float = 1.0, width_px: int | N
     """Nearest and farthest depth in metres whose |CoC| stays within `coc_limit_px`; the far end may be infinite."""
     if coc_limit_px <= 0:
         raise LensError(f"coc_limit_px={coc_limit_px:g} must be > 0")
-    at_infinity = lens.aperture_diameter_m * lens.sensor_distance_px(width_px) / lens.focus_distance_m
+    at_infinity = coc_at_infinity_px(lens, width_px)
     ratio = coc_limit_px / at_infinity
     near = lens.focus_distance_m / (1 + ratio)
     return near, (math.inf if ratio >= 1 else lens.focus_distance_m / (1 - ratio))

@@ -41,17 +41,19 @@ _WORTH_A_GRID = 1.0
 class Grids:
     """How Gaussians are shared among grids: a grid of spacing d serves those from `narrowest` d on.
 
-    `variance` * d^2 is the variance of the Gaussian that makes it.
+    `variance` * d^2 is the variance of the Gaussian that makes it. What remains reaches as far as `truncate` of its sigmas,
+    less `margin` samples, rounded up: the outermost sample stands for half a sample more.
     """
 
     narrowest: float
     variance: float
+    margin: float
 
 
 # What aliasing adds on white noise is then below 4e-6 of full scale anywhere; truncation at 4 sigmas costs 1e-5.
-CLOSE = Grids(narrowest=1.5, variance=1.0)
+CLOSE = Grids(narrowest=1.5, variance=1.0, margin=0.0)
 # For who truncates earlier: 1e-4, which is what truncation at 3.5 sigmas costs.
-FAST = Grids(narrowest=1.25, variance=0.8)
+FAST = Grids(narrowest=1.25, variance=0.8, margin=0.5)
 
 
 def grids_for(truncate: float) -> Grids:
@@ -90,7 +92,16 @@ def gaussian_gather(
     for grid in range(1, count):
         planes = _smoothed(planes, pads[grid - 1], grid, grids, pads[grid], width, whole)
         _spaced_kernel(channels)(
-            planes, *pads[grid], 1 << grid, grids.variance, sigma, float(truncate), bounds[grid - 1], bounds[grid], out
+            planes,
+            *pads[grid],
+            1 << grid,
+            grids.variance,
+            grids.margin,
+            sigma,
+            float(truncate),
+            bounds[grid - 1],
+            bounds[grid],
+            out,
         )
     return out[:, :height, :width]
 
@@ -163,13 +174,13 @@ def _smoothed(
 def _spaced_kernel(channels, rows=ROWS, lanes=LANES):
     """As `blur.gaussian_kernel` with samples `step` pixels apart, for pixels with `narrowest_px` <= sigma < `widest_px`.
 
-    A compiled `(planes, pad_rows, pad, step, variance, sigma, truncate, narrowest_px, widest_px, out)`; `planes` are every
-    `step`-th row and have a Gaussian of `variance` step^2 already; `pad_rows` is in rows of the image; other pixels stay
-    what they are in `out`.
+    A compiled `(planes, pad_rows, pad, step, variance, margin, sigma, truncate, narrowest_px, widest_px, out)`; `planes`
+    are every `step`-th row and have a Gaussian of `variance` step^2 already; `pad_rows` is in rows of the image; other
+    pixels stay what they are in `out`.
     """
 
     @njit(nogil=True, cache=True)
-    def gather_spaced(planes, pad_rows, pad, step, variance, sigma, truncate, narrowest_px, widest_px, out):
+    def gather_spaced(planes, pad_rows, pad, step, variance, margin, sigma, truncate, narrowest_px, widest_px, out):
         _, height, width = out.shape
         row = planes.shape[2]
         weights = whole_lines(3 * (pad // step + rows) * rows * lanes)
@@ -178,8 +189,8 @@ def _spaced_kernel(channels, rows=ROWS, lanes=LANES):
             for x in range(0, width, lanes):
                 at = y * width + x
                 gather_block(
-                    channels, rows, lanes, 1, truncate, narrowest_px, widest_px, step, variance, y, sigma, at, width,
-                    planes, first + x, row, planes.shape[1] * row, weights, out, at, width, height * width,
+                    channels, rows, lanes, 1, truncate, narrowest_px, widest_px, step, variance, margin, y, sigma, at,
+                    width, planes, first + x, row, planes.shape[1] * row, weights, out, at, width, height * width,
                 )  # fmt: skip
 
     return gather_spaced

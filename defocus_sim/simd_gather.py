@@ -26,8 +26,8 @@ _AT_ONCE = 16
 
 @intrinsic(prefer_literal=True)
 def gather_block(
-    typing_context, channels, rows, lanes, spaced, truncate, narrowest, widest, step, variance, line, sigma, s_start,
-    s_row, pixels, p_start, p_row, p_plane, weights, out, o_start, o_row, o_plane,
+    typing_context, channels, rows, lanes, spaced, truncate, narrowest, widest, step, variance, margin, line, sigma,
+    s_start, s_row, pixels, p_start, p_row, p_plane, weights, out, o_start, o_row, o_plane,
 ):  # fmt: skip
     """In compiled code: blur one block of `rows` x `lanes` pixels; `channels`, `rows`, `lanes`, `spaced` are constants.
 
@@ -39,7 +39,7 @@ def gather_block(
     `spaced` = 0: the other pixels are copied. `spaced` = 1: they stay what they are in `out`; `pixels` are every `step`-th
     row of the image, smoothed by a Gaussian of variance `variance` * step^2; `p_start` is the column of the block's first
     pixel in image row 0 and `line` the row of that pixel. Samples are taken `step` pixels apart along a row, and
-    sqrt(sigma^2 - variance * step^2) is what is blurred.
+    sqrt(sigma^2 - variance * step^2) is what is blurred, out to `truncate` of it less `margin` samples, rounded up.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -47,13 +47,14 @@ def gather_block(
         buffer = buffers_of(context, builder, signature, arguments)
         given = dict(zip(_BLOCK_ARGUMENTS, arguments, strict=True))
         block = _GatherBlock(builder, channels.literal_value, rows.literal_value, lanes.literal_value)
-        source = Planes(block, buffer(13), *(given[f"p_{name}"] for name in ("start", "row", "plane")))
-        target = Planes(block, buffer(18), *(given[f"o_{name}"] for name in ("start", "row", "plane")))
-        weight, spacing = buffer(17), None
+        source = Planes(block, buffer(14), *(given[f"p_{name}"] for name in ("start", "row", "plane")))
+        target = Planes(block, buffer(19), *(given[f"o_{name}"] for name in ("start", "row", "plane")))
+        weight, spacing = buffer(18), None
         truncate_f, low, high = (builder.fptrunc(given[name], FLOAT) for name in ("truncate", "narrowest", "widest"))
         if spaced.literal_value:
-            spacing = Spacing(given["step"], builder.fptrunc(given["variance"], FLOAT), given["line"])
-        counted, largest = block.counted(buffer(10), given["s_start"], given["s_row"], low, high)
+            variance, margin = (builder.fptrunc(given[name], FLOAT) for name in ("variance", "margin"))
+            spacing = Spacing(given["step"], variance, margin, given["line"])
+        counted, largest = block.counted(buffer(11), given["s_start"], given["s_row"], low, high)
         with builder.if_else(builder.fcmp_ordered("==", largest, ir.Constant(FLOAT, 0.0))) as (sharp, blurred):
             with sharp:
                 if spacing is None:
@@ -74,14 +75,14 @@ def gather_block(
 
     places = (types.intp,) * 3
     signature = types.void(
-        *(channels, rows, lanes, spaced), *(types.float64,) * 3, types.intp, types.float64, types.intp,
+        *(channels, rows, lanes, spaced), *(types.float64,) * 3, types.intp, *(types.float64,) * 2, types.intp,
         *(sigma, *places[:2]), *(pixels, *places), weights, *(out, *places),
     )  # fmt: skip
     return signature, generate
 
 
 _BLOCK_ARGUMENTS = (
-    "channels", "rows", "lanes", "spaced", "truncate", "narrowest", "widest", "step", "variance", "line", "sigma",
+    "channels", "rows", "lanes", "spaced", "truncate", "narrowest", "widest", "step", "variance", "margin", "line", "sigma",
     "s_start", "s_row", "pixels", "p_start", "p_row", "p_plane", "weights", "out", "o_start", "o_row", "o_plane",
 )  # fmt: skip
 
@@ -92,6 +93,7 @@ class Spacing:
 
     step: Any
     variance: Any
+    margin: Any
     line: Any
 
 
@@ -131,7 +133,12 @@ class _GatherBlock(Block):
             share, variance = self.splat(share), self.splat(spacing.variance)
             squares = [self.larger(b.fsub(b.fmul(s, share), variance), self.constant(0)) for s in squares]
             sigmas = [self.call("llvm.sqrt", s) for s in squares]
-        *own, reach = (self.call("llvm.ceil", b.fmul(self.splat(truncate), s)) for s in sigmas)
+        truncate = self.splat(truncate)
+        reaches = [b.fmul(truncate, s) for s in sigmas]
+        if spacing is not None:
+            margin = self.splat(spacing.margin)
+            reaches = [self.larger(b.fsub(r, margin), self.constant(0)) for r in reaches]
+        *own, reach = (self.call("llvm.ceil", r) for r in reaches)
         # Where nothing is weighted nothing may become infinite either.
         squares = [
             b.select(b.fcmp_ordered("==", s, self.constant(0)), self.constant(1), square)
@@ -168,13 +175,22 @@ class _GatherBlock(Block):
         last = b.add(b.sdiv(b.add(bottom, half_step), step), reach)
         below = b.gep(weight, [self._weight_at(b.add(reach, index(1)), 0)])
         share = b.fdiv(ir.Constant(FLOAT, 1.0), b.sitofp(step, FLOAT))
-        ahead = b.fmul(b.sitofp(b.sub(b.mul(middle, step), line), FLOAT), share)
-        ahead = [b.fsub(ahead, b.fmul(share, ir.Constant(FLOAT, float(q)))) for q in range(self.rows)]
-        behind = [b.fsub(ir.Constant(FLOAT, 1.0), d) for d in ahead]
-        sums = [self.constant(0)] * self.rows
-        sums = self._weights(gaussians, ahead, b.sub(last, middle), sums, below, b.sub(middle, first), 1)
-        above = b.sub(b.sub(middle, first), index(1))
-        sums = self._weights(gaussians, behind, above, sums, below, above, -1)
+        nearest = b.fmul(b.sitofp(b.sub(b.mul(middle, step), line), FLOAT), share)
+        ahead = [self.splat(b.fsub(nearest, b.fmul(share, ir.Constant(FLOAT, float(q))))) for q in range(self.rows)]
+        behind = [b.fsub(self.constant(1), d) for d in ahead]
+        weights, factors = self._by_rows(self._begun(gaussians.exponents, ahead))
+        # By what the weight of the row before the middle differs from that of the middle: e (1 - 2 d).
+        back = [
+            self.exp2(b.fmul(e, b.fsub(one, d))) for e, one, d in zip(gaussians.exponents, behind, ahead, strict=True)
+        ]
+        falls = self._falls(gaussians)
+        start = [b.fmul(w, u) for w, u in zip(weights, back, strict=True)]
+        start += [b.fmul(u, fall) for u, fall in zip(back, falls, strict=True)]
+        above, sums = b.sub(b.sub(middle, first), index(1)), [self.constant(0)] * self.rows
+        sums = self._weights(
+            gaussians, ahead, [*weights, *factors], b.sub(last, middle), sums, below, b.add(above, index(1)), 1
+        )
+        sums = self._weights(gaussians, behind, start, above, sums, below, above, -1)
 
         def down(row: Any) -> list[Any]:
             return [self.load(below, self._weight_at(b.sub(row, first), q)) for q in range(self.rows)]
@@ -186,34 +202,35 @@ class _GatherBlock(Block):
         """Write each pixel's weights at the distances 0 to the reach; returns half the sum of those at both sides."""
         for q in range(self.rows):
             self.store(self.constant(1), scratch, self._weight_at(index(0), q))
-        last, half = self.builder.sub(gaussians.reach, index(1)), [self.constant(0.5)] * self.rows
-        return self._weights(gaussians, None, last, half, scratch, index(1), 1)
+        b, at_one = self.builder, [self.exp2(e) for e in gaussians.exponents]
+        start = at_one + [b.fmul(g, fall) for g, fall in zip(at_one, self._falls(gaussians), strict=True)]
+        distance, half = [self.constant(1)] * self.rows, [self.constant(0.5)] * self.rows
+        last = b.sub(gaussians.reach, index(1))
+        return self._weights(gaussians, distance, start, last, half, scratch, index(1), 1)
+
+    def _begun(self, exponents: list[Any], distance: list[Any]) -> list[Any]:
+        """Each row's weights at `distance`, then the factors to those one further."""
+        b = self.builder
+        weights = [self.exp2(b.fmul(e, b.fmul(d, d))) for e, d in zip(exponents, distance, strict=True)]
+        steps = [b.fadd(b.fadd(d, d), self.constant(1)) for d in distance]
+        return weights + [self.exp2(b.fmul(e, step)) for e, step in zip(exponents, steps, strict=True)]
+
+    def _falls(self, gaussians: Gaussians) -> list[Any]:
+        """The factors from one of those factors to the next."""
+        at_one = [self.exp2(e) for e in gaussians.exponents]
+        return [self.builder.fmul(g, g) for g in at_one]
 
     def _weights(
-        self, gaussians: Gaussians, nearest: list[Any] | None, last: Any, sums: list[Any], scratch: Any, place: Any,
-        onward: int,
+        self, gaussians: Gaussians, distance: list[Any], start: list[Any], last: Any, sums: list[Any], scratch: Any,
+        place: Any, onward: int,
     ) -> list[Any]:  # fmt: skip
-        """Write each pixel's weights at the distances `nearest` (None: 1) of its row + 0, 1 to `last`.
+        """Write each pixel's weights at the distances `distance` of its row + 0, 1 to `last`; returns `sums` + these.
 
-        Returns `sums` with them added. The first goes to number `place` of `scratch`, the others after it, or before it
-        where `onward` is -1. A Gaussian falls from one distance to the next by a factor that falls by a factor, which
-        spares most exponentials; as rounding grows with the square of their number, `_AT_ONCE` at most.
+        `start`: as of `_begun`. The first goes to number `place` of `scratch`, the others after it, or before it where
+        `onward` is -1. A Gaussian falls from one distance to the next by a factor that falls by a factor, which spares
+        most exponentials; as rounding grows with the square of their number, `_AT_ONCE` at most.
         """
-        b, exponents = self.builder, gaussians.exponents
-        at_one = [self.exp2(e) for e in exponents]
-        falls = [b.fmul(g, g) for g in at_one]
-
-        def begun(distance: list[Any]) -> list[Any]:
-            weights = [self.exp2(b.fmul(e, b.fmul(d, d))) for e, d in zip(exponents, distance, strict=True)]
-            steps = [b.fadd(b.fadd(d, d), self.constant(1)) for d in distance]
-            return weights + [self.exp2(b.fmul(e, step)) for e, step in zip(exponents, steps, strict=True)]
-
-        if nearest is None:
-            distance = [self.constant(1)] * self.rows
-            start = at_one + [b.fmul(g, fall) for g, fall in zip(at_one, falls, strict=True)]
-        else:
-            distance = [self.splat(d) for d in nearest]
-            start = begun(distance)
+        b, exponents, falls = self.builder, gaussians.exponents, self._falls(gaussians)
         # How many distances each pixel has: to half a sample beyond its reach, where they are not whole.
         reach = [b.fadd(own, self.constant(0.5)) for own in gaussians.own]
         counts = [b.fsub(own, d) for own, d in zip(reach, distance, strict=True)]
@@ -236,7 +253,9 @@ class _GatherBlock(Block):
                 )
             number = loop.results[0]
             following = self.unless(
-                b.icmp_signed("==", run.index, runs), start, lambda: begun([b.fadd(d, number) for d in distance])
+                b.icmp_signed("==", run.index, runs),
+                start,
+                lambda: self._begun(exponents, [b.fadd(d, number) for d in distance]),
             )
             run.go_on([number, *loop.results[1 : 1 + self.rows], *following])
         results: list[Any] = run.results[1 : 1 + self.rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,9 @@ from scipy import ndimage
 from defocus_sim.blur import gather
 from defocus_sim.errors import DepthError, ImageError, RenderingError
 from defocus_sim.layered import layered_blur
-from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
+from defocus_sim.lens import Lens, coc_at_infinity_px
 from defocus_sim.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
-from defocus_sim.planes import depth_counts, quantised
+from defocus_sim.planes import coc_and_sigma, depth_counts, quantised
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
 from defocus_sim.scales import gaussian_gather
 
@@ -91,8 +92,13 @@ def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
 def blur_maps(depth_m: NDArray[Any], lens: Lens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Signed CoC diameter and Gaussian sigma, both (H, W) float32 px, of a depth map (H, W); holes are filled first."""
     filled = fill_holes(depth_m)
-    coc = coc_diameter_px(filled, lens.for_depth(filled))
-    return coc.astype(F32), sigma_px(coc, lens).astype(F32)
+    solved = lens.for_depth(filled)
+    coc, sigma = np.empty(filled.shape, F32), np.empty(filled.shape, F32)
+    cap = math.inf if solved.max_coc_px is None else solved.max_coc_px
+    far, focus = coc_at_infinity_px(solved, filled.shape[1]), float(solved.focus_distance_m)
+    per_coc, sharp = float(solved.sigma_per_coc), float(solved.sharp_below_px)
+    coc_and_sigma(np.ascontiguousarray(filled), far, focus, float(cap), per_coc, sharp, coc, sigma)
+    return coc, sigma
 
 
 def _check_image(image: NDArray[Any]) -> None:

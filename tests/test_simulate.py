@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from defocus_sim import Lens, SensorNoise, defocus
 from defocus_sim.errors import DepthError, ImageError, RenderingError
-from defocus_sim.lens import coc_diameter_px
+from defocus_sim.lens import coc_diameter_px, sigma_px
 from defocus_sim.light import linear_to_srgb, srgb_to_linear
 from defocus_sim.simulate import blur_maps, fill_holes
 
@@ -178,3 +180,15 @@ def test_blur_maps_are_the_lens_applied_to_the_filled_depth(scene):
     coc, sigma = blur_maps(depth, LENS)
     np.testing.assert_allclose(coc, coc_diameter_px(fill_holes(depth), LENS), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(sigma, np.abs(coc) / 4, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["paper", "syndof", "d3net", "kinect"])
+@pytest.mark.parametrize("cap", [None, 7.5])
+def test_blur_maps_in_one_pass_are_those_of_the_lens_to_the_last_bit(rng, preset, cap):
+    depth = rng.uniform(0.3, 12, (60, 80)).astype(np.float32)
+    lens = dataclasses.replace(Lens.preset(preset), max_coc_px=cap)
+    solved = lens.for_depth(depth)
+    coc, sigma = blur_maps(depth[:, ::-1], lens)
+    wanted = coc_diameter_px(depth[:, ::-1], solved)
+    assert (coc == wanted.astype(np.float32)).all()
+    assert (sigma == sigma_px(wanted, solved).astype(np.float32)).all()

@@ -50,7 +50,7 @@ class _OpenShard:
 
 
 class ShardSplit:
-    """Random access to the samples of one split."""
+    """Random access to the samples of one split; `sample_shapes`: of each array, without the batch."""
 
     def __init__(self, storage: Storage, manifest: Manifest, name: str) -> None:
         self.storage, self.manifest, self.name = storage, manifest, name
@@ -66,6 +66,7 @@ class ShardSplit:
         self._maps: tuple[FileMap | None, ...] = ()
         # Whether a map's pages are not to stay: with `none`, whose arrays all are, they are what the system keeps anyway.
         self._passing = manifest.compression != "none"
+        self.sample_shapes = {array: spec.sample_shape(manifest.size_hw) for array, spec in ARRAYS.items()}
         self._sizes = np.array([spec.sample_bytes(manifest.size_hw) for spec in ARRAYS.values()])
 
     def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str]]:
@@ -123,11 +124,10 @@ class ShardSplit:
         self._check(rows.tolist())
         batch: dict[str, NDArray[Any]] = {}
         for array in fields:
-            spec = ARRAYS[array]
-            shape = (len(rows), *spec.sample_shape(self.manifest.size_hw))
-            target = np.empty(shape, spec.dtype) if out is None else out[array]
-            if target.shape != shape or target.dtype != spec.dtype or not target.flags.c_contiguous:
-                raise ShardError(f"out[{array!r}] must be contiguous, {shape}, {spec.dtype}")
+            shape, dtype = (len(rows), *self.sample_shapes[array]), ARRAYS[array].dtype
+            target = np.empty(shape, dtype) if out is None else out[array]
+            if target.shape != shape or target.dtype != dtype or not target.flags.c_contiguous:
+                raise ShardError(f"out[{array!r}] must be contiguous, {shape}, {dtype}")
             batch[array] = target
         for row, array in self._copy(rows, batch):
             self._decode(int(rows[row]), array, batch[array][row])

@@ -120,7 +120,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
 
     def read_fields(self, indices: NDArray[np.int64], fields: Sequence[str]) -> list[Tensor]:
         """The arrays `fields` of the samples `indices`, each (B, ...) as stored; raises as `read` does."""
-        wanted = [((len(indices), *ARRAYS[field].sample_shape(self.frame_hw)), ARRAYS[field].dtype) for field in fields]
+        shapes = self.split.sample_shapes
+        wanted = [((len(indices), *shapes[field]), ARRAYS[field].dtype) for field in fields]
         if self.pinned:
             # torch keeps page-locked memory, too, and knows which of it a copy still reads.
             tensors = [torch.empty(shape, dtype=_TORCH_TYPES[dtype.name], pin_memory=True) for shape, dtype in wanted]
