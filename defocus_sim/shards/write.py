@@ -104,6 +104,8 @@ class _Shard:
 
     def finish(self) -> ShardFile:
         self._put(encode_index(self._entries, self._slots))
+        # Not at its end only: the other arrays' files can be on their way meanwhile.
+        self._stream.flush()
         return ShardFile(bytes=self._size, sha256=self._digest.hexdigest())
 
     def _put(self, data: bytes) -> None:

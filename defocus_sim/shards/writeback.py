@@ -10,8 +10,9 @@ from typing import Any
 
 # From fcntl.h: begin to write what is not being written yet, wait for nothing.
 _SYNC_FILE_RANGE_WRITE = 2
-# A whole large page, so that the page cache keeps the file in such: out of those it is read and mapped in less time.
-BLOCK_BYTES = 2**21
+# The page cache keeps what is written at once in large pages, out of which it is read and mapped in less time. Blocks of 2 MiB
+# are read no faster, and written in three times the time.
+BLOCK_BYTES = 2**19
 
 
 class EagerWriter(io.BufferedWriter):
@@ -33,12 +34,16 @@ class EagerWriter(io.BufferedWriter):
             super().write(left[: self._room])
             left, self._room = left[self._room :], BLOCK_BYTES
             self.flush()
-            if _begin is not None:
-                # What fails here is reported by `fsync`.
-                _begin(self.fileno(), 0, 0, _SYNC_FILE_RANGE_WRITE)
         super().write(left)
         self._room -= len(left)
         return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """See `io.BufferedWriter`; the system begins to write what it has been given."""
+        super().flush()
+        # What fails here is reported by `fsync`.
+        if _begin is not None:
+            _begin(self.fileno(), 0, 0, _SYNC_FILE_RANGE_WRITE)
 
     def flush_to_disk(self) -> None:
         """Return when everything is on the disk; raises `OSError` where any of it is not."""
