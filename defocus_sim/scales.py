@@ -1,4 +1,4 @@
-"""Wide Gaussians on coarser grids: the gather's result, closer than its own truncation, at a fraction of its work.
+"""Wide Gaussians on coarser grids: the gather's result, as near to the truth as its truncation allows, for less work.
 
 A Gaussian of sigma is one of about the spacing `d` after which the rest of the variance remains. What the first has
 smoothed is described by every d-th sample, so the second takes its samples `d` pixels apart: a quarter of the work for
@@ -31,7 +31,7 @@ F32 = np.float32
 _TAPS = 10
 # Who asks for more than those gets the direct sum.
 _LARGEST_TRUNCATE = 4.5
-# Samples that it needs on every side, rounded up to half a vector, so that a row and its margins are whole vectors.
+# Samples of the grid before that it needs on every side, rounded up to a whole vector; both sides are as many of the new one.
 _FIRST_REACH = 16
 # Mean of (sigma / spacing)^2, pixels that are too narrow counting 0, from which on a coarser grid saves time.
 _WORTH_A_GRID = 1.0
@@ -50,7 +50,7 @@ class Grids:
     margin: float
 
 
-# What aliasing adds on white noise is then below 4e-6 of full scale anywhere; truncation at 4 sigmas costs 1e-5.
+# What aliasing adds on white noise is then below 5e-6 of full scale anywhere; truncation at 4 sigmas costs 1e-5.
 CLOSE = Grids(narrowest=1.5, variance=1.0, margin=0.0)
 # For who truncates earlier: 1e-4, which is what truncation at 3.5 sigmas costs.
 FAST = Grids(narrowest=1.25, variance=0.8, margin=0.5)

@@ -141,6 +141,7 @@ class ShardSplit:
         numbers = np.array([_NUMBERS[array] for array in batch])
         starts = np.array([target.__array_interface__["data"][0] for target in batch.values()], np.uint64)
         with self._lock:
+            # Held until the copies are made: meanwhile the cache of open shards may let go of them.
             maps = self._maps
             sources = self._addresses[rows]
             bounds = self._bounds[rows] if self._passing else self._bounds[:0, :0]
