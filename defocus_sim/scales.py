@@ -31,7 +31,7 @@ F32 = np.float32
 _TAPS = 10
 # Who asks for more than those gets the direct sum.
 _LARGEST_TRUNCATE = 4.5
-# Samples of the grid before that it needs on every side, rounded up to a whole vector; both sides are as many of the new one.
+# Samples of the grid before that it needs on every side, rounded up to a vector; both sides are as many of the new one.
 _FIRST_REACH = 16
 # Mean of (sigma / spacing)^2, pixels that are too narrow counting 0, from which on a coarser grid saves time.
 _WORTH_A_GRID = 1.0
