@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from defocus_sim.planes import mirrored, scratch
+from defocus_sim.planes import mirrored, scratch, shape_of
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Psf
 from defocus_sim.simd import LANES, ROWS
 from defocus_sim.simd_gather import gather_block
@@ -35,15 +35,14 @@ def gather(
 ) -> NDArray[F32]:
     """Blur `image` with one point-spread function per output pixel; a new (C, H, W) float32 array, maybe not contiguous.
 
-    `image`: (C, H, W) float32, or (H, W, C) uint8 with `levels`, the value of each of the 256. `sigma_px`: (H, W), >= 0; a
+    `image`: (C, H, W) float32, or (H, W, C) uint8, see `planes.mirrored` for it and `levels`. `sigma_px`: (H, W), >= 0; a
     pixel below `IDENTITY_SIGMA_PX` keeps its value to the last bit. `coc_px`: (H, W) CoC diameter, its sign ignored; read
     for the disc only.
     Gaussian: weights exp(-(dx^2 + dy^2)/(2 sigma^2)) over |dx|, |dy| <= ceil(truncate*sigma), normalised.
     Disc: weights clip(r + 1/2 - d, 0, 1) with r = `disc_radius_px(coc)`, normalised. Border: half-sample mirror
     (d c b a | a b c d | d c b a; scipy's "reflect").
     """
-    height, width = sigma_px.shape
-    channels = image.shape[2 if levels is not None else 0]
+    channels, height, width = shape_of(image)
     if psf == "disc":
         disc_radius = np.where(sigma_px < IDENTITY_SIGMA_PX, F32(0), disc_radius_px(coc_px))
         radius = np.where(disc_radius > 0.5, np.ceil(disc_radius - F32(0.5)), 0).astype(np.int32)

@@ -11,6 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from defocus_sim.simd import LANES
+from defocus_sim.simd_pixels import store_pixels
+
 F32 = np.float32
 _STEPS = 4096
 _kept = threading.local()
@@ -41,20 +44,27 @@ def mirrored(
 ) -> NDArray[F32]:
     """`image` as planes with `pad_hw` more rows and columns on both sides and then filled up to `size_hw` (without these).
 
-    `image`: (C, H, W) float32, or (H, W, C) uint8 with `levels` (256,) float32, the value of each. What is added is the
-    half-sample mirror image (d c b a | a b c d | d c b a), repeated as often as it takes. In memory that this thread's next
-    call with `name` uses again.
+    `image`: (C, H, W) float32, or (H, W, C) uint8, C 1 or 3, whose levels 0 to 255 stand for `levels` (256,) float32,
+    without for [0, 1]. What is added is the half-sample mirror image (d c b a | a b c d | d c b a), repeated as often as it
+    takes. In memory that this thread's next call with `name` uses again.
     """
-    hw = image.shape[1:] if levels is None else image.shape[:2]
+    channels, *hw = shape_of(image)
     rows, columns = (mirror_positions(*sizes) for sizes in zip(hw, pad_hw, size_hw, strict=True))
-    padded = scratch(name, (image.shape[2 if levels is not None else 0], rows.size, columns.size))
-    inner = padded[:, pad_hw[0] : pad_hw[0] + hw[0], pad_hw[1] : pad_hw[1] + hw[1]]
-    if levels is None:
-        inner[:] = image
+    padded = scratch(name, (channels, rows.size, columns.size))
+    if image.dtype != np.uint8:
+        padded[:, pad_hw[0] : pad_hw[0] + hw[0], pad_hw[1] : pad_hw[1] + hw[1]] = image
+    elif levels is None:
+        _to_even_planes(np.ascontiguousarray(image), padded, *pad_hw)
     else:
-        _to_planes(image, levels, inner)
+        _to_planes(np.ascontiguousarray(image), levels, padded, *pad_hw)
     mirror_margins(padded, rows, columns, *pad_hw, *hw)
     return padded
+
+
+def shape_of(image: NDArray[Any]) -> tuple[int, int, int]:
+    """C, H, W of an image that is (C, H, W) float32 or (H, W, C) uint8."""
+    first, second, third = image.shape
+    return (third, first, second) if image.dtype == np.uint8 else (first, second, third)
 
 
 def mirror_positions(size: int, pad: int, whole: int) -> NDArray[np.intp]:
@@ -69,20 +79,42 @@ def quantised(planes: NDArray[F32], linear: bool) -> NDArray[np.uint8]:
     image = np.empty((height, width, channels), np.uint8)
     if linear:
         _to_srgb_pixels(planes, *_srgb_table(), image)
-    else:
-        _to_pixels(planes, image)
+        return image
+    if planes.strides[2] != planes.itemsize:
+        planes = np.ascontiguousarray(planes)
+    plane, row = (stride // planes.itemsize for stride in planes.strides[:2])
+    _pixels_kernel(channels)(planes, plane, row, image)
     return image
 
 
 @njit(nogil=True, cache=True)
-def _to_planes(image, levels, planes):
-    """`planes[c, y, x] = levels[image[y, x, c]]`."""
+def _to_planes(image, levels, planes, top, left):
+    """`planes[c, top + y, left + x] = levels[image[y, x, c]]`."""
     height, width, channels = image.shape
     for y in range(height):
         for c in range(channels):
-            source, target = image[y], planes[c, y]
+            source, target = image[y], planes[c, top + y, left : left + width]
             for x in range(width):
                 target[x] = levels[source[x, c]]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _to_even_planes(image, planes, top, left):
+    """As `_to_planes` with the levels k / 255; 1 or 3 channels, which the compiler has to see for its vectors."""
+    height, width, channels = image.shape
+    most = np.float32(255)
+    for y in range(height):
+        line = image[y].reshape(-1)
+        first = planes[0, top + y, left : left + width]
+        if channels == 1:
+            for x in range(width):
+                first[x] = np.float32(line[x]) / most
+        else:
+            second, third = planes[1, top + y, left : left + width], planes[2, top + y, left : left + width]
+            for x in range(width):
+                first[x] = np.float32(line[3 * x]) / most
+                second[x] = np.float32(line[3 * x + 1]) / most
+                third[x] = np.float32(line[3 * x + 2]) / most
 
 
 @njit(nogil=True, cache=True)
@@ -105,15 +137,28 @@ def mirror_margins(planes, rows, columns, pad_rows, pad, height, width):
             planes[c, y] = planes[c, rows[y] + pad_rows]
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan"})
-def _to_pixels(planes, image):
-    for y in range(image.shape[0]):
-        for c in range(image.shape[2]):
-            source, target = planes[c, y], image[y, :, c]
-            for x in range(image.shape[1]):
-                target[x] = np.uint8(
-                    min(max(source[x] * np.float32(255) + np.float32(0.5), np.float32(0)), np.float32(255))
-                )
+@functools.cache
+def _pixels_kernel(channels, lanes=LANES):
+    """A compiled `(planes, plane, row, image)`: the nearest levels of 1 or 3 planes as `image` (H, W, C) uint8.
+
+    `planes` (C, H, W) float32: neighbours along a row, rows `row` values apart, planes `plane`.
+    """
+
+    @njit(nogil=True, cache=True, fastmath={"nnan"})
+    def to_pixels(planes, plane, row, image):
+        height, width, _ = image.shape
+        for y in range(height):
+            whole = 0
+            while whole + lanes <= width:
+                start = y * row + whole
+                store_pixels(channels, lanes, planes, start, plane, image, (y * width + whole) * channels)
+                whole += lanes
+            for c in range(channels):
+                for x in range(whole, width):
+                    level = planes[c, y, x] * np.float32(255) + np.float32(0.5)
+                    image[y, x, c] = np.uint8(min(max(level, np.float32(0)), np.float32(255)))
+
+    return to_pixels
 
 
 @functools.cache
@@ -154,15 +199,17 @@ def depth_counts(depth_m, far_m):
     return unknown, negative, valid, far
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan"})
 def coc_and_sigma(depth_m, at_infinity_px, focus_distance_m, max_coc_px, sigma_per_coc, sharp_below_px, coc, sigma):
     """`lens.coc_diameter_px` and `lens.sigma_px` of a depth map (H, W), to the bit, into `coc`, `sigma` (H, W) float32.
 
-    In one pass, where NumPy takes seven through intermediate results in float64.
+    In one pass, where NumPy takes seven through intermediate results in float64. Contiguous arrays, and NumPy's division
+    of nothing by nothing: else the compiler finds no vectors.
     """
     for y in range(depth_m.shape[0]):
-        for x in range(depth_m.shape[1]):
-            own = at_infinity_px * (1.0 - focus_distance_m / np.float64(depth_m[y, x]))
+        depths, cocs, sigmas = depth_m[y], coc[y], sigma[y]
+        for x in range(depths.size):
+            own = at_infinity_px * (1.0 - focus_distance_m / np.float64(depths[x]))
             own = min(max(own, -max_coc_px), max_coc_px)
-            coc[y, x] = own
-            sigma[y, x] = sigma_per_coc * max(abs(own) - sharp_below_px, 0.0)
+            cocs[x] = own
+            sigmas[x] = sigma_per_coc * max(abs(own) - sharp_below_px, 0.0)

@@ -19,7 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from defocus_sim.blur import gaussian_kernel, whole_blocks, whole_lines
-from defocus_sim.planes import mirror_margins, mirror_positions, mirrored, scratch
+from defocus_sim.planes import mirror_margins, mirror_positions, mirrored, scratch, shape_of
 from defocus_sim.rendering import DEFAULT_TRUNCATE
 from defocus_sim.simd import LANES, ROWS
 from defocus_sim.simd_gather import gather_block
@@ -77,8 +77,7 @@ def gaussian_gather(
     is within 5e-6 of full scale of the Gaussian that is not truncated, where the direct sum with `truncate` 4 is within
     2e-5.
     """
-    height, width = sigma_px.shape
-    channels = image.shape[2 if levels is not None else 0]
+    channels, height, width = shape_of(image)
     grids = grids_for(truncate)
     count = _paying(sigma_px, grids) if truncate <= _LARGEST_TRUNCATE else 1
     whole = -(-height // ROWS) * ROWS, -(-width // LANES) * LANES

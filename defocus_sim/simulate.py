@@ -15,7 +15,7 @@ from defocus_sim.errors import DepthError, ImageError, RenderingError
 from defocus_sim.layered import layered_blur
 from defocus_sim.lens import Lens, coc_at_infinity_px
 from defocus_sim.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
-from defocus_sim.planes import coc_and_sigma, depth_counts, quantised
+from defocus_sim.planes import coc_and_sigma, depth_counts, mirrored, quantised
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
 from defocus_sim.scales import gaussian_gather
 
@@ -79,11 +79,12 @@ def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
     Raises `DepthError` where no pixel is valid.
     """
     depth = np.asarray(depth_m, F32)
-    holes = ~np.isfinite(depth) | (depth <= 0)
-    if not holes.any():
+    valid = depth_counts(depth, _MILLIMETRES_ABOVE_M)[2]
+    if valid == depth.size:
         return depth
-    if holes.all():
+    if valid == 0:
         raise DepthError(f"depth_m {depth.shape} has no valid pixel: every value is 0 or not finite")
+    holes = ~np.isfinite(depth) | (depth <= 0)
     nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
     filled: NDArray[np.float32] = depth[tuple(nearest)]
     return filled
@@ -147,20 +148,19 @@ def _defocus_one(
     image: NDArray[Any], depth: NDArray[Any], lens: Lens, rendering: Rendering, rng: np.random.Generator | None
 ) -> NDArray[Any]:
     coc, sigma = blur_maps(depth, lens)
-    sharp = sigma < IDENTITY_SIGMA_PX
-    untouched = sharp.all()
+    untouched = sigma.max() < IDENTITY_SIGMA_PX
     if untouched and rendering.noise is None and not rendering.dither:
         return image.copy()
     linear, bytes_in = rendering.linear_light, image.dtype == np.uint8
+    levels = _linear_levels() if bytes_in and linear else None
+    source = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
     if rendering.mode == "gather" and not untouched:
-        source = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
-        levels = _levels(linear) if bytes_in else None
         if rendering.psf == "gaussian":
             planes = gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels, keep=False)
         else:
             planes = gather(source, sigma, coc, psf="disc", levels=levels)
     else:
-        planes = _to_planes(image, linear)
+        planes = mirrored(source, levels, (0, 0), depth.shape, "planes") if bytes_in else source
     if rendering.mode == "layered" and not untouched:
         planes = layered_blur(
             planes,
@@ -180,21 +180,19 @@ def _defocus_one(
     result = np.clip(values, 0, 1).astype(image.dtype)
     if rendering.mode == "gather" and rendering.noise is None:
         # What is in focus is the input itself, also in float64 and across the round trip to linear light.
+        sharp = sigma < IDENTITY_SIGMA_PX
         result[sharp] = image[sharp]
     return result
 
 
 def _to_planes(image: NDArray[Any], linear: bool) -> NDArray[F32]:
-    """(H, W) or (H, W, C), uint8 or float, as contiguous (C, H, W) float32 in [0, 1]."""
+    """(H, W) or (H, W, C) float as contiguous (C, H, W) float32 in [0, 1]."""
     channels_first = np.moveaxis(image if image.ndim == 3 else image[..., None], -1, 0)
-    if image.dtype == np.uint8:
-        return np.ascontiguousarray(_levels(linear)[channels_first])
     planes = np.ascontiguousarray(channels_first, dtype=F32)
     return srgb_to_linear(planes) if linear else planes
 
 
 @functools.cache
-def _levels(linear: bool) -> NDArray[F32]:
-    """The value of each of the 256 levels of a uint8 image."""
-    levels = np.arange(256, dtype=F32) / F32(255)
-    return srgb_to_linear(levels) if linear else levels
+def _linear_levels() -> NDArray[F32]:
+    """The linear light of each of the 256 levels of a uint8 image."""
+    return srgb_to_linear(np.arange(256, dtype=F32) / F32(255))

@@ -75,6 +75,7 @@ def test_numba_stays_in_the_kernels_of_blur_and_checksum():
         "blur.py",
         "scales.py",
         "simd_gather.py",
+        "simd_pixels.py",
         "simd_smooth.py",
         "planes.py",
         "layer_tiles.py",

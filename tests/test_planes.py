@@ -16,6 +16,26 @@ def test_planes_are_mirrored_as_numpy_does(rng, height, width, pad):
     assert (mirrored(planes, None, (pad, pad), (height + 3, width + 2)) == wanted).all()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("width", [1, 15, 16, 50])
+def test_bytes_without_levels_are_those_of_zero_to_one(rng, channels, width):
+    image = rng.integers(0, 256, (9, width, channels), dtype=np.uint8)
+    image[0, 0], image[-1, -1] = 0, 255
+    wanted = np.moveaxis(image.astype(np.float32) / np.float32(255), -1, 0)
+    assert (mirrored(image, None, (3, 4), (11, width))[:, 3:12, 4:][:, :, :width] == wanted).all()
+    # Upside down: not contiguous.
+    assert (mirrored(image[::-1], None, (0, 0), (9, width)) == wanted[:, ::-1]).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 50])
+def test_planes_of_any_width_become_bytes_channel_after_channel(rng, channels, width):
+    whole = rng.uniform(-0.5, 1.5, (channels, 9, width + 7)).astype(np.float32)
+    for planes in (whole[:, :, :width], whole[:, ::2, :width], np.ascontiguousarray(whole[:, :, :width]), whole[..., ::-1]):
+        wanted = np.clip(planes * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
+        assert (quantised(planes, False) == np.moveaxis(wanted, 0, -1)).all()
+
+
 def test_bytes_are_the_nearest_levels_in_both_kinds_of_light(rng):
     planes = np.concatenate([rng.uniform(-0.01, 1.01, 200_000), np.linspace(0, 0.01, 50_000)]).astype(np.float32)
     planes = planes.reshape(1, 500, 500)
