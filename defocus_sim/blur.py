@@ -51,19 +51,25 @@ def gather(
         out = np.empty((channels, height, width), F32)
         _gather_disc(padded, disc_radius, radius, pad, out)
         return out
-    whole = -(-height // ROWS) * ROWS, -(-width // LANES) * LANES
-    sigma = whole_blocks(sigma_px, whole)
+    sigma = whole_blocks(sigma_px)
+    whole = sigma.shape
     pad = math.ceil(F32(truncate) * sigma.max())
     out = np.empty((channels, *whole), F32)
     gaussian_kernel(channels)(mirrored(image, levels, (pad, pad), whole), pad, sigma, float(truncate), out)
     return out[:, :height, :width]
 
 
-def whole_blocks(sigma_px: NDArray[F32], size_hw: tuple[int, int]) -> NDArray[F32]:
-    """`sigma_px` filled up with 0 to `size_hw`; in memory that this thread's next call uses again."""
+def whole_blocks(sigma_px: NDArray[F32]) -> NDArray[F32]:
+    """`sigma_px` (H, W) filled up with 0 to whole blocks; in memory that this thread's next call uses again."""
     height, width = sigma_px.shape
-    sigma = scratch("sigma", size_hw)
+    sigma = blocks_of_zeros(height, width)
     sigma[:height, :width] = sigma_px
+    return sigma
+
+
+def blocks_of_zeros(height: int, width: int) -> NDArray[F32]:
+    """Arbitrary values for `height` x `width` pixels, filled up with 0 to whole blocks; in memory as of `whole_blocks`."""
+    sigma = scratch("sigma", (-(-height // ROWS) * ROWS, -(-width // LANES) * LANES))
     sigma[height:], sigma[:, width:] = 0, 0
     return sigma
 
@@ -107,24 +113,21 @@ def _disc_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def gaussian_kernel(channels, rows=ROWS, lanes=LANES):
     """The Gaussian gather for 1 or 3 channels in blocks of `rows` x `lanes` pixels.
 
-    A compiled `(padded, pad, sigma, truncate, out, widest_px)`: `sigma` (H, W) and `out` (C, H, W), H and W multiples of
-    `rows` and `lanes`; `padded` (C, H + as many rows on both sides, W + 2 pad); all float32. Pixels of sigma below
-    `IDENTITY_SIGMA_PX`, or of `widest_px` and more, are copied.
+    A compiled `(padded, pad, sigma, truncate, out)`: `sigma` (H, W) and `out` (C, H, W), H and W multiples of `rows` and
+    `lanes`; `padded` (C, H + 2 pad, W + 2 pad); all float32. Pixels of sigma below `IDENTITY_SIGMA_PX` are copied.
     """
 
     @njit(nogil=True, cache=True)
-    def gather_gaussian(padded, pad, sigma, truncate, out, widest_px=math.inf):
+    def gather_gaussian(padded, pad, sigma, truncate, out):
         _, height, width = out.shape
         row = padded.shape[2]
-        pad_rows = (padded.shape[1] - height) // 2
-        weights = whole_lines((min(pad_rows, pad) + rows) * rows * lanes)
+        weights = whole_lines((pad + rows) * rows * lanes)
         for y in range(0, height, rows):
             for x in range(0, width, lanes):
                 at = y * width + x
                 gather_block(
-                    channels, rows, lanes, 0, truncate, IDENTITY_SIGMA_PX, widest_px, 1, 0.0, 0.0, y, sigma, at, width,
-                    padded, (y + pad_rows) * row + x + pad, row, padded.shape[1] * row, weights, out, at, width,
-                    height * width,
+                    channels, rows, lanes, 0, truncate, IDENTITY_SIGMA_PX, math.inf, 1, 0.0, 0.0, y, sigma, at, width,
+                    padded, (y + pad) * row + x + pad, row, padded.shape[1] * row, weights, out, at, width, height * width,
                 )  # fmt: skip
 
     return gather_gaussian

@@ -44,13 +44,26 @@ def mirrored(
 ) -> NDArray[F32]:
     """`image` as planes with `pad_hw` more rows and columns on both sides and then filled up to `size_hw` (without these).
 
-    `image`: (C, H, W) float32, or (H, W, C) uint8, C 1 or 3, whose levels 0 to 255 stand for `levels` (256,) float32,
-    without for [0, 1]. What is added is the half-sample mirror image (d c b a | a b c d | d c b a), repeated as often as it
-    takes. In memory that this thread's next call with `name` uses again.
+    See `mirror_into`. In memory that this thread's next call with `name` uses again.
     """
-    channels, *hw = shape_of(image)
-    rows, columns = (mirror_positions(*sizes) for sizes in zip(hw, pad_hw, size_hw, strict=True))
-    padded = scratch(name, (channels, rows.size, columns.size))
+    rows, columns = (size + 2 * pad for size, pad in zip(size_hw, pad_hw, strict=True))
+    padded = scratch(name, (shape_of(image)[0], rows, columns))
+    mirror_into(padded, image, levels, pad_hw)
+    return padded
+
+
+def mirror_into(
+    padded: NDArray[F32], image: NDArray[Any], levels: NDArray[F32] | None, pad_hw: tuple[int, int]
+) -> None:
+    """Fill `padded` (C, H', W') with `image` from row and column `pad_hw` on, and all around with its mirror image.
+
+    `image`: (C, H, W) float32, or (H, W, C) uint8, C 1 or 3, whose levels 0 to 255 stand for `levels` (256,) float32,
+    without for [0, 1]. The mirror image is the half-sample one (d c b a | a b c d | d c b a), repeated as often as it takes.
+    """
+    _, *hw = shape_of(image)
+    rows, columns = (
+        mirror_positions(size, pad, whole) for size, pad, whole in zip(hw, pad_hw, padded.shape[1:], strict=True)
+    )
     if image.dtype != np.uint8:
         padded[:, pad_hw[0] : pad_hw[0] + hw[0], pad_hw[1] : pad_hw[1] + hw[1]] = image
     elif levels is None:
@@ -58,7 +71,6 @@ def mirrored(
     else:
         _to_planes(np.ascontiguousarray(image), levels, padded, *pad_hw)
     mirror_margins(padded, rows, columns, *pad_hw, *hw)
-    return padded
 
 
 def shape_of(image: NDArray[Any]) -> tuple[int, int, int]:
@@ -68,8 +80,8 @@ def shape_of(image: NDArray[Any]) -> tuple[int, int, int]:
 
 
 def mirror_positions(size: int, pad: int, whole: int) -> NDArray[np.intp]:
-    """For each row, or column, of `mirrored` the one of an image of `size` rows that stands there."""
-    position = np.arange(-pad, whole + pad) % (2 * size)
+    """Which of `size` rows, or columns, stands at each of `whole` places, of which `pad` lie before the first."""
+    position = np.arange(-pad, whole - pad) % (2 * size)
     return np.minimum(position, 2 * size - 1 - position)
 
 
@@ -78,12 +90,9 @@ def quantised(planes: NDArray[F32], linear: bool) -> NDArray[np.uint8]:
     channels, height, width = planes.shape
     image = np.empty((height, width, channels), np.uint8)
     if linear:
-        _to_srgb_pixels(planes, *_srgb_table(), image)
-        return image
-    if planes.strides[2] != planes.itemsize:
-        planes = np.ascontiguousarray(planes)
-    plane, row = (stride // planes.itemsize for stride in planes.strides[:2])
-    _pixels_kernel(channels)(planes, plane, row, image)
+        store_srgb_pixels(np.ascontiguousarray(planes), *srgb_tables(), image, 0)
+    else:
+        store_even_pixels(np.ascontiguousarray(planes), image, 0)
     return image
 
 
@@ -137,32 +146,30 @@ def mirror_margins(planes, rows, columns, pad_rows, pad, height, width):
             planes[c, y] = planes[c, rows[y] + pad_rows]
 
 
-@functools.cache
-def _pixels_kernel(channels, lanes=LANES):
-    """A compiled `(planes, plane, row, image)`: the nearest levels of 1 or 3 planes as `image` (H, W, C) uint8.
+@njit(nogil=True, cache=True, fastmath={"nnan"})
+def store_even_pixels(planes, image, top):
+    """In compiled code: `planes` (1 or 3, R, W'), of [0, 1], as the nearest levels of `image` (H, W, C) from row `top` on.
 
-    `planes` (C, H, W) float32: neighbours along a row, rows `row` values apart, planes `plane`.
+    As many rows and columns as both have; contiguous.
     """
-
-    @njit(nogil=True, cache=True, fastmath={"nnan"})
-    def to_pixels(planes, plane, row, image):
-        height, width, _ = image.shape
-        for y in range(height):
-            whole = 0
-            while whole + lanes <= width:
-                start = y * row + whole
-                store_pixels(channels, lanes, planes, start, plane, image, (y * width + whole) * channels)
-                whole += lanes
-            for c in range(channels):
-                for x in range(whole, width):
-                    level = planes[c, y, x] * np.float32(255) + np.float32(0.5)
-                    image[y, x, c] = np.uint8(min(max(level, np.float32(0)), np.float32(255)))
-
-    return to_pixels
+    channels, strip, row = planes.shape
+    height, width, _ = image.shape
+    for y in range(min(strip, height - top)):
+        line, x = (top + y) * width, 0
+        while x + LANES <= width:
+            if channels == 3:
+                store_pixels(3, LANES, planes, y * row + x, strip * row, image, (line + x) * 3)
+            else:
+                store_pixels(1, LANES, planes, y * row + x, strip * row, image, line + x)
+            x += LANES
+        for c in range(channels):
+            for last in range(x, width):
+                level = planes[c, y, last] * np.float32(255) + np.float32(0.5)
+                image[top + y, last, c] = np.uint8(min(max(level, np.float32(0)), np.float32(255)))
 
 
 @functools.cache
-def _srgb_table() -> tuple[NDArray[F32], NDArray[np.uint8]]:
+def srgb_tables() -> tuple[NDArray[F32], NDArray[np.uint8]]:
     """The smallest value of linear light that is shown as each level, and the level at the beginning of each step.
 
     The levels lie further apart than the steps, so that at most one begins within a step.
@@ -174,15 +181,31 @@ def _srgb_table() -> tuple[NDArray[F32], NDArray[np.uint8]]:
 
 
 @njit(nogil=True, cache=True)
-def _to_srgb_pixels(planes, begins, first, image):
-    """`begins[k]`: where level k + 1 begins."""
-    for y in range(image.shape[0]):
-        for c in range(image.shape[2]):
-            source, target = planes[c, y], image[y, :, c]
-            for x in range(image.shape[1]):
+def store_srgb_pixels(planes, begins, first, image, top):
+    """As `store_even_pixels`, from linear light to sRGB; `begins[k]`: where level k + 1 begins, see `srgb_tables`."""
+    channels, strip, _ = planes.shape
+    height, width, _ = image.shape
+    for y in range(min(strip, height - top)):
+        for c in range(channels):
+            source, target = planes[c, y], image[top + y, :, c]
+            for x in range(width):
                 value = min(max(source[x], np.float32(0)), np.float32(1))
                 level = first[np.intp(value * np.float32(_STEPS))]
                 target[x] = level + np.uint8(value >= begins[level])
+
+
+@njit(nogil=True, cache=True)
+def usual_depths(depth_m, far_m):
+    """How many pixels of `depth_m` (H, W) are neither holes nor faults nor beyond `far_m`."""
+    count = 0
+    for y in range(depth_m.shape[0]):
+        line = depth_m[y]
+        # As narrow as a depth: counted in vectors.
+        part = np.int32(0)
+        for x in range(line.size):
+            part += np.int32((line[x] > 0) & (line[x] <= far_m))
+        count += part
+    return count
 
 
 @njit(nogil=True, cache=True)
@@ -201,14 +224,16 @@ def depth_counts(depth_m, far_m):
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"nnan"})
 def coc_and_sigma(depth_m, at_infinity_px, focus_distance_m, max_coc_px, sigma_per_coc, sharp_below_px, coc, sigma):
-    """`lens.coc_diameter_px` and `lens.sigma_px` of a depth map (H, W), to the bit, into `coc`, `sigma` (H, W) float32.
+    """`lens.coc_diameter_px` and `lens.sigma_px` of a depth map (H, W), to the bit, into `coc`, `sigma`, float32.
 
-    In one pass, where NumPy takes seven through intermediate results in float64. Contiguous arrays, and NumPy's division
-    of nothing by nothing: else the compiler finds no vectors.
+    In one pass, where NumPy takes seven through intermediate results in float64. `coc`: (H, W), or one row only, which then
+    is used for each. `sigma`: at least (H, W). Contiguous arrays, and a division by nothing that is NumPy's: else the
+    compiler finds no vectors.
     """
+    width = depth_m.shape[1]
     for y in range(depth_m.shape[0]):
-        depths, cocs, sigmas = depth_m[y], coc[y], sigma[y]
-        for x in range(depths.size):
+        depths, cocs, sigmas = depth_m[y], coc[y % coc.shape[0], :width], sigma[y, :width]
+        for x in range(width):
             own = at_infinity_px * (1.0 - focus_distance_m / np.float64(depths[x]))
             own = min(max(own, -max_coc_px), max_coc_px)
             cocs[x] = own

@@ -10,6 +10,7 @@ the image, at distances that need not be whole, so that only those rows are made
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from defocus_sim.blur import gaussian_kernel, whole_blocks, whole_lines
-from defocus_sim.planes import mirror_margins, mirror_positions, mirrored, scratch, shape_of
-from defocus_sim.rendering import DEFAULT_TRUNCATE
+from defocus_sim.blur import whole_blocks
+from defocus_sim.planes import mirror_into, mirror_margins, mirror_positions, scratch, shape_of, srgb_tables
+from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX
 from defocus_sim.simd import LANES, ROWS
-from defocus_sim.simd_gather import gather_block
 from defocus_sim.simd_smooth import smooth_along, smooth_down
+from defocus_sim.strips import strips_kernel
 
 F32 = np.float32
 # Half of the kernel that makes a grid, its middle included: 4.5 sigmas and more; every wide pixel shares its error, so it
@@ -35,6 +36,9 @@ _LARGEST_TRUNCATE = 4.5
 _FIRST_REACH = 16
 # Mean of (sigma / spacing)^2, pixels that are too narrow counting 0, from which on a coarser grid saves time.
 _WORTH_A_GRID = 1.0
+# What a strip and the samples around it take together is to stay in a processor's second cache.
+_STRIP_ROWS = 4 * ROWS
+_NO_IMAGE, _NO_TABLES = np.empty((0, 0, 0), np.uint8), (np.empty(0, F32), np.empty(0, np.uint8))
 
 
 @dataclass(frozen=True)
@@ -71,38 +75,102 @@ def gaussian_gather(
 ) -> NDArray[F32]:
     """`blur.gather` with the Gaussian, wide pixels on coarser grids; (C, H, W) float32.
 
-    Arguments as there; without `keep` the result lies in memory that this thread's next call uses again. Wide is a sigma of
-    3 px and more, or 2.5 px where `truncate` is below 4. Narrower pixels get the same bits as there, and so do all where
-    the image has too few wide ones for a coarser grid to pay, or where `truncate` is beyond 4.5. On white noise a wide one
-    is within 5e-6 of full scale of the Gaussian that is not truncated, where the direct sum with `truncate` 4 is within
-    2e-5.
+    Arguments as there; `sigma_px` may be filled up to whole blocks already, see `blur.blocks_of_zeros`. Without `keep` the
+    result lies in memory that this thread's next call uses again. Wide is a sigma of 3 px and more, or 2.5 px where
+    `truncate` is below 4. Narrower pixels get the same bits as there, and so do all where the image has too few wide ones
+    for a coarser grid to pay, or where `truncate` is beyond 4.5. On white noise a wide one is within 5e-6 of full scale of
+    the Gaussian that is not truncated, where the direct sum with `truncate` 4 is within 2e-5.
     """
     channels, height, width = shape_of(image)
-    grids = grids_for(truncate)
-    count = _paying(sigma_px, grids) if truncate <= _LARGEST_TRUNCATE else 1
-    whole = -(-height // ROWS) * ROWS, -(-width // LANES) * LANES
-    sigma = whole_blocks(sigma_px, whole)
-    bounds = [grids.narrowest * 2**grid for grid in range(1, count)]
-    pads = _pads([*bounds, float(sigma.max())], grids, truncate)
-    planes = mirrored(image, levels, pads[0], whole)
-    out = np.empty((channels, *whole), F32) if keep else scratch("blurred", (channels, *whole))
-    bounds.append(math.inf)
-    gaussian_kernel(channels)(planes, pads[0][1], sigma, float(truncate), out, bounds[0])
-    for grid in range(1, count):
-        planes = _smoothed(planes, pads[grid - 1], grid, grids, pads[grid], width, whole)
-        _spaced_kernel(channels)(
-            planes,
-            *pads[grid],
-            1 << grid,
-            grids.variance,
-            grids.margin,
-            sigma,
-            float(truncate),
-            bounds[grid - 1],
-            bounds[grid],
-            out,
-        )
+    sigma = _in_blocks(sigma_px, height, width)
+    shape = (channels, *sigma.shape)
+    out = np.empty(shape, F32) if keep else scratch("blurred", shape)
+    _blur(image, sigma, truncate, levels, out, _NO_IMAGE, _NO_TABLES)
     return out[:, :height, :width]
+
+
+def gaussian_pixels(
+    image: NDArray[np.uint8],
+    sigma_px: NDArray[F32],
+    *,
+    truncate: float = DEFAULT_TRUNCATE,
+    levels: NDArray[F32] | None = None,
+) -> NDArray[np.uint8]:
+    """`planes.quantised` of `gaussian_gather`, which never is in memory as a whole; (H, W, C).
+
+    `levels`: those of linear light, to which the bytes then are brought back.
+    """
+    channels, height, width = shape_of(image)
+    sigma = _in_blocks(sigma_px, height, width)
+    out, pixels = scratch("strip", (channels, _STRIP_ROWS, sigma.shape[1])), np.empty((height, width, channels), np.uint8)
+    _blur(image, sigma, truncate, levels, out, pixels, _NO_TABLES if levels is None else srgb_tables())
+    return pixels
+
+
+def _in_blocks(sigma_px: NDArray[F32], height: int, width: int) -> NDArray[F32]:
+    return whole_blocks(sigma_px) if sigma_px.shape == (height, width) else sigma_px
+
+
+def _blur(
+    image: NDArray[Any],
+    sigma: NDArray[F32],
+    truncate: float,
+    levels: NDArray[F32] | None,
+    out: NDArray[F32],
+    pixels: NDArray[np.uint8],
+    tables: tuple[NDArray[F32], NDArray[np.uint8]],
+) -> None:
+    """Make the grids and fill `out` and `pixels` from them, see `strips_kernel`; `sigma` in whole blocks."""
+    channels, height, width = shape_of(image)
+    grids = grids_for(truncate)
+    count = _paying(sigma, height * width, grids) if truncate <= _LARGEST_TRUNCATE else 1
+    bounds = [IDENTITY_SIGMA_PX, *(grids.narrowest * 2**grid for grid in range(1, count)), math.inf]
+    pads = _pads([*bounds[1:-1], float(sigma.max())], grids, truncate)
+    memory, planes = _planes(channels, sigma.shape, pads)
+    mirror_into(planes[0], image, levels, pads[0])
+    for grid in range(1, count):
+        _smoothed(planes[grid - 1], pads[grid - 1], grid, grids, pads[grid], width, planes[grid])
+    strips_kernel(channels)(
+        memory.reshape(-1),
+        _table(planes, pads),
+        np.array(bounds),
+        grids.variance,
+        grids.margin,
+        sigma,
+        float(truncate),
+        (_widest_reach(pads) + ROWS) * ROWS * LANES,
+        out,
+        pixels,
+        *tables,
+    )
+
+
+def _planes(
+    channels: int, whole: tuple[int, ...], pads: list[tuple[int, int]]
+) -> tuple[NDArray[F32], list[NDArray[F32]]]:
+    """Memory that this thread's next call uses again, and of it the planes of every grid."""
+    shapes = [
+        (channels, -(-(whole[0] + 2 * rows) // (1 << grid)), whole[1] + 2 * aside)
+        for grid, (rows, aside) in enumerate(pads)
+    ]
+    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
+    memory = scratch("planes", (ends[-1],))
+    return memory, [memory[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, shapes, strict=True)]
+
+
+def _table(planes: list[NDArray[F32]], pads: list[tuple[int, int]]) -> NDArray[np.int64]:
+    """`grids` of `strips_kernel`: where row 0 and column 0 of each is, its rows and its planes."""
+    table, begin = [], 0
+    for grid, (one, (rows, aside)) in enumerate(zip(planes, pads, strict=True)):
+        _, height, width = one.shape
+        table.append((begin + (rows >> grid) * width + aside, width, height * width))
+        begin += one.size
+    return np.array(table, np.int64)
+
+
+def _widest_reach(pads: list[tuple[int, int]]) -> int:
+    """Samples, three times as many where they are apart: there each row has weights of its own above and below."""
+    return max([min(pads[0]), *(3 * (aside >> grid) for grid, (_, aside) in enumerate(pads) if grid)])
 
 
 def _pads(widest_px: list[float], grids: Grids, truncate: float) -> list[tuple[int, int]]:
@@ -121,13 +189,13 @@ def _pads(widest_px: list[float], grids: Grids, truncate: float) -> list[tuple[i
     return pads
 
 
-def _paying(sigma_px: NDArray[F32], grids: Grids) -> int:
+def _paying(sigma_px: NDArray[F32], pixels: int, grids: Grids) -> int:
     """How many grids pay: the image itself, one of spacing 2, and so on; each for what is wide enough, the last for all.
 
     A pixel's taps grow with the square of sigma over the spacing; making a grid costs as much as some taps everywhere.
     """
     count = 1
-    while _square_sum(sigma_px, F32(grids.narrowest * 2**count)) > _WORTH_A_GRID * 4 ** (count - 1) * sigma_px.size:
+    while _square_sum(sigma_px, F32(grids.narrowest * 2**count)) > _WORTH_A_GRID * 4 ** (count - 1) * pixels:
         count += 1
     return count
 
@@ -157,42 +225,14 @@ def _first_gaussian(grid: int, grids: Grids) -> NDArray[F32]:
 
 def _smoothed(
     source: NDArray[F32], source_pad: tuple[int, int], grid: int, grids: Grids, pad: tuple[int, int], width: int,
-    whole: tuple[int, int],
-) -> NDArray[F32]:  # fmt: skip
-    """The planes of grid `grid` from those of the one before: every 2^grid-th row of the image, all columns."""
-    step = 1 << grid
-    columns = mirror_positions(width, pad[1], whole[1])
-    out = scratch(f"grid {grid}", (len(source), -(-(whole[0] + 2 * pad[0]) // step), columns.size))
-    lines = np.empty((ROWS, whole[1] + _FIRST_REACH * step), F32)
+    out: NDArray[F32],
+) -> None:  # fmt: skip
+    """Make the planes `out` of grid `grid` from those of the one before: every 2^grid-th row of the image, all columns."""
+    step, wide = 1 << grid, out.shape[2] - 2 * pad[1]
+    columns = mirror_positions(width, pad[1], out.shape[2])
+    lines = np.empty((ROWS, wide + _FIRST_REACH * step), F32)
     first = (source_pad[0] - pad[0]) // (step // 2)
     _smooth(source, first, source_pad[1], step // 2, _first_gaussian(grid, grids), lines, columns, pad[1], width, out)
-    return out
-
-
-@functools.cache
-def _spaced_kernel(channels, rows=ROWS, lanes=LANES):
-    """As `blur.gaussian_kernel` with samples `step` pixels apart, for pixels with `narrowest_px` <= sigma < `widest_px`.
-
-    A compiled `(planes, pad_rows, pad, step, variance, margin, sigma, truncate, narrowest_px, widest_px, out)`; `planes`
-    are every `step`-th row and have a Gaussian of `variance` step^2 already; `pad_rows` is in rows of the image; other
-    pixels stay what they are in `out`.
-    """
-
-    @njit(nogil=True, cache=True)
-    def gather_spaced(planes, pad_rows, pad, step, variance, margin, sigma, truncate, narrowest_px, widest_px, out):
-        _, height, width = out.shape
-        row = planes.shape[2]
-        weights = whole_lines(3 * (pad // step + rows) * rows * lanes)
-        first = pad_rows // step * row + pad
-        for y in range(0, height, rows):
-            for x in range(0, width, lanes):
-                at = y * width + x
-                gather_block(
-                    channels, rows, lanes, 1, truncate, narrowest_px, widest_px, step, variance, margin, y, sigma, at,
-                    width, planes, first + x, row, planes.shape[1] * row, weights, out, at, width, height * width,
-                )  # fmt: skip
-
-    return gather_spaced
 
 
 @njit(nogil=True, cache=True)

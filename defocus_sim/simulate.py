@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from defocus_sim.blur import gather
+from defocus_sim.blur import blocks_of_zeros, gather
 from defocus_sim.errors import DepthError, ImageError, RenderingError
 from defocus_sim.layered import layered_blur
 from defocus_sim.lens import Lens, coc_at_infinity_px
 from defocus_sim.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
-from defocus_sim.planes import coc_and_sigma, depth_counts, mirrored, quantised
+from defocus_sim.planes import coc_and_sigma, depth_counts, mirrored, quantised, usual_depths
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
-from defocus_sim.scales import gaussian_gather
+from defocus_sim.scales import gaussian_gather, gaussian_pixels
 
 # Nothing in an RGB-D data set is this far away at its nearest; a depth map in millimetres always is.
 _MILLIMETRES_ABOVE_M = 200.0
@@ -79,12 +79,13 @@ def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
     Raises `DepthError` where no pixel is valid.
     """
     depth = np.asarray(depth_m, F32)
-    valid = depth_counts(depth, _MILLIMETRES_ABOVE_M)[2]
-    if valid == depth.size:
+    if usual_depths(depth, _MILLIMETRES_ABOVE_M) == depth.size:
         return depth
-    if valid == 0:
-        raise DepthError(f"depth_m {depth.shape} has no valid pixel: every value is 0 or not finite")
     holes = ~np.isfinite(depth) | (depth <= 0)
+    if not holes.any():
+        return depth
+    if holes.all():
+        raise DepthError(f"depth_m {depth.shape} has no valid pixel: every value is 0 or not finite")
     nearest = ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
     filled: NDArray[np.float32] = depth[tuple(nearest)]
     return filled
@@ -92,14 +93,20 @@ def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
 
 def blur_maps(depth_m: NDArray[Any], lens: Lens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Signed CoC diameter and Gaussian sigma, both (H, W) float32 px, of a depth map (H, W); holes are filled first."""
+    height, width = np.shape(depth_m)
+    coc, sigma = np.empty((height, width), F32), np.empty((height, width), F32)
+    _fill_maps(depth_m, lens, coc, sigma)
+    return coc, sigma
+
+
+def _fill_maps(depth_m: NDArray[Any], lens: Lens, coc: NDArray[F32], sigma: NDArray[F32]) -> None:
+    """`blur_maps` into given memory, see `planes.coc_and_sigma`."""
     filled = fill_holes(depth_m)
     solved = lens.for_depth(filled)
-    coc, sigma = np.empty(filled.shape, F32), np.empty(filled.shape, F32)
     cap = math.inf if solved.max_coc_px is None else solved.max_coc_px
     far, focus = coc_at_infinity_px(solved, filled.shape[1]), float(solved.focus_distance_m)
     per_coc, sharp = float(solved.sigma_per_coc), float(solved.sharp_below_px)
     coc_and_sigma(np.ascontiguousarray(filled), far, focus, float(cap), per_coc, sharp, coc, sigma)
-    return coc, sigma
 
 
 def _check_image(image: NDArray[Any]) -> None:
@@ -130,6 +137,8 @@ def _check_depth(depth: NDArray[Any], image: NDArray[Any], nan: str) -> None:
         )
     for index, one in enumerate(depth if depth.ndim == 3 else depth[None]):
         where = f" of image {index}" if depth.ndim == 3 else ""
+        if usual_depths(one, _MILLIMETRES_ABOVE_M) == one.size:
+            continue
         unknown, negative, valid, far = depth_counts(one, _MILLIMETRES_ABOVE_M)
         if unknown and nan == "raise":
             raise DepthError(
@@ -147,20 +156,26 @@ def _check_depth(depth: NDArray[Any], image: NDArray[Any], nan: str) -> None:
 def _defocus_one(
     image: NDArray[Any], depth: NDArray[Any], lens: Lens, rendering: Rendering, rng: np.random.Generator | None
 ) -> NDArray[Any]:
-    coc, sigma = blur_maps(depth, lens)
+    gaussian = rendering.mode == "gather" and rendering.psf == "gaussian"
+    if gaussian:
+        coc, sigma = np.empty((1, depth.shape[1]), F32), blocks_of_zeros(*depth.shape)
+        _fill_maps(depth, lens, coc, sigma)
+    else:
+        coc, sigma = blur_maps(depth, lens)
     untouched = sigma.max() < IDENTITY_SIGMA_PX
     if untouched and rendering.noise is None and not rendering.dither:
         return image.copy()
     linear, bytes_in = rendering.linear_light, image.dtype == np.uint8
     levels = _linear_levels() if bytes_in and linear else None
     source = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
-    if rendering.mode == "gather" and not untouched:
-        if rendering.psf == "gaussian":
-            planes = gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels, keep=False)
-        else:
-            planes = gather(source, sigma, coc, psf="disc", levels=levels)
+    if gaussian and bytes_in and rendering.noise is None and not rendering.dither:
+        return gaussian_pixels(source, sigma, truncate=rendering.truncate, levels=levels).reshape(image.shape)
+    if gaussian:
+        planes = gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels, keep=False)
+    elif rendering.mode == "gather" and not untouched:
+        planes = gather(source, sigma, coc, psf="disc", levels=levels)
     else:
-        planes = mirrored(source, levels, (0, 0), depth.shape, "planes") if bytes_in else source
+        planes = mirrored(source, levels, (0, 0), depth.shape, "visible") if bytes_in else source
     if rendering.mode == "layered" and not untouched:
         planes = layered_blur(
             planes,
@@ -180,7 +195,7 @@ def _defocus_one(
     result = np.clip(values, 0, 1).astype(image.dtype)
     if rendering.mode == "gather" and rendering.noise is None:
         # What is in focus is the input itself, also in float64 and across the round trip to linear light.
-        sharp = sigma < IDENTITY_SIGMA_PX
+        sharp = sigma[: depth.shape[0], : depth.shape[1]] < IDENTITY_SIGMA_PX
         result[sharp] = image[sharp]
     return result
 

@@ -74,6 +74,7 @@ def test_numba_stays_in_the_kernels_of_blur_and_checksum():
     blur = {
         "blur.py",
         "scales.py",
+        "strips.py",
         "simd_gather.py",
         "simd_pixels.py",
         "simd_smooth.py",

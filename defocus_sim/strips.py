@@ -1,0 +1,60 @@
+"""The Gaussian gather over a whole image, strip by strip: all grids of a strip, and its bytes while it is in the cache."""
+
+from __future__ import annotations
+
+import functools
+
+from numba import njit
+
+from defocus_sim.blur import whole_lines
+from defocus_sim.planes import store_even_pixels, store_srgb_pixels
+from defocus_sim.simd import LANES, ROWS
+from defocus_sim.simd_gather import gather_block
+
+
+@functools.cache
+def strips_kernel(channels, rows=ROWS, lanes=LANES):
+    """The gather for 1 or 3 channels in blocks of `rows` x `lanes` pixels, with as many grids as it takes.
+
+    A compiled `(planes, grids, bounds, variance, margin, sigma, truncate, scratch, out, image, begins, first)`.
+
+    Grid g has every 2^g-th row of the image, as planes in the one float32 memory `planes`: `grids` (G, 3) int64 says where
+    that of the image's row 0 and column 0 is, how far the next row, and the next plane. It serves the pixels with
+    `bounds[g]` <= sigma < `bounds[g + 1]`; those below the first are copied. Grids after the first have a Gaussian of
+    `variance` 4^g already, see `gather_block`, and for `margin`, `truncate`. `sigma` (H, W) float32, H a multiple of `rows`,
+    W of `lanes`. `scratch`: room for weights, in values.
+
+    `out` (C, R, W) float32, R a multiple of `rows`: the result where R = H. Otherwise R rows at a time lie in it, and go as
+    bytes to `image` (at most H, at most W, C), which is empty if they are not asked for; `begins`, `first`: as for
+    `planes.store_srgb_pixels`, empty for planes that are no linear light.
+    """
+
+    @njit(nogil=True, cache=True)
+    def blur_strips(planes, grids, bounds, variance, margin, sigma, truncate, scratch, out, image, begins, first):
+        height, width = sigma.shape
+        strip = out.shape[1]
+        weights = whole_lines(scratch)
+        for top in range(0, height, strip):
+            for grid in range(len(grids)):
+                origin, row, plane = grids[grid]
+                low, high = bounds[grid], bounds[grid + 1]
+                for y in range(top, min(top + strip, height), rows):
+                    for x in range(0, width, lanes):
+                        at, to = y * width + x, (y - top) * width + x
+                        if grid == 0:
+                            gather_block(
+                                channels, rows, lanes, 0, truncate, low, high, 1, 0.0, 0.0, y, sigma, at, width, planes,
+                                origin + y * row + x, row, plane, weights, out, to, width, strip * width,
+                            )  # fmt: skip
+                        else:
+                            gather_block(
+                                channels, rows, lanes, 1, truncate, low, high, 1 << grid, variance, margin, y, sigma, at,
+                                width, planes, origin + x, row, plane, weights, out, to, width, strip * width,
+                            )  # fmt: skip
+            if image.size > 0:
+                if first.size > 0:
+                    store_srgb_pixels(out, begins, first, image, top)
+                else:
+                    store_even_pixels(out, image, top)
+
+    return blur_strips
