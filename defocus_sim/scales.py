@@ -24,7 +24,7 @@ from defocus_sim.planes import mirror_into, mirror_margins, mirror_positions, sc
 from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX
 from defocus_sim.simd import LANES, ROWS
 from defocus_sim.simd_smooth import smooth_along, smooth_down
-from defocus_sim.strips import strips_kernel
+from defocus_sim.strips import STRIP_ROWS, strips_kernel
 
 F32 = np.float32
 # Half of the kernel that makes a grid, its middle included: 4.5 sigmas and more; every wide pixel shares its error, so it
@@ -36,8 +36,6 @@ _LARGEST_TRUNCATE = 4.5
 _FIRST_REACH = 16
 # Mean of (sigma / spacing)^2, pixels that are too narrow counting 0, from which on a coarser grid saves time.
 _WORTH_A_GRID = 1.0
-# What a strip and the samples around it take together is to stay in a processor's second cache.
-_STRIP_ROWS = 4 * ROWS
 _NO_IMAGE, _NO_TABLES = np.empty((0, 0, 0), np.uint8), (np.empty(0, F32), np.empty(0, np.uint8))
 
 
@@ -102,7 +100,7 @@ def gaussian_pixels(
     """
     channels, height, width = shape_of(image)
     sigma = _in_blocks(sigma_px, height, width)
-    out, pixels = scratch("strip", (channels, _STRIP_ROWS, sigma.shape[1])), np.empty((height, width, channels), np.uint8)
+    out, pixels = scratch("strip", (channels, STRIP_ROWS, sigma.shape[1])), np.empty((height, width, channels), np.uint8)
     _blur(image, sigma, truncate, levels, out, pixels, _NO_TABLES if levels is None else srgb_tables())
     return pixels
 

@@ -11,6 +11,9 @@ from defocus_sim.planes import store_even_pixels, store_srgb_pixels
 from defocus_sim.simd import LANES, ROWS
 from defocus_sim.simd_gather import gather_block
 
+# What a strip and the samples around it take together is to stay in a processor's second cache.
+STRIP_ROWS = 8 * ROWS
+
 
 @functools.cache
 def strips_kernel(channels, rows=ROWS, lanes=LANES):
@@ -24,32 +27,33 @@ def strips_kernel(channels, rows=ROWS, lanes=LANES):
     `variance` 4^g already, see `gather_block`, and for `margin`, `truncate`. `sigma` (H, W) float32, H a multiple of `rows`,
     W of `lanes`. `scratch`: room for weights, in values.
 
-    `out` (C, R, W) float32, R a multiple of `rows`: the result where R = H. Otherwise R rows at a time lie in it, and go as
-    bytes to `image` (at most H, at most W, C), which is empty if they are not asked for; `begins`, `first`: as for
-    `planes.store_srgb_pixels`, empty for planes that are no linear light.
+    `out`: the result (C, H, W) float32, or `STRIP_ROWS` rows of it, of which one strip after another then goes as bytes to
+    `image` (at most H, at most W, C), else empty; `begins`, `first`: as for `planes.store_srgb_pixels`, empty for planes
+    that are no linear light.
     """
 
     @njit(nogil=True, cache=True)
     def blur_strips(planes, grids, bounds, variance, margin, sigma, truncate, scratch, out, image, begins, first):
         height, width = sigma.shape
-        strip = out.shape[1]
         weights = whole_lines(scratch)
-        for top in range(0, height, strip):
+        for top in range(0, height, STRIP_ROWS):
+            # Which row of the image is the first of `out`.
+            begin = top if image.size > 0 else 0
             for grid in range(len(grids)):
                 origin, row, plane = grids[grid]
                 low, high = bounds[grid], bounds[grid + 1]
-                for y in range(top, min(top + strip, height), rows):
+                for y in range(top, min(top + STRIP_ROWS, height), rows):
                     for x in range(0, width, lanes):
-                        at, to = y * width + x, (y - top) * width + x
+                        at, to = y * width + x, (y - begin) * width + x
                         if grid == 0:
                             gather_block(
                                 channels, rows, lanes, 0, truncate, low, high, 1, 0.0, 0.0, y, sigma, at, width, planes,
-                                origin + y * row + x, row, plane, weights, out, to, width, strip * width,
+                                origin + y * row + x, row, plane, weights, out, to, width, out.shape[1] * width,
                             )  # fmt: skip
                         else:
                             gather_block(
                                 channels, rows, lanes, 1, truncate, low, high, 1 << grid, variance, margin, y, sigma, at,
-                                width, planes, origin + x, row, plane, weights, out, to, width, strip * width,
+                                width, planes, origin + x, row, plane, weights, out, to, width, out.shape[1] * width,
                             )  # fmt: skip
             if image.size > 0:
                 if first.size > 0:
