@@ -58,7 +58,7 @@ def mirror_into(
     """Fill `padded` (C, H', W') with `image` from row and column `pad_hw` on, and all around with its mirror image.
 
     `image`: (C, H, W) float32, or (H, W, C) uint8, C 1 or 3, whose levels 0 to 255 stand for `levels` (256,) float32,
-    without for [0, 1]. The mirror image is the half-sample one (d c b a | a b c d | d c b a), repeated as often as it takes.
+    without for [0, 1]. The mirror image is the half-sample one (d c b a | a b c d | d c b a), as often as it takes.
     """
     _, *hw = shape_of(image)
     rows, columns = (

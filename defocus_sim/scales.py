@@ -100,7 +100,10 @@ def gaussian_pixels(
     """
     channels, height, width = shape_of(image)
     sigma = _in_blocks(sigma_px, height, width)
-    out, pixels = scratch("strip", (channels, STRIP_ROWS, sigma.shape[1])), np.empty((height, width, channels), np.uint8)
+    out, pixels = (
+        scratch("strip", (channels, STRIP_ROWS, sigma.shape[1])),
+        np.empty((height, width, channels), np.uint8),
+    )
     _blur(image, sigma, truncate, levels, out, pixels, _NO_TABLES if levels is None else srgb_tables())
     return pixels
 
@@ -153,7 +156,9 @@ def _planes(
     ]
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
     memory = scratch("planes", (ends[-1],))
-    return memory, [memory[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, shapes, strict=True)]
+    return memory, [
+        memory[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, shapes, strict=True)
+    ]
 
 
 def _table(planes: list[NDArray[F32]], pads: list[tuple[int, int]]) -> NDArray[np.int64]:

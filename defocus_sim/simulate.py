@@ -167,7 +167,7 @@ def _defocus_one(
         return image.copy()
     linear, bytes_in = rendering.linear_light, image.dtype == np.uint8
     levels = _linear_levels() if bytes_in and linear else None
-    source = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
+    source: NDArray[Any] = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
     if gaussian and bytes_in and rendering.noise is None and not rendering.dither:
         return gaussian_pixels(source, sigma, truncate=rendering.truncate, levels=levels).reshape(image.shape)
     if gaussian:

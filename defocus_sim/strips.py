@@ -24,8 +24,8 @@ def strips_kernel(channels, rows=ROWS, lanes=LANES):
     Grid g has every 2^g-th row of the image, as planes in the one float32 memory `planes`: `grids` (G, 3) int64 says where
     that of the image's row 0 and column 0 is, how far the next row, and the next plane. It serves the pixels with
     `bounds[g]` <= sigma < `bounds[g + 1]`; those below the first are copied. Grids after the first have a Gaussian of
-    `variance` 4^g already, see `gather_block`, and for `margin`, `truncate`. `sigma` (H, W) float32, H a multiple of `rows`,
-    W of `lanes`. `scratch`: room for weights, in values.
+    `variance` 4^g already, see `gather_block`, also for `margin` and `truncate`. `sigma` (H, W) float32, H a multiple of
+    `rows`, W of `lanes`. `scratch`: room for weights, in values.
 
     `out`: the result (C, H, W) float32, or `STRIP_ROWS` rows of it, of which one strip after another then goes as bytes to
     `image` (at most H, at most W, C), else empty; `begins`, `first`: as for `planes.store_srgb_pixels`, empty for planes

@@ -31,7 +31,12 @@ def test_bytes_without_levels_are_those_of_zero_to_one(rng, channels, width):
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 50])
 def test_planes_of_any_width_become_bytes_channel_after_channel(rng, channels, width):
     whole = rng.uniform(-0.5, 1.5, (channels, 9, width + 7)).astype(np.float32)
-    for planes in (whole[:, :, :width], whole[:, ::2, :width], np.ascontiguousarray(whole[:, :, :width]), whole[..., ::-1]):
+    for planes in (
+        whole[:, :, :width],
+        whole[:, ::2, :width],
+        np.ascontiguousarray(whole[:, :, :width]),
+        whole[..., ::-1],
+    ):
         wanted = np.clip(planes * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
         assert (quantised(planes, False) == np.moveaxis(wanted, 0, -1)).all()
 
