@@ -59,12 +59,12 @@ def test_copying_gives_the_bytes_touches_no_others_and_finds_every_flipped_one(d
     chunks = [chunk_of(data[start : start + length]) for start in (0, 1, 700)]
     around = np.full(3 * length + 200, 9, np.uint8)
 
-    sources = np.array([[chunk.ctypes.data] for chunk in chunks], np.uint64)
-    none = np.empty((0, 0, 2), np.uint64)
+    places = np.array([[[chunk.ctypes.data, 0, 0]] for chunk in chunks], np.uint64)
 
-    def copy(start):
+    def copy(start, rows=(0, 1, 2)):
         target = np.array([around.ctypes.data + start], np.uint64)
-        return crc.copy_chunks(sources, none, np.array([0]), target, np.array([length]))[:, 0].tolist()
+        sound = crc.copy_chunks(np.array(rows), places, np.array([0]), target, np.array([length]), False)
+        return [True] * len(rows) if sound is None else sound[:, 0].tolist()
 
     for start in (64, 65, 127):
         around[:] = 9
@@ -72,6 +72,7 @@ def test_copying_gives_the_bytes_touches_no_others_and_finds_every_flipped_one(d
         assert (around[start:][: 3 * length] == np.concatenate([chunk[:-4] for chunk in chunks])).all()
         assert (around[:start] == 9).all()
         assert (around[start + 3 * length :] == 9).all()
+    assert copy(3, rows=(-1, 2, 3)) == [False, True, False]
     for place in {*np.linspace(0, length + 3, 40).astype(int).tolist(), *range(length, length + 4)}:
         chunks[1][place] ^= 1 << (place % 8)
         assert copy(place % 100) == [True, False, True]

@@ -35,23 +35,25 @@ def copies_at_once(size: int) -> bool:
 
 
 def copy_chunks(
-    sources: NDArray[np.uint64],
-    maps: NDArray[np.uint64],
+    rows: NDArray[np.int64],
+    places: NDArray[np.uint64],
     columns: NDArray[np.int64],
     targets: NDArray[np.uint64],
     sizes: NDArray[np.int64],
-) -> NDArray[np.bool_]:
+    passing: bool,
+) -> NDArray[np.bool_] | None:
     """Copy bytes within memory: the chunks of B samples, without the CRC-32C that each ends in, to K arrays.
 
-    `sources`: (B, A) addresses of which the `columns` (K,) count, 0 = not to be copied; `targets`: (K,) addresses of arrays
-    of B times `sizes` (K,) bytes. Addresses and sizes are trusted. Returns (B, K): whether the CRC-32C of what was copied
-    is what the four bytes behind it say, little-endian. Only where `copies_at_once`. Sources may lie in maps of files; not
-    sound is as well what a shortened file no longer holds. Where the `maps` are told, (B, A, 2), where each begins and ends
-    (else (0, 0, 2)), the pages of a chunk count as the process's memory no longer than for its copy.
+    `places`: (N, A, 3) of A chunks of N samples: the address, 0 = not to be copied, and where the map of a file that it lies
+    in begins and ends. Of them the `rows` (B,) and `columns` (K,) count. `targets`: (K,) addresses of arrays of B times
+    `sizes` (K,) bytes. Addresses and sizes are trusted. Returns (B, K): whether the CRC-32C of what was copied is what the
+    four bytes behind it say, little-endian; None where all are. Not sound are as well what a shortened file no longer holds,
+    and rows outside 0..N-1. Only where `copies_at_once`. `passing`: whether the pages of a chunk are to count as the
+    process's memory no longer than for its copy.
     """
-    sound = np.zeros((len(sources), len(columns)), dtype=bool)
-    _kernel().copy_chunks(sources, maps, columns, targets, sizes, _PAGE, sound)
-    return sound
+    sound = np.zeros((len(rows), len(columns)), dtype=bool)
+    missing = _kernel().copy_chunks(rows, places, columns, targets, sizes, passing, _PAGE, sound)
+    return sound if missing else None
 
 
 def prepare(size: int) -> None:

@@ -207,33 +207,45 @@ def _copy_bytes(source, target, length, state):
     return state
 
 
-def copy_chunks(sources, maps, columns, targets, sizes, page, sound):
-    """For all b and k copy `sizes[k]` bytes from the address `sources[b, columns[k]]` to `targets[k] + b sizes[k]`.
+def copy_chunks(rows, places, columns, targets, sizes, passing, page, sound):
+    """For all b and k copy `sizes[k]` bytes of chunk `places[rows[b], columns[k]]` to the address `targets[k] + b sizes[k]`.
 
-    In one pass with their CRC-32C; nothing where the address is 0. `sources` (B, A), `targets` (K,) uint64, `columns`,
-    `sizes` (K,) int64. `sound` (B, K) bool, False before: set where it is what the four bytes behind say, little-endian,
-    and the memory of pages of `page` bytes, uint64, is there: it is asked for up to its end, which is gone where a file was
-    shortened. `maps` (B, A, 2) uint64, or (0, 0, 2): the map that each lies in, from where to where; then all of its pages
-    are asked for, and afterwards they are given back with those that came along.
+    In one pass with their CRC-32C. `rows` (B,), `columns`, `sizes` (K,) int64; `targets` (K,) uint64; `places` (N, A, 3)
+    uint64: the address of a chunk, and from where to where the map reaches that it lies in; address 0: nothing is copied.
+    `sound` (B, K) bool, False before: set where the CRC-32C is what the four bytes behind say, little-endian, and the memory
+    of pages of `page` bytes, uint64, is there: it is asked for up to its end, which is gone where a file was shortened.
+    `passing`: whether all of a chunk's pages are asked for, and afterwards given back with those that came along. Returns
+    how many are not sound, those of no such row among them.
     """
-    passing = len(maps) > 0
-    for row in range(len(sources)):
+    missing = 0
+    for b in range(len(rows)):
         for k in range(len(columns)):
-            source, length = sources[row, columns[k]], sizes[k]
-            if source == 0:
-                continue
-            target = targets[k] + np.uint64(row * length)
-            end = source + np.uint64(length + 4)
-            start = source if passing else end - np.uint64(1)
-            start -= start % page
-            if _madvise(start, end - start, _POPULATE_READ) != 0:
-                continue
-            sound[row, k] = _copy_chunk(source, target, length)
-            if passing:
-                # With one page come those around it, up to a large page.
-                start = max(start - start % _LARGE_PAGE, maps[row, columns[k], 0])
-                end = min(end + -end % _LARGE_PAGE, maps[row, columns[k], 1])
-                _madvise(start, end - start, _DONTNEED)
+            if 0 <= rows[b] < len(places):
+                place, length = places[rows[b], columns[k]], sizes[k]
+                # Another thread may set them at this moment, this one last.
+                source = place[0]
+                if source != 0 and _asked_for(source, length, passing, page):
+                    sound[b, k] = _copy_chunk(source, targets[k] + np.uint64(b * length), length)
+                    if passing:
+                        _give_back(source, length, place)
+            missing += not sound[b, k]
+    return missing
+
+
+def _asked_for(source, length, passing, page):
+    """Have the pages of a chunk at `source` ready, the last one at least; whether they are there."""
+    end = source + np.uint64(length + 4)
+    start = source if passing else end - np.uint64(1)
+    start -= start % page
+    return _madvise(start, end - start, _POPULATE_READ) == 0
+
+
+def _give_back(source, length, place):
+    """Let go of the pages of a chunk: with one page come those around it, up to a large page."""
+    end = source + np.uint64(length + 4)
+    start = max(source - source % _LARGE_PAGE, place[1])
+    end = min(end + -end % _LARGE_PAGE, place[2])
+    _madvise(start, end - start, _DONTNEED)
 
 
 def _copy_chunk(source, target, length):
@@ -259,14 +271,17 @@ if USABLE:
     _copy_bytes = njit(nogil=True, cache=True)(_copy_bytes)
     crc32c = njit([types.uint64(types.Array(types.uint8, 1, "C", readonly=True))], nogil=True, cache=True)(crc32c)
     _copy_chunk = njit(nogil=True, cache=True)(_copy_chunk)
+    _asked_for = njit(nogil=True, cache=True)(_asked_for)
+    _give_back = njit(nogil=True, cache=True)(_give_back)
     copy_chunks = njit(
         [
-            types.void(
-                types.uint64[:, ::1],
+            types.int64(
+                types.int64[::1],
                 types.uint64[:, :, ::1],
                 types.int64[::1],
                 types.uint64[::1],
                 types.int64[::1],
+                types.boolean,
                 types.uint64,
                 types.boolean[:, ::1],
             )

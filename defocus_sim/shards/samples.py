@@ -35,8 +35,9 @@ from defocus_sim.shards.layout import ARRAYS, ArraySpec
 from defocus_sim.shards.manifest import Manifest, ShardFile
 from defocus_sim.shards.storage import FileMap, RangeReader, Storage
 
-# Each open shard holds a file descriptor, two if it is mapped; the usual limit of a process is 1024.
-_OPEN_SHARDS = 192
+# Each open shard holds a file descriptor, two if it is mapped; the usual limit of a process is 1024. Where there are more
+# than that, all but so many are let go of.
+_OPEN_SHARDS, _KEPT_SHARDS = 192, 128
 _NUMBERS = {array: number for number, array in enumerate(ARRAYS)}
 
 
@@ -49,6 +50,18 @@ class _OpenShard:
     table: list[tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class _Maps:
+    """Where chunks lie that can be copied out of maps of files, see `copy_chunks`, and these maps.
+
+    Filled as chunks are read. Whoever copies holds this object meanwhile: where shards are let go of another takes its
+    place, so that no map of which `places` knows can go.
+    """
+
+    places: NDArray[np.uint64]
+    held: list[FileMap]
+
+
 class ShardSplit:
     """Random access to the samples of one split; `sample_shapes`: of each array, without the batch."""
 
@@ -58,16 +71,11 @@ class ShardSplit:
         self.height, self.width = manifest.size_hw
         self._lock = threading.Lock()
         self._open: OrderedDict[tuple[str, int], _OpenShard] = OrderedDict()
-        # Where chunks lie that can be copied out of maps, 0 where one has not been read yet: (samples, arrays), and the
-        # beginning and end of each map. The maps are those of the open shards, and there for as long as somebody holds
-        # this tuple of them.
-        self._addresses = np.zeros((len(self), len(ARRAYS)), np.uint64)
-        self._bounds = np.zeros((len(self), len(ARRAYS), 2), np.uint64)
-        self._maps: tuple[FileMap | None, ...] = ()
+        self._maps = _Maps(np.zeros((len(self), len(ARRAYS), 3), np.uint64), [])
         # Whether a map's pages are not to stay: with `none`, whose arrays all are, they are what the system keeps anyway.
         self._passing = manifest.compression != "none"
         self.sample_shapes = {array: spec.sample_shape(manifest.size_hw) for array, spec in ARRAYS.items()}
-        self._sizes = np.array([spec.sample_bytes(manifest.size_hw) for spec in ARRAYS.values()])
+        self._known_columns: dict[tuple[str, ...], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str]]:
         return ShardSplit, (self.storage, self.manifest, self.name)
@@ -117,41 +125,45 @@ class ShardSplit:
         for an index out of range, an unknown field or an array of `out` that is not contiguous or of another shape,
         `ShardMissingError`, `ShardCorruptError` naming shard and sample.
         """
-        unknown = [array for array in fields if array not in ARRAYS]
-        if unknown:
-            raise ShardError(f"{unknown[0]!r} is not an array of a store: choose from {', '.join(ARRAYS)}")
-        rows = np.asarray(indices, dtype=np.intp).reshape(-1)
-        self._check(rows.tolist())
+        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
         batch: dict[str, NDArray[Any]] = {}
         for array in fields:
+            if array not in ARRAYS:
+                raise ShardError(f"{array!r} is not an array of a store: choose from {', '.join(ARRAYS)}")
             shape, dtype = (len(rows), *self.sample_shapes[array]), ARRAYS[array].dtype
             target = np.empty(shape, dtype) if out is None else out[array]
             if target.shape != shape or target.dtype != dtype or not target.flags.c_contiguous:
                 raise ShardError(f"out[{array!r}] must be contiguous, {shape}, {dtype}")
             batch[array] = target
-        for row, array in self._copy(rows, batch):
-            self._decode(int(rows[row]), array, batch[array][row])
+        self.fill(rows, batch, np.array([array.__array_interface__["data"][0] for array in batch.values()], np.uint64))
         return batch
 
-    def _copy(self, rows: NDArray[np.intp], batch: Mapping[str, NDArray[Any]]) -> Iterable[tuple[int, str]]:
-        """Copy what can be out of maps, all at once: between copies the interpreter would start cold.
+    def fill(
+        self, indices: NDArray[np.int64], batch: Mapping[str, NDArray[Any]], addresses: NDArray[np.uint64]
+    ) -> None:
+        """`read` into arrays that are known to be such as `out` must be, and to lie at these `addresses`."""
+        arrays, maps = tuple(batch), self._maps
+        missing: Iterable[tuple[int, str]]
+        if maps.held:
+            # All at once: between copies the interpreter would start cold. Rows may be out of range.
+            columns, sizes = self._columns(arrays)
+            sound = copy_chunks(np.ascontiguousarray(indices, np.int64), maps.places, columns, addresses, sizes, self._passing)
+            if sound is None:
+                return
+            missing = ((row, arrays[number]) for row, number in np.argwhere(~sound).tolist())
+        else:
+            missing = itertools.product(range(len(indices)), arrays)
+        rows = indices.tolist()
+        self._check(rows)
+        for row, array in missing:
+            self._decode(rows[row], array, batch[array][row])
 
-        Returns which row of which array is not there now.
-        """
-        numbers = np.array([_NUMBERS[array] for array in batch])
-        starts = np.array([target.__array_interface__["data"][0] for target in batch.values()], np.uint64)
-        with self._lock:
-            # Held until the copies are made: meanwhile the cache of open shards may let go of them.
-            maps = self._maps
-            sources = self._addresses[rows]
-            bounds = self._bounds[rows] if self._passing else self._bounds[:0, :0]
-        if not maps or not sources.any():
-            return itertools.product(range(len(rows)), batch)
-        sound = copy_chunks(sources, bounds, numbers, starts, self._sizes[numbers])
-        if sound.all():
-            return ()
-        arrays = tuple(batch)
-        return [(row, arrays[number]) for row, number in np.argwhere(~sound).tolist()]
+    def _columns(self, arrays: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The number of each array in `ARRAYS`, and the bytes of a sample of it."""
+        if arrays not in self._known_columns:
+            sizes = [ARRAYS[array].sample_bytes(self.manifest.size_hw) for array in arrays]
+            self._known_columns[arrays] = np.array([_NUMBERS[array] for array in arrays]), np.array(sizes)
+        return self._known_columns[arrays]
 
     def read_encoded(self, index: int) -> dict[str, bytes]:
         """The chunks of sample `index` as they are stored, their checksums checked; raises as `read` does."""
@@ -200,12 +212,14 @@ class ShardSplit:
     def _can_be_copied(self, index: int, array: str, shard: _OpenShard, offset: int) -> None:
         if shard.map is None:
             return
-        number, begin = _NUMBERS[array], shard.map.address
+        begin = shard.map.address
         with self._lock:
             # Meanwhile the cache of open shards may have let go of it.
             if self._open.get((array, index // self.manifest.samples_per_shard)) is shard:
-                self._addresses[index, number] = begin + offset
-                self._bounds[index, number] = begin, begin + shard.map.size
+                place = self._maps.places[index, _NUMBERS[array]]
+                # The address last: other threads look at it without a lock.
+                place[1:] = begin, begin + shard.map.size
+                place[0] = begin + offset
 
     def _copies(self, spec: ArraySpec) -> bool:
         """Whether the array's chunks are copied out of maps of their files: half the time of reading and checking them."""
@@ -263,12 +277,20 @@ class ShardSplit:
                 # Another thread was faster, and its map may be in use.
                 return self._open[key]
             self._open[key] = opened
-            while len(self._open) > _OPEN_SHARDS:
-                # Only the reference goes: a thread that still reads from the file keeps it open.
-                (gone, number), _ = self._open.popitem(last=False)
-                self._addresses[number * per_shard : (number + 1) * per_shard, _NUMBERS[gone]] = 0
-            self._maps = tuple(shard.map for shard in self._open.values())
+            if mapped is not None:
+                self._maps.held.append(mapped)
+            if len(self._open) > _OPEN_SHARDS:
+                self._let_go()
         return opened
+
+    def _let_go(self) -> None:
+        """Keep `_KEPT_SHARDS` shards that were asked for last; with the lock held."""
+        places, per_shard = self._maps.places.copy(), self.manifest.samples_per_shard
+        while len(self._open) > _KEPT_SHARDS:
+            # Only the reference goes: a thread that still reads from the file keeps it open.
+            (array, number), _ = self._open.popitem(last=False)
+            places[number * per_shard : (number + 1) * per_shard, _NUMBERS[array]] = 0
+        self._maps = _Maps(places, [shard.map for shard in self._open.values() if shard.map is not None])
 
 
 def check_size(size: int, file: ShardFile, where: str) -> None:

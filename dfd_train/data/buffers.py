@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import threading
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 # Of a cache line, so that vector loops split an array alike wherever it lies.
 ALIGNMENT = 64
 LARGE_PAGE_BYTES = 2 * 2**20
-Memory = bytearray | mmap.mmap
+Wanted = tuple[tuple[int, ...], np.dtype[Any]]
 
 
 class BufferPool:
@@ -28,8 +29,8 @@ class BufferPool:
 
     def __init__(self, most_free: int = 16) -> None:
         # Memory with its address, by its size.
-        self._free: dict[int, list[tuple[Memory, int]]] = {}
-        self._lent: dict[int, tuple[weakref.ref[NDArray[np.uint8]], Memory, int]] = {}
+        self._free: dict[int, list[tuple[mmap.mmap, int]]] = {}
+        self._lent: dict[int, tuple[weakref.ref[NDArray[np.uint8]], mmap.mmap, int]] = {}
         self._most_free = most_free
         # An array may go, and its memory come back, inside `take` of the same thread.
         self._lock = threading.RLock()
@@ -38,12 +39,13 @@ class BufferPool:
         """A contiguous array with arbitrary content."""
         return self.take_together([(shape, dtype)])[0]
 
-    def take_together(self, wanted: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> list[NDArray[Any]]:
+    def take_together(self, wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
         """Contiguous arrays of these shapes and types in one piece of memory, which comes back when all are gone."""
-        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in wanted]
-        room = sum(sizes) + len(sizes) * ALIGNMENT
-        if room > LARGE_PAGE_BYTES:
-            room = -(-room // LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES
+        return self.take_placed(tuple(wanted))[0]
+
+    def take_placed(self, wanted: tuple[Wanted, ...]) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
+        """As `take_together`, and the address of each."""
+        starts, room = _layout(wanted)
         with self._lock:
             waiting = self._free.get(room)
             memory, address = waiting.pop() if waiting else _new(room)
@@ -51,12 +53,10 @@ class BufferPool:
             whole = np.frombuffer(memory, np.uint8)
             reference = weakref.ref(whole, self._give_back)
             self._lent[id(reference)] = reference, memory, address
-        end, arrays = 0, []
-        for (shape, dtype), size in zip(wanted, sizes, strict=True):
-            start = end + -(address + end) % ALIGNMENT
-            end = start + size
-            arrays.append(whole[start:end].view(dtype).reshape(shape))
-        return arrays
+        arrays: list[NDArray[Any]] = [
+            np.ndarray(shape, dtype, whole, start) for (shape, dtype), start in zip(wanted, starts, strict=True)
+        ]
+        return arrays, np.array([address + start for start in starts], np.uint64)
 
     def _give_back(self, reference: weakref.ref[NDArray[np.uint8]]) -> None:
         with self._lock:
@@ -69,13 +69,23 @@ class BufferPool:
         return BufferPool, (self._most_free,)
 
 
-def _new(room: int) -> tuple[Memory, int]:
+@functools.lru_cache(maxsize=64)
+def _layout(wanted: tuple[Wanted, ...]) -> tuple[list[int], int]:
+    """Where each array begins in memory that begins on a page, and how large that is."""
+    starts, end = [], 0
+    for shape, dtype in wanted:
+        starts.append(-(-end // ALIGNMENT) * ALIGNMENT)
+        end = starts[-1] + math.prod(shape) * dtype.itemsize
+    unit = LARGE_PAGE_BYTES if end > LARGE_PAGE_BYTES else mmap.PAGESIZE
+    return starts, max(-(-end // unit), 1) * unit
+
+
+def _new(room: int) -> tuple[mmap.mmap, int]:
     """`room` bytes and their address, in large pages where it is whole ones: a batch in small ones takes a tenth longer."""
-    if room % LARGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
-        small = bytearray(room)
-        return small, np.frombuffer(small, np.uint8).ctypes.data
+    # Of its own, without a file, so that a forked process does not write into it.
     memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    # Refused by a kernel that is built without them.
-    with suppress(OSError):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    if room % LARGE_PAGE_BYTES == 0 and hasattr(mmap, "MADV_HUGEPAGE"):
+        # Refused by a kernel that is built without them.
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return memory, np.frombuffer(memory, np.uint8).ctypes.data

@@ -19,7 +19,7 @@ from defocus_sim.shards.crc import prepare
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.read import open_store
 from dfd_train.camera import camera_of
-from dfd_train.data.buffers import BufferPool
+from dfd_train.data.buffers import BufferPool, Wanted
 
 FIELDS = ("defocused", "aif", "depth_m")
 _TORCH_TYPES = {"uint8": torch.uint8, "float32": torch.float32}
@@ -62,6 +62,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(self, store: str | Path, split: str = "train") -> None:
         self._buffers = BufferPool()
+        self._shapes: dict[tuple[int, tuple[str, ...]], tuple[Wanted, ...]] = {}
         # Not a Path, which would make `s3:/bucket` of a URL.
         self.path = str(store)
         self.split_name = split
@@ -120,17 +121,24 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
 
     def read_fields(self, indices: NDArray[np.int64], fields: Sequence[str]) -> list[Tensor]:
         """The arrays `fields` of the samples `indices`, each (B, ...) as stored; raises as `read` does."""
-        shapes = self.split.sample_shapes
-        wanted = [((len(indices), *shapes[field]), ARRAYS[field].dtype) for field in fields]
+        wanted = self._wanted(len(indices), tuple(fields))
         if self.pinned:
             # torch keeps page-locked memory, too, and knows which of it a copy still reads.
             tensors = [torch.empty(shape, dtype=_TORCH_TYPES[dtype.name], pin_memory=True) for shape, dtype in wanted]
             arrays = [tensor.numpy() for tensor in tensors]
+            addresses = np.array([tensor.data_ptr() for tensor in tensors], np.uint64)
         else:
-            arrays = self._buffers.take_together(wanted)
+            arrays, addresses = self._buffers.take_placed(wanted)
             tensors = [torch.from_numpy(array) for array in arrays]
-        self.split.read(indices, fields=fields, out=dict(zip(fields, arrays, strict=True)))
+        self.split.fill(indices, dict(zip(fields, arrays, strict=True)), addresses)
         return tensors
+
+    def _wanted(self, count: int, fields: tuple[str, ...]) -> tuple[Wanted, ...]:
+        key = count, fields
+        if key not in self._shapes:
+            shapes = self.split.sample_shapes
+            self._shapes[key] = tuple(((count, *shapes[field]), ARRAYS[field].dtype) for field in fields)
+        return self._shapes[key]
 
 
 def stream_batches(
