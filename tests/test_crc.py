@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from defocus_sim.errors import ShardCorruptError
 from defocus_sim.shards import crc
+from defocus_sim.shards.codec import decode_index, index_bytes
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.read import open_store
 from dfd_train.data.stream import ShardDataset
@@ -54,16 +55,17 @@ def chunk_of(payload):
 
 
 @needs_kernel
+@pytest.mark.parametrize("soon", [True, False])
 @pytest.mark.parametrize("length", [1, 7, 255, 256, 257, 511, 512, 1023, 1024, 5000])
-def test_copying_gives_the_bytes_touches_no_others_and_finds_every_flipped_one(data, length):
+def test_copying_gives_the_bytes_touches_no_others_and_finds_every_flipped_one(data, length, soon):
     chunks = [chunk_of(data[start : start + length]) for start in (0, 1, 700)]
     around = np.full(3 * length + 200, 9, np.uint8)
 
-    places = np.array([[[chunk.ctypes.data, 0, 0]] for chunk in chunks], np.uint64)
+    places = np.array([[[chunk.ctypes.data, length, 0, 0]] for chunk in chunks], np.uint64)
 
     def copy(start, rows=(0, 1, 2)):
         target = np.array([around.ctypes.data + start], np.uint64)
-        sound = crc.copy_chunks(np.array(rows), places, np.array([0]), target, np.array([length]), False)
+        sound = crc.copy_chunks(np.array(rows), places, np.array([0]), target, np.array([length]), False, soon)
         return [True] * len(rows) if sound is None else sound[:, 0].tolist()
 
     for start in (64, 65, 127):
@@ -77,6 +79,9 @@ def test_copying_gives_the_bytes_touches_no_others_and_finds_every_flipped_one(d
         chunks[1][place] ^= 1 << (place % 8)
         assert copy(place % 100) == [True, False, True]
         chunks[1][place] ^= 1 << (place % 8)
+    # A longer one than there is room for.
+    places[0, 0, 1] += 1
+    assert copy(3) == [False, True, True]
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +89,9 @@ def arrays():
     return random_arrays(3, 7, HEIGHT, WIDTH)
 
 
-@pytest.fixture(params=["none", "fast"])
+@pytest.fixture(params=["none", "fast", "balanced"])
 def plain(tmp_path, arrays, request):
-    """A store for a test to damage, each of its samples read once: from now on what is not compressed comes out of maps."""
+    """A store for a test to damage, each of its samples read once: from now on they come out of maps."""
     split = write_store(tmp_path / "a.zarr", arrays, 3, request.param).split("train")
     split.read(range(7))
     return split
@@ -108,6 +113,18 @@ def test_reading_again_gives_the_same_alone_in_threads_and_beside_what_is_new(pl
             assert all((sample[name][0] == arrays[name][index]).all() for name in ARRAYS)
 
 
+@pytest.mark.parametrize("compression", ["none", "fast", "small"])
+def test_more_shards_than_may_be_open_are_read_alike_by_many_threads(tmp_path, arrays, compression, monkeypatch):
+    monkeypatch.setattr("defocus_sim.shards.open_shards._MOST", 5)
+    monkeypatch.setattr("defocus_sim.shards.open_shards._KEPT", 3)
+    split = write_store(tmp_path / "a.zarr", arrays, 1, compression).split("train")
+    orders = np.random.default_rng(3).integers(0, 7, (300, 3))
+    with ThreadPoolExecutor(8) as pool:
+        for order, batch in zip(orders, pool.map(split.read, orders), strict=True):
+            assert all((batch[name] == arrays[name][order]).all() for name in ARRAYS)
+    assert len(split._shards.maps.held) <= 5
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_worker_processes_read_what_their_parent_has_mapped(plain, arrays, method):
@@ -122,11 +139,10 @@ def test_worker_processes_read_what_their_parent_has_mapped(plain, arrays, metho
 
 @pytest.mark.parametrize("array", ARRAYS)
 def test_every_flipped_byte_is_found_in_a_chunk_that_was_sound_before(plain, arrays, array):
-    if ARRAYS[array].codec(plain.manifest.compression) is not None:
-        pytest.skip("compressed: tests of the store flip its bytes")
     path = shard_file(plain, array)
-    chunk = arrays[array][0].nbytes + 4
-    for offset in {*np.linspace(chunk, 2 * chunk - 1, 30).astype(int).tolist(), *range(2 * chunk - 4, 2 * chunk)}:
+    begin, length = decode_index(np.frombuffer(path.read_bytes()[-index_bytes(3) :], np.uint8), 3, 2**40)[1].tolist()
+    end = begin + length
+    for offset in {*np.linspace(begin, end - 1, 30).astype(int).tolist(), *range(end - 4, end)}:
         faults.flip_byte(path, offset)
         with pytest.raises(ShardCorruptError, match=rf"shard 1 of train/{array}.*sample 4 .*CRC-32C"):
             plain.read([3, 4, 5], fields=(array,))

@@ -17,6 +17,8 @@ from defocus_sim.shards.layout import Blosc
 
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
+# By which Blosc's result is longer at most than what it compresses.
+MOST_ADDED_BYTES = int(blosc.MAX_OVERHEAD)
 ABSENT = np.uint64(2**64 - 1)
 MISMATCH = "its checksum (CRC-32C) does not match"
 _SHUFFLE = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
@@ -45,6 +47,11 @@ def decode_chunk(chunk: Bytes, codec: Blosc | None, out: Bytes) -> None:
             raise ChunkDamage(f"{len(payload)} bytes where {len(out)} are wanted")
         out[:] = payload
         return
+    decode_payload(payload, codec, out)
+
+
+def decode_payload(payload: Bytes, codec: Blosc, out: Bytes) -> None:
+    """Decode what stands before the checksum of a compressed chunk, which was found right. Raises `ChunkDamage`."""
     if len(payload) < 16 or int.from_bytes(payload[4:8].tobytes(), "little") != len(out):
         raise ChunkDamage("its compressed size does not fit the array")
     try:

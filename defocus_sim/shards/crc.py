@@ -41,18 +41,21 @@ def copy_chunks(
     targets: NDArray[np.uint64],
     sizes: NDArray[np.int64],
     passing: bool,
+    soon: bool,
 ) -> NDArray[np.bool_] | None:
     """Copy bytes within memory: the chunks of B samples, without the CRC-32C that each ends in, to K arrays.
 
-    `places`: (N, A, 3) of A chunks of N samples: the address, 0 = not to be copied, and where the map of a file that it lies
-    in begins and ends. Of them the `rows` (B,) and `columns` (K,) count. `targets`: (K,) addresses of arrays of B times
-    `sizes` (K,) bytes. Addresses and sizes are trusted. Returns (B, K): whether the CRC-32C of what was copied is what the
-    four bytes behind it say, little-endian; None where all are. Not sound are as well what a shortened file no longer holds,
-    and rows outside 0..N-1. Only where `copies_at_once`. `passing`: whether the pages of a chunk are to count as the
-    process's memory no longer than for its copy.
+    `places`: (N, A, 4) of A chunks of N samples: the address, 0 = not to be copied, the bytes without CRC, and where the
+    map of a file that it lies in begins and ends. Of them the `rows` (B,) and `columns` (K,) count. `targets`: (K,)
+    addresses of arrays of B times `sizes` (K,) bytes; a longer chunk is not copied. Addresses are trusted.
+
+    Returns (B, K): whether the CRC-32C of what was copied is what the four bytes behind it say, little-endian; None where
+    all are. Not sound are as well what a shortened file no longer holds, and rows outside 0..N-1. Only where
+    `copies_at_once`. `passing`: whether the pages of a chunk are to count as the process's memory no longer than for its
+    copy. `soon`: whether the copies are to be in the processor's caches.
     """
     sound = np.zeros((len(rows), len(columns)), dtype=bool)
-    missing = _kernel().copy_chunks(rows, places, columns, targets, sizes, passing, _PAGE, sound)
+    missing = _kernel().copy_chunks(rows, places, columns, targets, sizes, passing, soon, _PAGE, sound)
     return sound if missing else None
 
 

@@ -22,8 +22,9 @@ _BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _VECTORS, _VECTOR_BYTES = 4, 64
 _BLOCK_BYTES = _VECTORS * _VECTOR_BYTES
 _INSTRUCTIONS = ("avx512f", "vpclmulqdq", "pclmul", "sse4.2")
-# How far ahead of a copy its source is asked for: two pages, since the processor's own foresight ends with a page.
-_AHEAD_BYTES = 8192
+# How far ahead of a copy its source is asked for; beyond a page where it goes through the caches, since the processor's own
+# foresight ends there.
+_AHEAD_BYTES, _AHEAD_STREAMED_BYTES = 8192, 2048
 # From mman.h: have the pages of a map ready, or fail; let go of them.
 _POPULATE_READ, _DONTNEED = 22, 4
 _LARGE_PAGE = np.uint64(2**21)
@@ -70,21 +71,30 @@ def _declared(builder: Any, name: str, returns: Any, *takes: Any) -> Any:
     return function or ir.Function(builder.module, ir.FunctionType(returns, takes), name)
 
 
-def _emit_blocks(builder: Any, source: Any, target: Any, blocks: Any, state: Any) -> Any:
-    """The CRC's state after `blocks` (at least one) blocks at `source`, each copied to `target` unless that is None."""
+def _emit_blocks(builder: Any, source: Any, blocks: Any, state: Any, target: Any = None, streamed: bool = False) -> Any:
+    """The CRC's state after `blocks` (at least one) blocks at `source`, copied to `target`, if given, a multiple of 64.
+
+    `streamed`: past the caches, whose content then stays: what the interpreter and a training have there is worth more
+    than a batch of many MB that is looked at once.
+    """
     kind = ir.VectorType(_WORD, _VECTOR_BYTES // 8)
 
     def load(block: Any) -> list[Any]:
         start, vectors = builder.mul(block, _WORD(_BLOCK_BYTES)), []
         if target is not None:
-            _emit_prefetch(builder, builder.gep(source, [builder.add(start, _WORD(_AHEAD_BYTES))]))
+            # Of one line of a block the processor fetches the others itself, but into all caches.
+            for line in range(_VECTORS if streamed else 1):
+                ahead = (_AHEAD_STREAMED_BYTES if streamed else _AHEAD_BYTES) + line * _VECTOR_BYTES
+                _emit_prefetch(builder, builder.gep(source, [builder.add(start, _WORD(ahead))]), once=streamed)
         for i in range(_VECTORS):
             offset = builder.add(start, _WORD(_VECTOR_BYTES * i))
             place = builder.bitcast(builder.gep(source, [offset]), kind.as_pointer())
             vectors.append(builder.load(place, align=1))
             if target is not None:
                 place = builder.bitcast(builder.gep(target, [offset]), kind.as_pointer())
-                builder.store(vectors[-1], place, align=1)
+                store = builder.store(vectors[-1], place, align=_VECTOR_BYTES)
+                if streamed:
+                    store.set_metadata("nontemporal", builder.module.add_metadata([_HALF(1)]))
         return vectors
 
     first = load(_WORD(0))
@@ -108,11 +118,11 @@ def _emit_blocks(builder: Any, source: Any, target: Any, blocks: Any, state: Any
     return _reduced(builder, ends)
 
 
-def _emit_prefetch(builder: Any, place: Any) -> None:
-    """Have the cache line at `place` come into the second cache; there may be no memory there."""
+def _emit_prefetch(builder: Any, place: Any, once: bool) -> None:
+    """Have the cache line at `place` come into the second cache, or near for one use only; there may be no memory there."""
     fetch = _declared(builder, "llvm.prefetch.p0i8", ir.VoidType(), place.type, _HALF, _HALF, _HALF)
-    read, second_cache, data = _HALF(0), _HALF(2), _HALF(1)
-    builder.call(fetch, [place, read, second_cache, data])
+    read, locality, data = _HALF(0), _HALF(0 if once else 2), _HALF(1)
+    builder.call(fetch, [place, read, locality, data])
 
 
 def _reduced(builder: Any, vectors: list[Any]) -> Any:
@@ -138,18 +148,34 @@ def _of_blocks(typing_context, data, blocks, state):
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return _emit_blocks(builder, source, None, *arguments[1:])
+        return _emit_blocks(builder, source, *arguments[1:])
 
     return types.uint64(data, types.intp, types.uint64), generate
 
 
 @intrinsic
 def _of_copied_blocks(typing_context, source, target, blocks, state):
-    """In compiled code: as `_of_blocks`, of the bytes at the address `source`, which are copied to the address `target`."""
+    """In compiled code: as `_of_blocks`, of the bytes at the address `source`, copied to `target`, a multiple of 64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointers = [builder.inttoptr(address, _BYTE.as_pointer()) for address in arguments[:2]]
-        return _emit_blocks(builder, *pointers, *arguments[2:])
+        source, target = (builder.inttoptr(address, _BYTE.as_pointer()) for address in arguments[:2])
+        blocks, state = arguments[2:]
+        return _emit_blocks(builder, source, blocks, state, target)
+
+    return types.uint64(types.uint64, types.uint64, types.intp, types.uint64), generate
+
+
+@intrinsic
+def _of_streamed_blocks(typing_context, source, target, blocks, state):
+    """In compiled code: as `_of_copied_blocks`, past the caches."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, target = (builder.inttoptr(address, _BYTE.as_pointer()) for address in arguments[:2])
+        blocks, state = arguments[2:]
+        result = _emit_blocks(builder, source, blocks, state, target, streamed=True)
+        # Such stores may otherwise come after what tells another thread that they are there.
+        builder.call(_declared(builder, "llvm.x86.sse.sfence", ir.VoidType()), [])
+        return result
 
     return types.uint64(types.uint64, types.uint64, types.intp, types.uint64), generate
 
@@ -207,25 +233,28 @@ def _copy_bytes(source, target, length, state):
     return state
 
 
-def copy_chunks(rows, places, columns, targets, sizes, passing, page, sound):
-    """For all b and k copy `sizes[k]` bytes of chunk `places[rows[b], columns[k]]` to the address `targets[k] + b sizes[k]`.
+def copy_chunks(rows, places, columns, targets, sizes, passing, soon, page, sound):
+    """For all b and k copy chunk `places[rows[b], columns[k]]` to the address `targets[k] + b sizes[k]`.
 
-    In one pass with their CRC-32C. `rows` (B,), `columns`, `sizes` (K,) int64; `targets` (K,) uint64; `places` (N, A, 3)
-    uint64: the address of a chunk, and from where to where the map reaches that it lies in; address 0: nothing is copied.
-    `sound` (B, K) bool, False before: set where the CRC-32C is what the four bytes behind say, little-endian, and the memory
-    of pages of `page` bytes, uint64, is there: it is asked for up to its end, which is gone where a file was shortened.
-    `passing`: whether all of a chunk's pages are asked for, and afterwards given back with those that came along. Returns
-    how many are not sound, those of no such row among them.
+    In one pass with its CRC-32C. `rows` (B,), `columns`, `sizes` (K,) int64; `targets` (K,) uint64; `places` (N, A, 4)
+    uint64: address and bytes of a chunk, and from where to where the map reaches that it lies in. Nothing is copied where
+    the address is 0 or the bytes are more than `sizes`.
+    `sound` (B, K) bool, False before: set where the CRC-32C is what the four bytes behind say, little-endian, and the
+    memory of pages of `page` bytes, uint64, is there: it is asked for up to its end, which is gone where a file was
+    shortened.
+    `passing`: whether all of a chunk's pages are asked for, and afterwards given back with those that came along. `soon`:
+    whether the copies are to be in the caches. Returns how many are not sound, those of no such row among them.
     """
     missing = 0
     for b in range(len(rows)):
         for k in range(len(columns)):
             if 0 <= rows[b] < len(places):
-                place, length = places[rows[b], columns[k]], sizes[k]
+                place = places[rows[b], columns[k]]
                 # Another thread may set them at this moment, this one last.
                 source = place[0]
-                if source != 0 and _asked_for(source, length, passing, page):
-                    sound[b, k] = _copy_chunk(source, targets[k] + np.uint64(b * length), length)
+                length = np.int64(place[1])
+                if source != 0 and length <= sizes[k] and _asked_for(source, length, passing, page):
+                    sound[b, k] = _copy_chunk(source, targets[k] + np.uint64(b * sizes[k]), length, soon)
                     if passing:
                         _give_back(source, length, place)
             missing += not sound[b, k]
@@ -243,19 +272,21 @@ def _asked_for(source, length, passing, page):
 def _give_back(source, length, place):
     """Let go of the pages of a chunk: with one page come those around it, up to a large page."""
     end = source + np.uint64(length + 4)
-    start = max(source - source % _LARGE_PAGE, place[1])
-    end = min(end + -end % _LARGE_PAGE, place[2])
+    start = max(source - source % _LARGE_PAGE, place[2])
+    end = min(end + -end % _LARGE_PAGE, place[3])
     _madvise(start, end - start, _DONTNEED)
 
 
-def _copy_chunk(source, target, length):
+def _copy_chunk(source, target, length, soon):
     """Copy a chunk; whether its CRC-32C is what the four bytes behind it say."""
     # Vectors are stored where none lies across two cache lines.
     head = min(np.int64(-target % np.uint64(_VECTOR_BYTES)), length)
     state = _copy_bytes(source, target, head, _ONES)
     blocks = (length - head) // _BLOCK_BYTES
-    if blocks > 0:
+    if blocks > 0 and soon:
         state = _of_copied_blocks(source + np.uint64(head), target + np.uint64(head), blocks, state)
+    elif blocks > 0:
+        state = _of_streamed_blocks(source + np.uint64(head), target + np.uint64(head), blocks, state)
     done = np.uint64(head + blocks * _BLOCK_BYTES)
     state = _copy_bytes(source + done, target + done, length - np.int64(done), state)
     stored = np.uint64(0)
@@ -281,6 +312,7 @@ if USABLE:
                 types.int64[::1],
                 types.uint64[::1],
                 types.int64[::1],
+                types.boolean,
                 types.boolean,
                 types.uint64,
                 types.boolean[:, ::1],

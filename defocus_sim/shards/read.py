@@ -11,7 +11,8 @@ from pathlib import Path
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import Manifest, ShardFile
-from defocus_sim.shards.samples import ShardSplit, check_size
+from defocus_sim.shards.open_shards import check_size
+from defocus_sim.shards.samples import ShardSplit
 from defocus_sim.shards.storage import RangeReader, Storage, storage_at
 
 _VERIFY_BLOCK_BYTES = 16 * 2**20

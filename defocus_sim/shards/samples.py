@@ -2,16 +2,15 @@
 
 A general Zarr library reads a deleted or empty shard as zeros and spends most of its time per chunk on bookkeeping. Here a
 shard's index is read and checked once, its chunks are checked each time and decoded straight into the batch: an
-uncompressed one is read into its place, from the second time on copied there out of a map of the file, a compressed one
-into memory that its thread keeps, since fresh memory costs more than the copy. Safe to share between threads, to fork and
-to pickle.
+uncompressed one is put into its place, a compressed one first into memory that its thread keeps, since fresh memory costs
+more than the copy. The first time a chunk is read, later it is copied out of a map of its file. Safe to share between
+threads, to fork and to pickle.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,47 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
+from defocus_sim.errors import ShardCorruptError, ShardError
 from defocus_sim.lens import Lens
 from defocus_sim.shards.codec import (
     CRC_BYTES,
+    MOST_ADDED_BYTES,
     ChunkDamage,
     check_chunk,
     check_crc,
     decode_chunk,
-    decode_index,
-    index_bytes,
+    decode_payload,
 )
-from defocus_sim.shards.crc import copies_at_once, copy_chunks
-from defocus_sim.shards.layout import ARRAYS, ArraySpec
-from defocus_sim.shards.manifest import Manifest, ShardFile
-from defocus_sim.shards.storage import FileMap, RangeReader, Storage
-
-# Each open shard holds a file descriptor, two if it is mapped; the usual limit of a process is 1024. Where there are more
-# than that, all but so many are let go of.
-_OPEN_SHARDS, _KEPT_SHARDS = 192, 128
-_NUMBERS = {array: number for number, array in enumerate(ARRAYS)}
-
-
-@dataclass(frozen=True)
-class _OpenShard:
-    """`table`: offset and length of each chunk, checked. `map`: where chunks are to be copied out of one."""
-
-    reader: RangeReader
-    map: FileMap | None
-    table: list[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class _Maps:
-    """Where chunks lie that can be copied out of maps of files, see `copy_chunks`, and these maps.
-
-    Filled as chunks are read. Whoever copies holds this object meanwhile: where shards are let go of another takes its
-    place, so that no map of which `places` knows can go.
-    """
-
-    places: NDArray[np.uint64]
-    held: list[FileMap]
+from defocus_sim.shards.crc import copy_chunks
+from defocus_sim.shards.layout import ARRAYS, Blosc
+from defocus_sim.shards.manifest import Manifest
+from defocus_sim.shards.open_shards import NUMBERS, Maps, OpenShards, read_exactly
+from defocus_sim.shards.storage import RangeReader, Storage
 
 
 class ShardSplit:
@@ -69,13 +43,11 @@ class ShardSplit:
         self.storage, self.manifest, self.name = storage, manifest, name
         self._split = manifest.splits[name]
         self.height, self.width = manifest.size_hw
-        self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[str, int], _OpenShard] = OrderedDict()
-        self._maps = _Maps(np.zeros((len(self), len(ARRAYS), 3), np.uint64), [])
+        self._shards = OpenShards(storage, manifest, name)
         # Whether a map's pages are not to stay: with `none`, whose arrays all are, they are what the system keeps anyway.
         self._passing = manifest.compression != "none"
         self.sample_shapes = {array: spec.sample_shape(manifest.size_hw) for array, spec in ARRAYS.items()}
-        self._known_columns: dict[tuple[str, ...], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._plans: dict[tuple[str, ...], _Plan] = {}
 
     def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str]]:
         return ShardSplit, (self.storage, self.manifest, self.name)
@@ -142,28 +114,47 @@ class ShardSplit:
         self, indices: NDArray[np.int64], batch: Mapping[str, NDArray[Any]], addresses: NDArray[np.uint64]
     ) -> None:
         """`read` into arrays that are known to be such as `out` must be, and to lie at these `addresses`."""
-        arrays, maps = tuple(batch), self._maps
-        missing: Iterable[tuple[int, str]]
-        if maps.held:
-            # All at once: between copies the interpreter would start cold. Rows may be out of range.
-            columns, sizes = self._columns(arrays)
-            sound = copy_chunks(np.ascontiguousarray(indices, np.int64), maps.places, columns, addresses, sizes, self._passing)
-            if sound is None:
-                return
-            missing = ((row, arrays[number]) for row, number in np.argwhere(~sound).tolist())
+        rows, plan, maps = np.ascontiguousarray(indices, np.int64), self._plan(tuple(batch)), self._shards.maps
+        missing: list[tuple[int, str]] = []
+        if not maps.held:
+            missing = list(itertools.product(range(len(rows)), batch))
         else:
-            missing = itertools.product(range(len(indices)), arrays)
-        rows = indices.tolist()
-        self._check(rows)
-        for row, array in missing:
-            self._decode(rows[row], array, batch[array][row])
+            # What is stored as it is all at once: between copies the interpreter would start cold. Rows may be out of
+            # range.
+            if plan.raw:
+                targets = addresses[plan.positions] if plan.packed else addresses
+                sound = copy_chunks(rows, maps.places, plan.numbers, targets, plan.sizes, self._passing, soon=False)
+                if sound is not None:
+                    missing = [(row, plan.raw[column]) for row, column in np.argwhere(~sound).tolist()]
+            for array, packed in plan.packed.items():
+                target = batch[array]
+                missing += [
+                    (row, array)
+                    for row in range(len(rows))
+                    if not self._unpacked(rows[row : row + 1], packed, maps, target[row])
+                ]
+        if missing:
+            numbers = rows.tolist()
+            self._check(numbers)
+            for row, array in missing:
+                self._decode(numbers[row], array, batch[array][row])
 
-    def _columns(self, arrays: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The number of each array in `ARRAYS`, and the bytes of a sample of it."""
-        if arrays not in self._known_columns:
-            sizes = [ARRAYS[array].sample_bytes(self.manifest.size_hw) for array in arrays]
-            self._known_columns[arrays] = np.array([_NUMBERS[array] for array in arrays]), np.array(sizes)
-        return self._known_columns[arrays]
+    def _plan(self, arrays: tuple[str, ...]) -> _Plan:
+        if arrays not in self._plans:
+            self._plans[arrays] = _Plan.of(arrays, self.manifest)
+        return self._plans[arrays]
+
+    def _unpacked(self, row: NDArray[np.int64], packed: _Packed, maps: Maps, target: NDArray[Any]) -> bool:
+        """Copy a compressed chunk into memory that stays in the cache, and decode it; False where that cannot be done."""
+        chunk, address = _scratch(int(packed.room[0]))
+        if copy_chunks(row, maps.places, packed.number, address, packed.room, self._passing, soon=True) is not None:
+            return False
+        length = int(maps.places[row[0], packed.number[0], 1])
+        try:
+            decode_payload(chunk[:length], packed.codec, target.reshape(-1).view(np.uint8))
+        except ChunkDamage as damage:
+            raise self._damaged(int(row[0]), packed.array, damage) from damage
+        return True
 
     def read_encoded(self, index: int) -> dict[str, bytes]:
         """The chunks of sample `index` as they are stored, their checksums checked; raises as `read` does."""
@@ -190,7 +181,7 @@ class ShardSplit:
         error has a name.
         """
         number, slot = divmod(index, self.manifest.samples_per_shard)
-        shard, out = self._shard(array, number), target.reshape(-1).view(np.uint8)
+        shard, out = self._shards.get(array, number), target.reshape(-1).view(np.uint8)
         offset, length = shard.table[slot]
         codec = ARRAYS[array].codec(self.manifest.compression)
         try:
@@ -199,38 +190,21 @@ class ShardSplit:
                 stored = bytearray(CRC_BYTES)
                 _read_into(shard.reader, offset, [out.data, memoryview(stored)])
                 check_crc(out, bytes(stored))
-                self._can_be_copied(index, array, shard, offset)
             else:
-                chunk = _scratch(length)
+                chunk, _ = _scratch(length)
                 _read_into(shard.reader, offset, [chunk.data])
                 decode_chunk(chunk, codec, out)
         except ChunkDamage as damage:
             raise self._damaged(index, array, damage) from damage
         except OSError as error:
             raise self._unreadable(index, array, error) from error
-
-    def _can_be_copied(self, index: int, array: str, shard: _OpenShard, offset: int) -> None:
-        if shard.map is None:
-            return
-        begin = shard.map.address
-        with self._lock:
-            # Meanwhile the cache of open shards may have let go of it.
-            if self._open.get((array, index // self.manifest.samples_per_shard)) is shard:
-                place = self._maps.places[index, _NUMBERS[array]]
-                # The address last: other threads look at it without a lock.
-                place[1:] = begin, begin + shard.map.size
-                place[0] = begin + offset
-
-    def _copies(self, spec: ArraySpec) -> bool:
-        """Whether the array's chunks are copied out of maps of their files: half the time of reading and checking them."""
-        raw = spec.codec(self.manifest.compression) is None
-        return raw and copies_at_once(spec.sample_bytes(self.manifest.size_hw))
+        self._shards.can_be_copied(index, array, shard)
 
     def _chunk(self, index: int, array: str) -> NDArray[np.uint8]:
         number, slot = divmod(index, self.manifest.samples_per_shard)
-        shard = self._shard(array, number)
+        shard = self._shards.get(array, number)
         try:
-            return _read_exactly(shard.reader, *shard.table[slot])
+            return read_exactly(shard.reader, *shard.table[slot])
         except ChunkDamage as damage:
             raise self._damaged(index, array, damage) from damage
         except OSError as error:
@@ -238,87 +212,68 @@ class ShardSplit:
 
     def _unreadable(self, index: int, array: str, error: OSError) -> ShardCorruptError:
         return ShardCorruptError(
-            f"{self._where(array, index // self.manifest.samples_per_shard)} cannot be read: {error}"
+            f"{self._shards.where(array, index // self.manifest.samples_per_shard)} cannot be read: {error}"
         )
 
     def _damaged(self, index: int, array: str, damage: ChunkDamage) -> ShardCorruptError:
-        where = self._where(array, index // self.manifest.samples_per_shard)
+        where = self._shards.where(array, index // self.manifest.samples_per_shard)
         return ShardCorruptError(f"{where}: sample {index} ({self.names[index]}) is damaged, {damage}")
 
-    def _where(self, array: str, shard: int) -> str:
-        name = ARRAYS[array].shard_name(self.name, shard)
-        return f"{self.storage.describe(name)} (shard {shard} of {self.name}/{array})"
 
-    def _shard(self, array: str, shard: int) -> _OpenShard:
-        """An open shard, from the cache of them."""
-        key = (array, shard)
-        with self._lock:
-            if key in self._open:
-                self._open.move_to_end(key)
-                return self._open[key]
-        name, file = ARRAYS[array].shard_name(self.name, shard), self._split.shards[shard][array]
-        per_shard = self.manifest.samples_per_shard
-        try:
-            check_size(self.storage.size(name), file, self._where(array, shard))
-            reader = self.storage.reader(name)
-            index_start = file.bytes - index_bytes(per_shard)
-            index = _read_exactly(reader, index_start, index_bytes(per_shard))
-            table = decode_index(index, min(per_shard, len(self) - shard * per_shard), index_start)
-            mapped = reader.mapped() if self._copies(ARRAYS[array]) else None
-        except FileNotFoundError as error:
-            raise ShardMissingError(f"{self._where(array, shard)} is missing: it was there at the start") from error
-        except ChunkDamage as damage:
-            raise ShardCorruptError(f"{self._where(array, shard)} is damaged: {damage}") from damage
-        except OSError as error:
-            raise ShardCorruptError(f"{self._where(array, shard)} cannot be read: {error}") from error
-        opened = _OpenShard(reader, mapped, [(offset, length) for offset, length in table.tolist()])
-        with self._lock:
-            if key in self._open:
-                # Another thread was faster, and its map may be in use.
-                return self._open[key]
-            self._open[key] = opened
-            if mapped is not None:
-                self._maps.held.append(mapped)
-            if len(self._open) > _OPEN_SHARDS:
-                self._let_go()
-        return opened
+@dataclass(frozen=True)
+class _Packed:
+    """A compressed array: its number in `ARRAYS` (1,), room (1,) for the longest chunk that the codec makes of a sample."""
 
-    def _let_go(self) -> None:
-        """Keep `_KEPT_SHARDS` shards that were asked for last; with the lock held."""
-        places, per_shard = self._maps.places.copy(), self.manifest.samples_per_shard
-        while len(self._open) > _KEPT_SHARDS:
-            # Only the reference goes: a thread that still reads from the file keeps it open.
-            (array, number), _ = self._open.popitem(last=False)
-            places[number * per_shard : (number + 1) * per_shard, _NUMBERS[array]] = 0
-        self._maps = _Maps(places, [shard.map for shard in self._open.values() if shard.map is not None])
+    array: str
+    codec: Blosc
+    number: NDArray[np.int64]
+    room: NDArray[np.int64]
 
 
-def check_size(size: int, file: ShardFile, where: str) -> None:
-    """Raise `ShardCorruptError` where a shard file (`where`) has another size than it was written with."""
-    if size != file.bytes:
-        raise ShardCorruptError(f"{where} has {size} bytes where {file.bytes} were written: convert again")
+@dataclass(frozen=True)
+class _Plan:
+    """How arrays are read: those stored as they are, their positions among all, numbers in `ARRAYS`, bytes of a sample."""
+
+    raw: tuple[str, ...]
+    positions: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    packed: dict[str, _Packed]
+
+    @staticmethod
+    def of(arrays: tuple[str, ...], manifest: Manifest) -> _Plan:
+        """For the arrays of a store, in their order."""
+        codecs = {array: ARRAYS[array].codec(manifest.compression) for array in arrays}
+        sizes = {array: ARRAYS[array].sample_bytes(manifest.size_hw) for array in arrays}
+        raw = [array for array, codec in codecs.items() if codec is None]
+        packed = {
+            array: _Packed(array, codec, np.array([NUMBERS[array]]), np.array([sizes[array] + MOST_ADDED_BYTES]))
+            for array, codec in codecs.items()
+            if codec is not None
+        }
+        return _Plan(
+            raw=tuple(raw),
+            positions=np.array([arrays.index(array) for array in raw], np.int64),
+            numbers=np.array([NUMBERS[array] for array in raw], np.int64),
+            sizes=np.array([sizes[array] for array in raw], np.int64),
+            packed=packed,
+        )
 
 
 _OWN = threading.local()
 
 
-def _scratch(length: int) -> NDArray[np.uint8]:
-    """`length` bytes of memory that this thread reuses."""
-    held: NDArray[np.uint8] | None = getattr(_OWN, "memory", None)
-    if held is None or held.size < length:
+def _scratch(length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    """`length` bytes of memory that this thread reuses, and its address (1,)."""
+    held: tuple[NDArray[np.uint8], NDArray[np.uint64]] | None = getattr(_OWN, "memory", None)
+    if held is None or held[0].size < length:
         # A little more than asked for: chunks of a store differ in length.
-        held = _OWN.memory = np.empty(length + length // 4, np.uint8)
-    return held[:length]
+        memory = np.empty(length + length // 4, np.uint8)
+        held = _OWN.memory = memory, np.array([memory.ctypes.data], np.uint64)
+    return held[0][:length], held[1]
 
 
 def _read_into(reader: RangeReader, offset: int, targets: list[memoryview]) -> None:
     wanted = sum(len(target) for target in targets)
     if offset < 0 or reader.read_into(offset, targets) != wanted:
         raise ChunkDamage("the file ends too early")
-
-
-def _read_exactly(reader: RangeReader, offset: int, length: int) -> NDArray[np.uint8]:
-    data = reader.read_at(offset, length) if offset >= 0 else b""
-    if len(data) != length:
-        raise ChunkDamage("the file ends too early")
-    return np.frombuffer(data, np.uint8)
