@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
 from defocus_sim.shards.layout import ARRAYS, COMPRESSIONS
-from defocus_sim.shards.manifest import Manifest, SplitManifest
+from defocus_sim.shards.manifest import Manifest, SplitManifest, digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.read import open_store, verify_store
 from defocus_sim.shards.storage import storage_at
@@ -240,6 +240,18 @@ def test_a_changed_manifest_is_noticed(store):
     edit_manifest(store, lambda manifest: manifest["splits"]["train"]["names"].reverse())
     with pytest.raises(ShardCorruptError, match="own checksum"):
         open_store(Path(store.url))
+
+
+def test_verify_finds_that_frames_are_not_of_the_size_that_the_manifest_says(store):
+    def shrunk(manifest):
+        manifest["size_hw"] = [2, 3]
+        del manifest["checksum"]
+        manifest["checksum"] = digest(manifest)
+
+    edit_manifest(store, shrunk)
+    records = list(verify_store(open_store(Path(store.url))))
+    assert records
+    assert all(problem is not None and record.where in problem for record, problem in records)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"attributes": 3}', b"\xff\xfe", b"[" * 100_000])

@@ -95,13 +95,14 @@ def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
 
 def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord, str | None]]:
     """Read every byte of every shard: yields each file with None, or with what is wrong with it."""
+    splits = {name: store.split(name) for name in store.split_names}
     for record, missing in _size_problems(store):
         if missing is not None:
             yield record, str(missing)
             continue
         try:
             sound = _sha256(store.storage.reader(record.name), record.file.bytes) == record.file.sha256
-            yield record, None if sound else _describe_damage(store, record)
+            yield record, _damage(splits[record.split], record, sound)
         except OSError as error:
             yield record, f"{store.storage.describe(record.name)} cannot be read: {error}"
 
@@ -133,16 +134,23 @@ def _size_problems(store: ShardStore) -> Iterator[tuple[ShardRecord, ShardError 
         yield record, problem
 
 
-def _describe_damage(store: ShardStore, record: ShardRecord) -> str:
-    """The first damaged sample of a shard; a file whose samples are all sound is one of another place."""
-    split, per_shard = store.split(record.split), store.manifest.samples_per_shard
-    for sample in range(record.index * per_shard, min((record.index + 1) * per_shard, len(split))):
+def _damage(split: ShardSplit, record: ShardRecord, sound: bool) -> str | None:
+    """What is wrong with a shard, whose bytes are those that were written where it is `sound`.
+
+    Then the first sample tells whether it is what the manifest says. Else it is the first that is damaged; a file whose
+    samples are all sound is one of another place.
+    """
+    per_shard = split.manifest.samples_per_shard
+    first, last = record.index * per_shard, min((record.index + 1) * per_shard, len(split))
+    for sample in range(first, first + 1 if sound else last):
         try:
             split.read([sample], fields=(record.array,))
         except ShardError as error:
             return str(error)
+    if sound:
+        return None
     return (
-        f"{store.storage.describe(record.name)} ({record.where}) is not the file that was written (SHA-256 differs), "
+        f"{split.storage.describe(record.name)} ({record.where}) is not the file that was written (SHA-256 differs), "
         "though each of its samples is sound"
     )
 
