@@ -100,10 +100,8 @@ def gaussian_pixels(
     """
     channels, height, width = shape_of(image)
     sigma = _in_blocks(sigma_px, height, width)
-    out, pixels = (
-        scratch("strip", (channels, STRIP_ROWS, sigma.shape[1])),
-        np.empty((height, width, channels), np.uint8),
-    )
+    out = scratch("strip", (channels, STRIP_ROWS, sigma.shape[1]))
+    pixels = np.empty((height, width, channels), np.uint8)
     _blur(image, sigma, truncate, levels, out, pixels, _NO_TABLES if levels is None else srgb_tables())
     return pixels
 
@@ -132,14 +130,14 @@ def _blur(
     for grid in range(1, count):
         _smoothed(planes[grid - 1], pads[grid - 1], grid, grids, pads[grid], width, planes[grid])
     strips_kernel(channels)(
-        memory.reshape(-1),
+        memory,
         _table(planes, pads),
         np.array(bounds),
         grids.variance,
         grids.margin,
         sigma,
         float(truncate),
-        (_widest_reach(pads) + ROWS) * ROWS * LANES,
+        _most_weights(pads),
         out,
         pixels,
         *tables,
@@ -156,9 +154,8 @@ def _planes(
     ]
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
     memory = scratch("planes", (ends[-1],))
-    return memory, [
-        memory[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, shapes, strict=True)
-    ]
+    planes = [memory[end - math.prod(shape) : end].reshape(shape) for end, shape in zip(ends, shapes, strict=True)]
+    return memory, planes
 
 
 def _table(planes: list[NDArray[F32]], pads: list[tuple[int, int]]) -> NDArray[np.int64]:
@@ -169,11 +166,6 @@ def _table(planes: list[NDArray[F32]], pads: list[tuple[int, int]]) -> NDArray[n
         table.append((begin + (rows >> grid) * width + aside, width, height * width))
         begin += one.size
     return np.array(table, np.int64)
-
-
-def _widest_reach(pads: list[tuple[int, int]]) -> int:
-    """Samples, three times as many where they are apart: there each row has weights of its own above and below."""
-    return max([min(pads[0]), *(3 * (aside >> grid) for grid, (_, aside) in enumerate(pads) if grid)])
 
 
 def _pads(widest_px: list[float], grids: Grids, truncate: float) -> list[tuple[int, int]]:
@@ -190,6 +182,12 @@ def _pads(widest_px: list[float], grids: Grids, truncate: float) -> list[tuple[i
             rows, aside = max(rows, pads[0][0] + (_TAPS - 1) * step), max(aside, _FIRST_REACH * step)
         pads.insert(0, (-(-rows // step) * step, aside))
     return pads
+
+
+def _most_weights(pads: list[tuple[int, int]]) -> int:
+    """Room that `gather_block` needs for the weights of any block: thrice as much where samples are apart."""
+    reaches = [min(pads[0]), *(aside >> grid for grid, (_, aside) in enumerate(pads) if grid)]
+    return max((reach + ROWS) * (3 if grid else 1) for grid, reach in enumerate(reaches)) * ROWS * LANES
 
 
 def _paying(sigma_px: NDArray[F32], pixels: int, grids: Grids) -> int:
