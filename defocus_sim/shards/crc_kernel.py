@@ -24,7 +24,7 @@ _BLOCK_BYTES = _VECTORS * _VECTOR_BYTES
 _INSTRUCTIONS = ("avx512f", "vpclmulqdq", "pclmul", "sse4.2")
 # How far ahead of a copy its source is asked for; beyond a page where it goes through the caches, since the processor's own
 # foresight ends there.
-_AHEAD_BYTES, _AHEAD_STREAMED_BYTES = 8192, 2048
+_AHEAD_BYTES, _AHEAD_STREAMED_BYTES = 8192, 3072
 # From mman.h: have the pages of a map ready, or fail; let go of them.
 _POPULATE_READ, _DONTNEED = 22, 4
 _LARGE_PAGE = np.uint64(2**21)
