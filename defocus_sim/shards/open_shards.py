@@ -48,10 +48,9 @@ class OpenShards:
 
     def __init__(self, storage: Storage, manifest: Manifest, name: str) -> None:
         self._storage, self._name, self._per_shard = storage, name, manifest.samples_per_shard
-        self._split, size_hw = manifest.splits[name], manifest.size_hw
+        self._split, self._size_hw = manifest.splits[name], manifest.size_hw
         self._lock = threading.Lock()
         self._open: OrderedDict[tuple[str, int], OpenShard] = OrderedDict()
-        self._mapped = all(copies_at_once(spec.sample_bytes(size_hw)) for spec in ARRAYS.values())
         self.maps = Maps(np.zeros((len(self._split.names), len(ARRAYS), 4), np.uint64), [])
 
     def where(self, array: str, shard: int) -> str:
@@ -101,7 +100,8 @@ class OpenShards:
             index = read_exactly(reader, index_start, index_bytes(self._per_shard))
             present = min(self._per_shard, len(self._split.names) - shard * self._per_shard)
             table = decode_index(index, present, index_start)
-            mapped = reader.mapped() if self._mapped else None
+            copied = copies_at_once(ARRAYS[array].sample_bytes(self._size_hw))
+            mapped = reader.mapped() if copied else None
         except FileNotFoundError as error:
             raise ShardMissingError(f"{self.where(array, shard)} is missing: it was there at the start") from error
         except ChunkDamage as damage:
