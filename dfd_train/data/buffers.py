@@ -7,7 +7,6 @@ import math
 import mmap
 import threading
 import weakref
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,16 +34,11 @@ class BufferPool:
         # An array may go, and its memory come back, inside `take` of the same thread.
         self._lock = threading.RLock()
 
-    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """A contiguous array with arbitrary content."""
-        return self.take_together([(shape, dtype)])[0]
+    def take(self, wanted: tuple[Wanted, ...]) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
+        """Contiguous arrays of these shapes and types with arbitrary content, and their addresses.
 
-    def take_together(self, wanted: Sequence[Wanted]) -> list[NDArray[Any]]:
-        """Contiguous arrays of these shapes and types in one piece of memory, which comes back when all are gone."""
-        return self.take_placed(tuple(wanted))[0]
-
-    def take_placed(self, wanted: tuple[Wanted, ...]) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
-        """As `take_together`, and the address of each."""
+        In one piece of memory, which comes back when all of them are gone.
+        """
         starts, room = _layout(wanted)
         with self._lock:
             waiting = self._free.get(room)

@@ -128,7 +128,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
             arrays = [tensor.numpy() for tensor in tensors]
             addresses = np.array([tensor.data_ptr() for tensor in tensors], np.uint64)
         else:
-            arrays, addresses = self._buffers.take_placed(wanted)
+            arrays, addresses = self._buffers.take(wanted)
             tensors = [torch.from_numpy(array) for array in arrays]
         self.split.fill(indices, dict(zip(fields, arrays, strict=True)), addresses)
         return tensors
