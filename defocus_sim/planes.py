@@ -19,17 +19,21 @@ _STEPS = 4096
 _kept = threading.local()
 # Larger memory is given back: a photograph's planes are not to stay for ever.
 _LARGEST_KEPT_BYTES = 64 * 2**20
+_PAGE_BYTES = 4096
 
 
 def scratch(name: str, shape: tuple[int, ...]) -> NDArray[F32]:
     """A float32 array with arbitrary content, in memory that the next call with `name` in this thread gives out again.
 
-    Memory fresh from the system costs more than what is done with it: it is zeroed page by page.
+    Memory fresh from the system costs more than what is done with it: it is zeroed page by page. It begins on a page: else
+    every vector lies across two cache lines, which in some processes costs a tenth of the blur.
     """
     size = math.prod(shape)
     memory: NDArray[F32] | None = getattr(_kept, name, None)
     if memory is None or memory.size < size:
-        memory = np.empty(size, F32)
+        raw = np.empty(size + _PAGE_BYTES // 4, F32)
+        first = -raw.ctypes.data % _PAGE_BYTES // 4
+        memory = raw[first : first + size]
         if memory.nbytes <= _LARGEST_KEPT_BYTES:
             setattr(_kept, name, memory)
     return memory[:size].reshape(shape)

@@ -153,31 +153,31 @@ def _of_blocks(typing_context, data, blocks, state):
     return types.uint64(data, types.intp, types.uint64), generate
 
 
-@intrinsic
-def _of_copied_blocks(typing_context, source, target, blocks, state):
-    """In compiled code: as `_of_blocks`, of the bytes at the address `source`, copied to `target`, a multiple of 64."""
+def _copying(streamed: bool) -> Any:
+    """What `_of_copied_blocks` and `_of_streamed_blocks` are made of."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, target = (builder.inttoptr(address, _BYTE.as_pointer()) for address in arguments[:2])
         blocks, state = arguments[2:]
-        return _emit_blocks(builder, source, blocks, state, target)
+        result = _emit_blocks(builder, source, blocks, state, target, streamed)
+        if streamed:
+            # Such stores may otherwise come after what tells another thread that they are there.
+            builder.call(_declared(builder, "llvm.x86.sse.sfence", ir.VoidType()), [])
+        return result
 
     return types.uint64(types.uint64, types.uint64, types.intp, types.uint64), generate
+
+
+@intrinsic
+def _of_copied_blocks(typing_context, source, target, blocks, state):
+    """In compiled code: as `_of_blocks`, of the bytes at the address `source`, copied to `target`, a multiple of 64."""
+    return _copying(streamed=False)
 
 
 @intrinsic
 def _of_streamed_blocks(typing_context, source, target, blocks, state):
     """In compiled code: as `_of_copied_blocks`, past the caches."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, target = (builder.inttoptr(address, _BYTE.as_pointer()) for address in arguments[:2])
-        blocks, state = arguments[2:]
-        result = _emit_blocks(builder, source, blocks, state, target, streamed=True)
-        # Such stores may otherwise come after what tells another thread that they are there.
-        builder.call(_declared(builder, "llvm.x86.sse.sfence", ir.VoidType()), [])
-        return result
-
-    return types.uint64(types.uint64, types.uint64, types.intp, types.uint64), generate
+    return _copying(streamed=True)
 
 
 @intrinsic
