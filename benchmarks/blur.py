@@ -25,15 +25,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from reference import gather_reference
 
 from defocus_sim import Lens, defocus
-from defocus_sim.allocator import keep_freed_memory
-from defocus_sim.blur import gather, gaussian_kernel
-from defocus_sim.planes import mirrored
-from defocus_sim.scales import gaussian_gather
-from defocus_sim.simd import LANES, ROWS
+from defocus_sim.blur.gather import gather, gaussian_kernel
+from defocus_sim.blur.pixel_format import mirrored
+from defocus_sim.blur.pyramid import gaussian_gather
+from defocus_sim.blur.vectors.intrinsics import LANES, ROWS
+from defocus_sim.convert.allocator import keep_freed_memory
 
 HEIGHT, WIDTH = 427, 561
 # As many as the kernel keeps in registers.

@@ -34,12 +34,12 @@ import zarr
 from scale import write_frames
 
 from defocus_sim import Lens
-from defocus_sim.conversion_plan import ConversionSettings
-from defocus_sim.convert import convert
+from defocus_sim.convert.plan import ConversionSettings
+from defocus_sim.convert.run import convert
 from defocus_sim.datasets.nyu import NyuSource
 from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
 from defocus_sim.shards.layout import COMPRESSIONS
-from defocus_sim.shards.read import open_store
+from defocus_sim.shards.store import open_store
 from dfd_train.data.stream import ShardDataset, stream_batches
 
 FIELDS = ("defocused", "aif", "depth_m")

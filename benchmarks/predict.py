@@ -26,12 +26,12 @@ import cv2
 import numpy as np
 import torch
 
-from dfd_train.checkpoint import load_checkpoint
-from dfd_train.evaluation import load_network
+from dfd_train.evaluation.evaluate import load_network
 from dfd_train.model.build import Model, build_model
 from dfd_train.model.config import variant
-from dfd_train.prediction import predict
-from dfd_train.tiling import Tiling
+from dfd_train.prediction.predict import predict
+from dfd_train.prediction.tiling import Tiling
+from dfd_train.runs.checkpoint import load_checkpoint
 
 TILINGS = ((512, 0), (512, 128), (512, 256), (768, 384), (1024, 384), (1024, 512))
 

@@ -31,11 +31,11 @@ from blur import opencv_levels
 from scale import Elsewhere, write_frames
 
 from defocus_sim import Lens
-from defocus_sim.conversion_plan import ConversionSettings
-from defocus_sim.convert import Workers, convert
+from defocus_sim.convert.plan import ConversionSettings
+from defocus_sim.convert.run import Workers, convert
 from defocus_sim.datasets.nyu import NyuSource
 from defocus_sim.lens import coc_diameter_px, sigma_px
-from defocus_sim.shards.read import open_store
+from defocus_sim.shards.store import open_store
 
 ROWS, COLUMNS = slice(44, 471), slice(40, 601)
 

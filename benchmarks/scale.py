@@ -27,10 +27,10 @@ import h5py
 import numpy as np
 
 from defocus_sim import Lens, defocus
-from defocus_sim.conversion_plan import ConversionSettings
-from defocus_sim.convert import Workers, convert
+from defocus_sim.convert.plan import ConversionSettings
+from defocus_sim.convert.run import Workers, convert
 from defocus_sim.datasets.nyu import NyuSource
-from defocus_sim.datasets.synthetic import SyntheticSource
+from defocus_sim.datasets.synthetic.source import SyntheticSource
 from defocus_sim.shards.codec import encode_chunk
 from defocus_sim.shards.layout import ARRAYS
 

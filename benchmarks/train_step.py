@@ -24,16 +24,16 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from dfd_train.config import recipe_config
+from dfd_train.config.train import recipe_config
 from dfd_train.data.transforms import Frames
-from dfd_train.device import versions
-from dfd_train.distributed import World
-from dfd_train.engine import Engine
-from dfd_train.losses import compute_losses
+from dfd_train.distributed.device import versions
+from dfd_train.distributed.world import World
+from dfd_train.losses.terms import compute_losses
 from dfd_train.model.two_headed import TwoHeadedNet
-from dfd_train.schedule import lr_at
-from dfd_train.state import TrainState
-from dfd_train.trainer import train
+from dfd_train.training.schedule import lr_at
+from dfd_train.training.state import TrainState
+from dfd_train.training.train import train
+from dfd_train.training.train_step import Engine
 
 PAPER_SAMPLES = 500 * 795
 # Multiplications and additions of the full network's forward pass at 256x256, and three times that for a step.

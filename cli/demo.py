@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import click
-from dfd_cli.failures import OneLineCommand
+from dfd_cli.support.errors import OneLineCommand
 
 # Chosen by measurement (docs/training.md): small batches and an adaptive optimiser learn most in three minutes.
 TRAIN = ("--model", "tiny", "--recipe", "fast", "--size", "96x128", "--batch-size", "2", "--epochs", "30")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dfd_cli.documented import under
-from dfd_cli.failures import CommandOrDefault, OneLineCommand
-from dfd_cli.verbosity import speaking
+from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
+from dfd_cli.support.help import under
+from dfd_cli.support.logging import speaking
 
 WHAT, HOW, REPORT, TABLE = "What to score", "How", "Report", "Table"
 
@@ -63,7 +63,7 @@ def score(pooled: bool, size: str | None, more: tuple[str, ...], make3d_root: st
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dfd_train.data.geometry import parse_shape
-    from dfd_train.evaluation import NATIVE, EvalConfig, compare, default_out, evaluate
+    from dfd_train.evaluation.evaluate import NATIVE, EvalConfig, compare, default_out, evaluate
 
     shape = size if size in (None, NATIVE) else parse_shape(str(size))
     checkpoints = (options["checkpoint"], *more)
@@ -92,7 +92,7 @@ def _add_table(name: str, contents: str) -> None:
     @under(TABLE, "--out", metavar="DIR", help=f"Write {name}.md, {name}.tex and {name}.html there, too.")
     @under(TABLE, "--shards", metavar="STORE", default="STORE", help="The store in the commands for what is missing.")
     def command(runs: tuple[str, ...], more: tuple[str, ...], form: str, out: str | None, shards: str) -> None:
-        from dfd_train.tables import paper_table, write_tables
+        from dfd_train.evaluation.tables import paper_table, write_tables
 
         table = paper_table(name, (*runs, *more), shards=shards)
         if out is not None:

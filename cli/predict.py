@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dfd_cli.documented import under
-from dfd_cli.failures import CommandOrDefault, OneLineCommand
-from dfd_cli.parameters import Aperture, ApertureParam, DistancesParam, LengthParam
+from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
+from dfd_cli.support.help import under
+from dfd_cli.support.parameters import Aperture, ApertureParam, DistancesParam, LengthParam
 
 EXIT_SOME_FAILED = 1
 EXIT_CODES = (
@@ -76,8 +76,8 @@ def images(images: tuple[str, ...], tile: int, overlap: int, size: str | None, *
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dfd_train.data.geometry import parse_shape
-    from dfd_train.prediction import PredictConfig, predict_files
-    from dfd_train.tiling import Tiling
+    from dfd_train.prediction.predict import PredictConfig, predict_files
+    from dfd_train.prediction.tiling import Tiling
 
     refocus, lens = options.pop("refocus"), _lens(options)
     config = PredictConfig(
@@ -106,9 +106,9 @@ def export(checkpoint: str, onnx: str | None, program: str | None) -> None:
         raise click.UsageError("there is nothing to write: give --onnx FILE, --torch FILE or both")
     import torch
 
-    from dfd_train.checkpoint import load_checkpoint
-    from dfd_train.evaluation import load_network
-    from dfd_train.export import write_onnx, write_program
+    from dfd_train.evaluation.evaluate import load_network
+    from dfd_train.prediction.export import write_onnx, write_program
+    from dfd_train.runs.checkpoint import load_checkpoint
 
     net = load_network(load_checkpoint(Path(checkpoint)), torch.device("cpu"))
     for path, write in ((onnx, write_onnx), (program, write_program)):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dfd_cli.conversion import run_conversion
-from dfd_cli.documented import under
-from dfd_cli.failures import OneLineCommand, OneLineGroup
-from dfd_cli.options import LENS, RENDERING, RESIZE, STORE, lens_from_options, with_options
-from dfd_cli.parameters import DistancesParam, SizeParam
-from dfd_cli.progress import sample_progress
-from dfd_cli.summary import info_lines
+from dfd_cli.support.conversion import run_conversion
+from dfd_cli.support.errors import OneLineCommand, OneLineGroup
+from dfd_cli.support.help import under
+from dfd_cli.support.options import LENS, RENDERING, RESIZE, STORE, lens_from_options, with_options
+from dfd_cli.support.parameters import DistancesParam, SizeParam
+from dfd_cli.support.progress import sample_progress
+from dfd_cli.support.summary import info_lines
 
 from defocus_sim.errors import ShardCorruptError
 
@@ -105,7 +105,7 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, **options:
 @with_options(LENS, RENDERING, STORE)
 def synthetic(count: int, size: tuple[int, int], scale: str, test_fraction: float, **options: Any) -> None:
     """Procedural scenes with exact depth; needs no data set."""
-    from defocus_sim.datasets.synthetic import SyntheticSource
+    from defocus_sim.datasets.synthetic.source import SyntheticSource
 
     source = SyntheticSource(
         count=count, size_wh=size[::-1], scale=scale, test_fraction=test_fraction, seed=options["seed"]
@@ -246,7 +246,7 @@ def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **opti
 def preview(store: str, samples: int, out: Path | None) -> None:
     """A contact sheet: defocused, all in focus, depth, signed sigma."""
     from defocus_sim.preview import save_contact_sheet, sheet_path
-    from defocus_sim.shards.read import open_store
+    from defocus_sim.shards.store import open_store
 
     click.echo(save_contact_sheet(open_store(store), out or sheet_path(store), samples))
 
@@ -255,7 +255,7 @@ def preview(store: str, samples: int, out: Path | None) -> None:
 @click.argument("store")
 def info(store: str) -> None:
     """What a store holds and how it was made."""
-    from defocus_sim.shards.read import open_store
+    from defocus_sim.shards.store import open_store
 
     click.echo("\n".join(info_lines(open_store(store))))
 
@@ -264,7 +264,7 @@ def info(store: str) -> None:
 @click.argument("store")
 def verify(store: str) -> None:
     """Read every byte of a store and check it; names what is damaged."""
-    from defocus_sim.shards.read import open_store, verify_store
+    from defocus_sim.shards.store import open_store, verify_store
 
     opened = open_store(store, check_files=False)
     total, damaged = sum(1 for _ in opened.records()), 0
@@ -285,7 +285,7 @@ def verify(store: str) -> None:
 @under(WHAT, "--overwrite", is_flag=True, help="Replace an existing store.")
 def merge(stores: tuple[str, ...], out: str, overwrite: bool) -> None:
     """Join STORES of one image size, without compressing again; each sample keeps its lens."""
-    from defocus_sim.merge import merge as merge_stores
+    from defocus_sim.convert.merge import merge as merge_stores
 
     with sample_progress("merging") as report:
         joined = merge_stores(stores, out, overwrite=overwrite, on_progress=report)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dfd_cli.documented import under
-from dfd_cli.failures import EXIT_INTERRUPTED, OneLineCommand, OneLineGroup
-from dfd_cli.verbosity import speaking
+from dfd_cli.support.errors import EXIT_INTERRUPTED, OneLineCommand, OneLineGroup
+from dfd_cli.support.help import under
+from dfd_cli.support.logging import speaking
 
 # Spelled out here so that `--help` needs no import of the library; a test holds them against it.
 MODELS = (
@@ -140,7 +140,7 @@ def main(ctx: click.Context, **options: Any) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dfd_train.start import start
+    from dfd_train.training.launch import start
 
     result = start(console=speaking(), **options)
     if os.environ.get("RANK", "0") == "0":
@@ -153,7 +153,7 @@ def main(ctx: click.Context, **options: Any) -> int:
 @click.option("--out", type=click.Path(path_type=Path), help="The picture. [default: curves.png in the first RUN]")
 def plot(runs: tuple[Path, ...], out: Path | None) -> None:
     """Draw the losses, scores and speed of runs, from their metrics.csv, into one PNG."""
-    from dfd_train.plot import plot_runs
+    from dfd_train.evaluation.curves import plot_runs
 
     click.echo(plot_runs(runs, out or runs[0] / "curves.png"))
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from defocus_sim.blur.light import SensorNoise
 from defocus_sim.errors import DefocusSimError
 from defocus_sim.lens import Lens
-from defocus_sim.light import SensorNoise
 
 if TYPE_CHECKING:
     from defocus_sim.simulate import defocus

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from defocus_sim.errors import ShardError
 from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
-from defocus_sim.shards.read import ShardStore
+from defocus_sim.shards.store import ShardStore
 
 RGB = NDArray[np.uint8]
 DEFAULT_SAMPLES = 8

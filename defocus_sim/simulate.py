@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from defocus_sim.blur import blocks_of_zeros, gather
+from defocus_sim.blur.gather import blocks_of_zeros, gather
+from defocus_sim.blur.layered import layered_blur
+from defocus_sim.blur.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
+from defocus_sim.blur.options import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
+from defocus_sim.blur.pixel_format import coc_and_sigma, depth_counts, mirrored, quantised, usual_depths
+from defocus_sim.blur.pyramid import gaussian_gather, gaussian_pixels
 from defocus_sim.errors import DepthError, ImageError, RenderingError
-from defocus_sim.layered import layered_blur
 from defocus_sim.lens import Lens, coc_at_infinity_px
-from defocus_sim.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
-from defocus_sim.planes import coc_and_sigma, depth_counts, mirrored, quantised, usual_depths
-from defocus_sim.rendering import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
-from defocus_sim.scales import gaussian_gather, gaussian_pixels
 
 # Nothing in an RGB-D data set is this far away at its nearest; a depth map in millimetres always is.
 _MILLIMETRES_ABOVE_M = 200.0

@@ -9,34 +9,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dfd_train.config import TrainConfig, recipe_config
+    from dfd_train.config.loss import LossConfig
+    from dfd_train.config.train import TrainConfig, recipe_config
     from dfd_train.data.stream import ShardDataset, stream_batches
     from dfd_train.errors import DfdTrainError
-    from dfd_train.evaluation import EvalConfig, compare, evaluate
-    from dfd_train.loss_config import LossConfig
+    from dfd_train.evaluation.evaluate import EvalConfig, compare, evaluate
+    from dfd_train.evaluation.report import Report
     from dfd_train.model.config import ModelConfig, variant
     from dfd_train.model.two_headed import TwoHeadedNet
-    from dfd_train.prediction import Prediction, predict
-    from dfd_train.report import Report
-    from dfd_train.trainer import TrainResult, train
+    from dfd_train.prediction.predict import Prediction, predict
+    from dfd_train.training.train import TrainResult, train
 
 _HOMES = {
     "DfdTrainError": "errors",
-    "EvalConfig": "evaluation",
-    "LossConfig": "loss_config",
+    "EvalConfig": "evaluation.evaluate",
+    "LossConfig": "config.loss",
     "ModelConfig": "model.config",
-    "Prediction": "prediction",
-    "Report": "report",
+    "Prediction": "prediction.predict",
+    "Report": "evaluation.report",
     "ShardDataset": "data.stream",
-    "TrainConfig": "config",
-    "TrainResult": "trainer",
+    "TrainConfig": "config.train",
+    "TrainResult": "training.train",
     "TwoHeadedNet": "model.two_headed",
-    "compare": "evaluation",
-    "evaluate": "evaluation",
-    "predict": "prediction",
-    "recipe_config": "config",
+    "compare": "evaluation.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "predict": "prediction.predict",
+    "recipe_config": "config.train",
     "stream_batches": "data.stream",
-    "train": "trainer",
+    "train": "training.train",
     "variant": "model.config",
 }
 

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from defocus_sim import Lens, defocus
-from defocus_sim.conversion_plan import ConversionSettings
-from defocus_sim.convert import convert
-from defocus_sim.datasets.synthetic import SyntheticSource
+from defocus_sim.convert.plan import ConversionSettings
+from defocus_sim.convert.run import convert
+from defocus_sim.datasets.synthetic.source import SyntheticSource
 from defocus_sim.lens_report import save_lens_plot
 from defocus_sim.preview import contact_sheet
 from defocus_sim.simulate import blur_maps

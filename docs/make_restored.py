@@ -16,10 +16,10 @@ import matplotlib
 import numpy as np
 import torch
 
-from defocus_sim.shards.read import open_store
-from dfd_train.checkpoint import load_checkpoint
-from dfd_train.evaluation import load_network
-from dfd_train.prediction import predict
+from defocus_sim.shards.store import open_store
+from dfd_train.evaluation.evaluate import load_network
+from dfd_train.prediction.predict import predict
+from dfd_train.runs.checkpoint import load_checkpoint
 
 OUT = Path(__file__).parent / "images" / "restored.jpg"
 GAP_PX, HEADER_PX = 8, 34

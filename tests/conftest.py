@@ -2,25 +2,17 @@
 
 import os
 import subprocess
-import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-import cv2
 import faults
 import hypothesis
 import numpy as np
 import pytest
+from commands import BIN
+from sources import small_settings
 
 import defocus_sim
-from defocus_sim.conversion_plan import ConversionSettings
-from defocus_sim.convert import convert
-from defocus_sim.datasets.base import RgbdFrame, SampleRef
-from defocus_sim.lens import Lens
-
-BIN = Path(sys.executable).parent
+from defocus_sim.convert.run import convert
 
 # No deadlines: the first call of a kernel compiles it. The same examples in every run: a red run can be repeated.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -76,51 +68,3 @@ def small_store(tmp_path_factory):
     """A finished store of ten small frames, two samples a shard; not to be changed by a test."""
     out = tmp_path_factory.mktemp("store") / "small.zarr"
     return convert(small_settings(), out).store
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmoothSource:
-    """Ten random frames, six for training, with smooth depth and a few holes; quicker than a procedural scene."""
-
-    hw: tuple[int, int] = (40, 48)
-    kind_of: str = "smooth"
-    test_from: int = 3
-    kind: ClassVar[str] = "smooth"
-
-    def samples(self):
-        names = [f"frame-{i}" for i in range(10)]
-        return tuple(
-            SampleRef(name=n, scene=n, split="test" if i % 5 >= self.test_from else "train")
-            for i, n in enumerate(names)
-        )
-
-    def skipped(self):
-        return ()
-
-    notes = skipped
-
-    def frame_hw(self):
-        return self.hw
-
-    def provenance(self):
-        return {"kind": self.kind_of, "hw": list(self.hw)}
-
-    @contextmanager
-    def open(self):
-        yield self
-
-    def read(self, index):
-        rng = np.random.default_rng([index, 11])
-        depth = cv2.GaussianBlur(rng.uniform(0, 12, self.hw), (0, 0), 4).astype(np.float32)
-        depth[rng.random(self.hw) < 0.05] = 0
-        return RgbdFrame(rng.integers(0, 256, (*self.hw, 3), dtype=np.uint8), depth)
-
-
-def small_settings(**changes):
-    """Settings of a conversion of ten 48x40 frames in five shards."""
-    defaults = {
-        "source": SmoothSource(),
-        "lens": Lens.preset("paper"),
-        "samples_per_shard": 2,
-    }
-    return ConversionSettings(**defaults | changes)

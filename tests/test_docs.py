@@ -12,7 +12,7 @@ import cv2
 import pytest
 from commands import PROGRAMS, parse
 
-from dfd_train.config_file import configured
+from dfd_train.config.toml import configured
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -26,8 +26,8 @@ import faults
 import h5py
 import numpy as np
 import pytest
-from conftest import small_settings
 from scipy.io import savemat
+from sources import small_settings
 
 SEED = 20240611
 KINDS = ("labelled", "splits", "grid", "store", "manifest", "state")
@@ -122,7 +122,7 @@ class Cases:
 
     def prepare_stores(self):
         """A finished store, and one that was interrupted."""
-        from defocus_sim.convert import convert
+        from defocus_sim.convert.run import convert
         from defocus_sim.errors import ConvertError
 
         if not self.store.exists():
@@ -213,7 +213,7 @@ class Cases:
     @staticmethod
     def _arrays(place):
         from defocus_sim.errors import ShardError
-        from defocus_sim.shards.read import open_store, verify_store
+        from defocus_sim.shards.store import open_store, verify_store
 
         store = open_store(place, check_files=False)
         problems = [problem for _, problem in verify_store(store)]
@@ -230,7 +230,7 @@ class Cases:
         return batches
 
     def _state(self, chance):
-        from defocus_sim.convert import convert
+        from defocus_sim.convert.run import convert
 
         out, place = self.work / "a.zarr", self.work / "a.zarr.partial"
         shutil.copytree(self.unfinished, place)
@@ -261,9 +261,9 @@ def run_batch(kind, first, stop, folder, seed):
     # What cases import and what is only loaded once must not count as theirs.
     cases = Cases(Path(folder))
     if kind in ("store", "manifest", "state"):
-        import defocus_sim.convert
+        import defocus_sim.convert.run
 
-        assert defocus_sim.convert
+        assert defocus_sim.convert.run
         cases.prepare_stores()
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_BYTES, now + MEMORY_BYTES))

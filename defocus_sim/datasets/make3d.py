@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.datasets.base import SPLITS, RgbdFrame, SampleRef, depth_with_holes
-from defocus_sim.datasets.images import check_whole, colour_size, read_colour, resize_nearest
+from defocus_sim.datasets.formats.images import check_whole, colour_size, read_colour, resize_nearest
+from defocus_sim.datasets.formats.matfile import read_matrix
 from defocus_sim.datasets.listing import Skipped, files_below, identity, natural_key, problem
-from defocus_sim.datasets.matfile import read_matrix
 from defocus_sim.errors import SourceError, SourceMissingError
 
 GRID_HW = (55, 305)

@@ -19,8 +19,8 @@ import numpy as np
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.files import fingerprint, require_file
-from defocus_sim.datasets.hdf5_frames import Frames
-from defocus_sim.datasets.matfile import read_matrix
+from defocus_sim.datasets.formats.hdf5 import Frames
+from defocus_sim.datasets.formats.matfile import read_matrix
 from defocus_sim.errors import SourceError, SourceMissingError
 
 NyuCrop = Literal["official", "eigen", "none"]

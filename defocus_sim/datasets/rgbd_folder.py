@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
-from defocus_sim.datasets.images import (
+from defocus_sim.datasets.formats.images import (
     CHECKED_SUFFIXES,
     check_whole,
     colour_size,
@@ -23,7 +23,7 @@ from defocus_sim.datasets.images import (
     resize_nearest,
 )
 from defocus_sim.datasets.listing import Skipped, check_fraction, draw_test_scenes, identity, problem
-from defocus_sim.datasets.rgbd_pairing import Pair, names_listed, pairs_by_name, pairs_from_csv, pairs_in_two_folders
+from defocus_sim.datasets.pairing import Pair, names_listed, pairs_by_name, pairs_from_csv, pairs_in_two_folders
 from defocus_sim.errors import SourceError, SourceMissingError
 
 _MILLIMETRES = re.compile(r"(?:^|[._-])mm(?:[._-]|$)|depthmm$", re.IGNORECASE)

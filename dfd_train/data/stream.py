@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 from defocus_sim.lens import Lens
 from defocus_sim.shards.crc import prepare
 from defocus_sim.shards.layout import ARRAYS
-from defocus_sim.shards.read import open_store
-from dfd_train.camera import camera_of
+from defocus_sim.shards.store import open_store
 from dfd_train.data.buffers import BufferPool, Wanted
+from dfd_train.optics.camera import camera_of
 
 FIELDS = ("defocused", "aif", "depth_m")
 _TORCH_TYPES = {"uint8": torch.uint8, "float32": torch.float32}

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfd_train.config import TrainConfig
+from dfd_train.config.train import TrainConfig
 from dfd_train.data.cache import CachedReader, choose_cache, sample_bytes
 from dfd_train.data.order import MicroBatch, epoch_order, shard_order, shard_sequence, step_batches
 from dfd_train.data.sequential import SequentialReader
 from dfd_train.data.stream import Batch, Reader, ShardDataset, stream_batches
-from dfd_train.distributed import World
+from dfd_train.distributed.world import World
 
 # Threads that read and decode ahead, at most.
 MOST_READERS = 4

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dfd_train.camera import FOCUS_M, NEAREST_SHARE, aspect, sigma_px
-from dfd_train.deconvolution import deconvolve
 from dfd_train.model.config import ModelConfig
 from dfd_train.model.two_headed import Output, TwoHeadedNet
+from dfd_train.optics.camera import FOCUS_M, NEAREST_SHARE, aspect, sigma_px
+from dfd_train.optics.deconvolution import deconvolve
 
 # Depth as S/x, "nearness", between these: 1000 and 1/4 of the focus distance S.
 LEAST_NEARNESS, MOST_NEARNESS = 1e-3, 1 / NEAREST_SHARE

@@ -1,0 +1,90 @@
+"""One way for every command to fail: one line on standard error and exit code 2; `--verbose` adds the traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+from dfd_cli.support.help import Documented
+from dfd_cli.support.logging import general_options
+
+from defocus_sim.errors import DefocusSimError
+from dfd_train.errors import DfdTrainError
+
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo("Error: " + " ".join(message.split()), err=True)
+    sys.exit(code)
+
+
+class _OneLineErrors(Documented):
+    """Replaces click's three-line usage errors, and the packages' own errors, by one line."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """As `click.Command.main`; every foreseen failure prints one line and exits with 2 (130 when interrupted)."""
+        if not standalone_mode:
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        try:
+            result = super().main(args, prog_name, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(EXIT_WRONG_INPUT)
+        except click.ClickException as error:
+            _fail(error.format_message(), EXIT_WRONG_INPUT)
+        except (DefocusSimError, DfdTrainError) as error:
+            _fail(str(error), EXIT_WRONG_INPUT)
+        except (click.Abort, KeyboardInterrupt):
+            _fail("interrupted", EXIT_INTERRUPTED)
+        else:
+            sys.exit(result if isinstance(result, int) else 0)
+
+
+class OneLineCommand(_OneLineErrors):
+    """A single command that fails in one line."""
+
+
+class OneLineGroup(_OneLineErrors, click.Group):  # type: ignore[misc]  # click declares overloads of main
+    """A command group that fails in one line."""
+
+
+class CommandOrDefault(OneLineGroup):
+    """A group of which one command, `default`, needs no name: `dfd-eval --shards S` beside `dfd-eval table2`."""
+
+    def __init__(self, *args: Any, default: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As `click.Group.parse_args`, the default command's name put in front of what names no other."""
+        general = {name for option in general_options() for name in option.opts}
+        first = next((word for word in args if word not in general), None)
+        if first in self.commands or (ctx.resilient_parsing and first is None):
+            return super().parse_args(ctx, args)
+        return super().parse_args(ctx, [self.default, *args])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As `click.Group.shell_complete`, with what the default command offers."""
+        default = self.commands[self.default]
+        offered = super().shell_complete(ctx, incomplete)
+        known = {item.value for item in offered}
+        more = default.shell_complete(click.Context(default, parent=ctx), incomplete)
+        return offered + [item for item in more if item.value not in known]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As `click.Group.resolve_command`; the default command goes without its name in usage lines."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == self.default else name, command, rest

@@ -1,0 +1,219 @@
+"""Options that several `dfd-prepare` commands share, and what they make: a lens, a rendering, conversion settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from dfd_cli.support.help import under
+from dfd_cli.support.parameters import (
+    Aperture,
+    ApertureParam,
+    DistancesParam,
+    LengthParam,
+    NoiseParam,
+    PixelsParam,
+    SizeParam,
+)
+
+from defocus_sim.blur.options import Rendering
+from defocus_sim.lens import PRESETS, Lens
+from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LENS_HEADING, BLUR, PICTURE, STORE_HEADING, WORK = "Lens", "Blur", "Pictures", "Store", "Work"
+
+LENS = (
+    under(
+        LENS_HEADING,
+        "--preset",
+        type=click.Choice([*PRESETS, "none"]),
+        default="paper",
+        help="Lens to start from; every option below replaces its value. none: give all yourself.",
+    ),
+    under(
+        LENS_HEADING,
+        "--aperture",
+        type=ApertureParam(),
+        metavar="LENGTH|f/N",
+        help="Diameter of the entrance pupil (4.48cm), or f/N (f/1.56).",
+    ),
+    under(LENS_HEADING, "--f-number", type=float, metavar="N", help="Aperture as focal length / diameter."),
+    under(LENS_HEADING, "--focal-length", type=LengthParam(1e3), help="Focal length of the thin lens (70mm)."),
+    under(
+        LENS_HEADING,
+        "--focus",
+        type=DistancesParam(),
+        metavar="LENGTH,...",
+        help="Focus distance (2m); several (1m,2m,4m) give a focal stack.",
+    ),
+    under(LENS_HEADING, "--sensor-width", type=LengthParam(1e3), help="Sensor width across the image's width (36mm)."),
+    under(
+        LENS_HEADING,
+        "--pixel-pitch",
+        type=LengthParam(1e6),
+        help="Distance of two pixels (5.6um), for --sensor-width.",
+    ),
+    under(
+        LENS_HEADING,
+        "--focal-length-px",
+        type=PixelsParam(),
+        metavar="PX",
+        help="Lens-to-sensor distance in px, for --sensor-width.",
+    ),
+    under(
+        LENS_HEADING,
+        "--max-coc",
+        type=PixelsParam(),
+        metavar="PX",
+        show_default="no cap",
+        help="Cap on the circle of confusion (diameter in px).",
+    ),
+    under(
+        LENS_HEADING,
+        "--sensor-distance",
+        type=click.Choice(["thin-lens", "infinity"]),
+        show_default="the preset's: thin-lens",
+        help="Lens to sensor: F*S/(S-F), or F as the paper writes it.",
+    ),
+)
+RENDERING = (
+    under(
+        BLUR,
+        "--mode",
+        type=click.Choice(["gather", "layered"]),
+        default="gather",
+        help="gather: each pixel by its own depth (the paper's). layered: right at occlusion edges.",
+    ),
+    under(
+        BLUR,
+        "--psf",
+        type=click.Choice(["gaussian", "disc"]),
+        default="gaussian",
+        help="gaussian: the paper's. disc: what a lens does.",
+    ),
+    under(
+        BLUR,
+        "--linear-light",
+        is_flag=True,
+        show_default="off, as the paper",
+        help="Blur in linear light (images are sRGB).",
+    ),
+    under(
+        BLUR, "--truncate", type=float, metavar="SIGMAS", default=4.0, help="Reach of the Gaussian in sigmas, 2 to 8."
+    ),
+    under(
+        BLUR,
+        "--noise",
+        type=NoiseParam(),
+        metavar="SHOT,READ",
+        show_default="none",
+        help="Sensor noise, variance SHOT*value + READ^2 of values in [0,1].",
+    ),
+    under(BLUR, "--dither", is_flag=True, help="Quantise with dither instead of rounding."),
+)
+RESIZE = (
+    under(
+        PICTURE,
+        "--size",
+        "size_hw",
+        type=SizeParam(),
+        metavar="WxH",
+        show_default="the source's size",
+        help="Resize after the blur, in px.",
+    ),
+)
+STORE = (
+    under(
+        STORE_HEADING,
+        "--out",
+        metavar="PLACE",
+        show_default="./<data set>.zarr",
+        help="The store: a path or s3://bucket/name.",
+    ),
+    under(
+        STORE_HEADING,
+        "--compression",
+        type=click.Choice(COMPRESSIONS),
+        default="fast",
+        help="fast: LZ4 for the depth only. balanced: LZ4. small: Zstandard, slowest to read. none: largest, fastest.",
+    ),
+    under(
+        STORE_HEADING,
+        "--samples-per-shard",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=DEFAULT_SAMPLES_PER_SHARD,
+        help="Samples in one file of an array; also the unit of work and of resuming.",
+    ),
+    under(STORE_HEADING, "--overwrite", is_flag=True, help="Replace an existing store."),
+    under(WORK, "--seed", type=click.IntRange(min=0), metavar="N", default=0, help="Of everything random."),
+    under(
+        WORK,
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="one a core",
+        help="Threads, or processes with --processes.",
+    ),
+    under(WORK, "--processes", is_flag=True, help="Worker processes instead of threads (seldom faster)."),
+    under(WORK, "--scheduler", metavar="ADDRESS", help="dask scheduler (tcp://host:8786) instead of local workers."),
+    under(
+        WORK,
+        "--on-error",
+        type=click.Choice(["fail", "skip"]),
+        default="fail",
+        help="What a frame that cannot be used does; skipped ones are listed in the manifest.",
+    ),
+    under(WORK, "--profile", is_flag=True, help="Print where the time went: read, blur, encode, write."),
+    under(WORK, "--resume", is_flag=True, help="Continue an unfinished conversion of the same settings."),
+)
+
+
+def with_options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    """Decorate a command with every option of `groups`, shown in their order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def lens_from_options(default_focus_m: float | None = None, **options: Any) -> tuple[Lens, tuple[float, ...]]:
+    """The lens that the `LENS` options describe and its focus distances in metres.
+
+    `default_focus_m`: for a data set whose usual focus is not the preset's.
+    """
+    preset = options["preset"]
+    aperture = options["aperture"] or Aperture()
+    if aperture.f_number is not None and options["f_number"] is not None:
+        raise click.UsageError("--aperture f/N and --f-number say the same: give one")
+    focus_m = options["focus"] or (() if default_focus_m is None else (default_focus_m,))
+    given = {
+        "aperture_mm": aperture.diameter_mm,
+        "f_number": aperture.f_number if options["f_number"] is None else options["f_number"],
+        "focal_length_mm": options["focal_length"],
+        "focus_distance_m": focus_m[0] if focus_m else None,
+        "sensor_width_mm": options["sensor_width"],
+        "pixel_pitch_um": options["pixel_pitch"],
+        "focal_length_px": options["focal_length_px"],
+        "max_coc_px": options["max_coc"],
+        "sensor_distance": options["sensor_distance"],
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    if preset == "none":
+        if "focus_distance_m" not in given:
+            raise click.UsageError("--preset none needs --focus")
+        lens = Lens(**given)
+    else:
+        lens = Lens.preset(preset, **given)
+    return lens, focus_m or (lens.focus_distance_m,)
+
+
+def rendering_from_options(**options: Any) -> Rendering:
+    """The `RENDERING` options as one value."""
+    return Rendering(**{key: options[key] for key in ("mode", "psf", "linear_light", "truncate", "noise", "dither")})

@@ -1,0 +1,112 @@
+"""Option values as people write them: lengths with units, f-numbers, image sizes, lists of distances."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from defocus_sim.blur.light import SensorNoise
+from defocus_sim.errors import RenderingError, UnitError
+from defocus_sim.units import parse_f_number, parse_length_m
+
+
+@dataclass(frozen=True)
+class Aperture:
+    """`--aperture`: a diameter or an f-number, the other is None."""
+
+    diameter_mm: float | None = None
+    f_number: float | None = None
+
+
+class _Text(click.ParamType):
+    """A value parsed from text; the library's own message becomes the option's."""
+
+    def parse(self, text: str) -> Any:
+        raise UnitError(f"{text!r} cannot be read")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As `click.ParamType.convert`."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except (UnitError, RenderingError) as error:
+            self.fail(str(error), param, ctx)
+
+
+class LengthParam(_Text):
+    """A length, given in metres times `per_metre` (1000 for a value in mm)."""
+
+    name = "length"
+
+    def __init__(self, per_metre: float) -> None:
+        self._per_metre = per_metre
+
+    def parse(self, text: str) -> float:
+        """`70mm` as 70.0 (with per_metre=1000)."""
+        # Nine digits: what a person can have meant, without the rounding of the unit's factor (4.48 cm = 44.8 mm).
+        return float(f"{parse_length_m(text) * self._per_metre:.9g}")
+
+
+class ApertureParam(_Text):
+    """A diameter with its unit, or an f-number written `f/2.8`."""
+
+    name = "length or f/N"
+
+    def parse(self, text: str) -> Aperture:
+        """`4.48cm` or `f/1.56`."""
+        f_number = parse_f_number(text)
+        return Aperture(f_number=f_number) if f_number else Aperture(diameter_mm=LengthParam(1e3).parse(text))
+
+
+class DistancesParam(_Text):
+    """One distance, or several with commas between, in metres."""
+
+    name = "distances"
+
+    def parse(self, text: str) -> tuple[float, ...]:
+        """`2m` or `1m,2m,4m`."""
+        return tuple(LengthParam(1).parse(part) for part in text.split(","))
+
+
+class PixelsParam(_Text):
+    """A number of pixels, with or without `px`."""
+
+    name = "pixels"
+
+    def parse(self, text: str) -> float:
+        """`20` or `20px`."""
+        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(?:px)?\s*", text)
+        if match is None or float(match.group(1)) <= 0:
+            raise UnitError(f"{text!r} is not a number of pixels above 0, for example 29px")
+        return float(match.group(1))
+
+
+class SizeParam(_Text):
+    """An image size as width x height; the value is (height, width)."""
+
+    name = "WxH"
+
+    def parse(self, text: str) -> tuple[int, int]:
+        """`320x240` as (240, 320)."""
+        match = re.fullmatch(r"\s*(\d+)\s*[xX×]\s*(\d+)\s*", text)
+        if match is None or 0 in (int(match.group(1)), int(match.group(2))):
+            raise UnitError(f"{text!r} is not a size: write width x height, for example 320x240")
+        return int(match.group(2)), int(match.group(1))
+
+
+class NoiseParam(_Text):
+    """Sensor noise as `SHOT,READ`."""
+
+    name = "SHOT,READ"
+
+    def parse(self, text: str) -> SensorNoise:
+        """`0.001,0.005`."""
+        try:
+            shot, read = (float(part) for part in text.split(","))
+        except ValueError:
+            raise UnitError(f"{text!r} is not a noise level: write SHOT,READ, for example 0.001,0.005") from None
+        return SensorNoise(shot=shot, read=read)

@@ -1,0 +1,109 @@
+"""The closing lines of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from defocus_sim.shards.layout import ARRAYS
+from defocus_sim.units import format_bytes
+
+if TYPE_CHECKING:
+    from defocus_sim.convert.run import Conversion
+    from defocus_sim.shards.manifest import Manifest
+    from defocus_sim.shards.store import ShardStore
+
+# A blur that nobody can see: metres taken for pixels, an aperture in the wrong unit.
+INVISIBLE_BLUR_DB = 44.0
+MOST_LISTED = 20
+
+
+def conversion_lines(result: Conversion, sheet: Path) -> list[str]:
+    """What was made, how blurred it is, how long it took, and where to look."""
+    statistics = result.store.manifest.statistics
+    samples = statistics["samples"]
+    lines = [
+        *_store_lines(result.store),
+        f"  time       {result.seconds:.1f} s, {samples / max(result.seconds, 1e-9):.1f} samples/s",
+        f"  look at    {sheet}",
+    ]
+    if statistics["psnr_db"] is None or statistics["psnr_db"] > INVISIBLE_BLUR_DB:
+        lines.append("  warning    this blur can hardly be seen: check the units of aperture, focus and depth")
+    return lines
+
+
+def stage_lines(result: Conversion) -> list[str]:
+    """What the workers spent their time on, over all of them; on a machine that does nothing else it is computing time."""
+    total, samples = sum(result.stage_seconds.values()), result.store.manifest.statistics["samples"]
+    if not total:
+        return ["  stages     nothing was left to do"]
+    return ["  stages     of all workers together, each sample's share and milliseconds"] + [
+        f"    {name:8} {seconds / total:6.1%} {seconds / samples * 1e3:8.2f}"
+        for name, seconds in result.stage_seconds.items()
+    ]
+
+
+def skipped_lines(left_out: Sequence[tuple[str, str]], manifest: Manifest) -> list[str]:
+    """What gave no sample, by name: files left out when the data set was listed, and frames that could not be used."""
+    entries = [*left_out, *((frame["name"], frame["reason"]) for frame in manifest.skipped)]
+    if not entries:
+        return []
+    lines = [f"  left out   {len(entries)} files or frames:"]
+    lines += [f"             {name}: {reason}" for name, reason in entries[:MOST_LISTED]]
+    return lines + ([f"             and {len(entries) - MOST_LISTED} more"] if len(entries) > MOST_LISTED else [])
+
+
+def info_lines(store: ShardStore) -> list[str]:
+    """Everything a store says of itself: contents, lens, rendering, source, versions."""
+    manifest = store.manifest
+    scenes = {name: len(set(split.scenes)) for name, split in manifest.splits.items() if split.names}
+    return [
+        *_store_lines(store),
+        f"  shards     {manifest.samples_per_shard} samples each, compression {manifest.compression}",
+        f"  scenes     {', '.join(f'{count} in {name}' for name, count in scenes.items())}",
+        *(f"  lens       {_fields(lens)}" for lens in manifest.lenses),
+        f"  rendering  {_fields(manifest.rendering)}",
+        f"  source     {_fields(manifest.source)}",
+        f"  made by    {manifest.created_by}, format {manifest.format_version}",
+        f"  checksum   {manifest.checksum}",
+    ]
+
+
+def _store_lines(store: ShardStore) -> list[str]:
+    manifest = store.manifest
+    statistics = manifest.statistics
+    height, width = manifest.size_hw
+    counts = {name: len(store.split(name)) for name in store.split_names}
+    stored = [record.file.bytes for record in store.records()]
+    raw = sum(counts.values()) * sum(spec.sample_bytes(manifest.size_hw) for spec in ARRAYS.values())
+    focus_m = sorted({s for split in manifest.splits.values() for s in split.focus_distance_m})
+    low, high = statistics["coc_px"]
+    names = dict.fromkeys(lens["name"] for lens in manifest.lenses)
+    return [
+        f"{store.url}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples of {width}x{height}",
+        f"  lens       {', '.join(names)}, focus {', '.join(f'{s:g} m' for s in focus_m)}, "
+        f"{manifest.rendering['mode']} {manifest.rendering['psf']} blur",
+        f"  CoC        {low:+.1f} to {high:+.1f} px (negative: nearer than focus)",
+        f"  blurred    {_psnr_text(statistics)}",
+        f"  stored     {format_bytes(sum(stored))} in {len(stored)} shard files "
+        f"({sum(stored) / raw:.0%} of {format_bytes(raw)} raw)",
+    ]
+
+
+def _fields(content: dict[str, Any]) -> str:
+    """`a=1, b=x`, nested fields with a dot, what is not set left out."""
+    parts = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            parts += [f"{key}.{part}" for part in _fields(value).split(", ") if part]
+        elif value is not None:
+            parts.append(f"{key}={value}")
+    return ", ".join(parts)
+
+
+def _psnr_text(statistics: dict[str, Any]) -> str:
+    if statistics["psnr_db"] is None:
+        return "no image differs from its original"
+    low, high = statistics["psnr_db_range"]
+    return f"PSNR {statistics['psnr_db']:.1f} dB against all-in-focus (single images {low:.1f} to {high:.1f})"

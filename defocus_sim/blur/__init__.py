@@ -1,0 +1,1 @@
+"""Blur kernels on arrays; import from the modules."""

@@ -1,0 +1,60 @@
+"""Float planes to the bytes of an image, as explicit vectors; see `simd` for what they are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from defocus_sim.blur.vectors.intrinsics import INT32, Block, Planes, buffers_of, keep_registers_aligned
+
+_BYTE = ir.IntType(8)
+
+
+@intrinsic(prefer_literal=True)
+def store_pixels(typing_context, channels, lanes, planes, p_start, p_plane, image, i_start):
+    """In compiled code: `lanes` neighbouring pixels of float32 `planes` as bytes; `channels` (1 or 3), `lanes` constants.
+
+    The nearest of the levels 0 to 255 of [0, 1], x * 255 + 1/2 rounded down and limited, channel after channel of each
+    pixel. `planes` and `image` are arrays whose elements along a row are neighbours; `p_start`, `i_start`: where in their
+    memory the first pixel is, `p_plane`: how far the next channel lies from it, in elements.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        keep_registers_aligned(builder)
+        buffer = buffers_of(context, builder, signature, arguments)
+        block = Block(builder, channels.literal_value, 1, lanes.literal_value)
+        # No step to a next row: there is none.
+        source = Planes(block, buffer(2), arguments[3], arguments[4], arguments[4])
+        parts = [_bytes_of(block, block.load(*source.at(0, c))) for c in range(block.channels)]
+        pixels = parts[0] if block.channels == 1 else _interleaved(builder, *parts)
+        place = builder.gep(buffer(5), [arguments[6]])
+        builder.store(pixels, builder.bitcast(place, pixels.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(channels, lanes, planes, *(types.intp,) * 2, image, types.intp), generate
+
+
+def _bytes_of(block: Block, values: Any) -> Any:
+    b, largest = block.builder, block.constant(255)
+    # Rounded twice, as on the way of a single pixel.
+    scaled = b.fadd(b.fmul(values, largest), block.constant(0.5))
+    limited = block.larger(scaled, block.constant(0))
+    limited = b.select(b.fcmp_ordered("<", limited, largest), limited, largest)
+    whole = b.fptosi(limited, ir.VectorType(INT32, block.lanes))
+    return b.trunc(whole, ir.VectorType(_BYTE, block.lanes))
+
+
+def _interleaved(builder: Any, first: Any, second: Any, third: Any) -> Any:
+    """Byte by byte one of each."""
+    lanes = first.type.count
+
+    def picked(a: Any, b: Any, order: list[int]) -> Any:
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(order)), order))
+
+    pair = picked(first, second, list(range(2 * lanes)))
+    # Both sides of a shuffle are as long; what is appended is not asked for.
+    rest = picked(third, third, [*range(lanes), *range(lanes)])
+    return picked(pair, rest, [start + k for k in range(lanes) for start in (0, lanes, 2 * lanes)])

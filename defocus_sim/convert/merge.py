@@ -1,0 +1,156 @@
+"""Several stores as one: chunks are copied as they are, checked but not decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from defocus_sim.convert.plan import program_version
+from defocus_sim.convert.state import ConversionState
+from defocus_sim.datasets.base import SPLITS
+from defocus_sim.errors import ConvertError
+from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, digest
+from defocus_sim.shards.plan import plan_shards
+from defocus_sim.shards.split import ShardSplit
+from defocus_sim.shards.store import ShardStore, open_store
+from defocus_sim.shards.write import write_encoded_shard, write_skeleton
+
+_MUST_AGREE = ("size_hw", "compression", "rendering")
+
+
+def merge(
+    places: Sequence[str | Path],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ShardStore:
+    """Join the stores at `places`, in this order, as a new one at `out`; returns it open.
+
+    Image size, compression and rendering must agree; the lens may differ, each sample keeps its own. Names that occur in
+    two stores get the store's number in front (`2/0001`). Shards have the first store's number of samples.
+
+    Raises `ConvertError` for fewer than two stores, stores that do not fit, a scene that would stand in both splits, or a
+    target that is taken; `ShardError` for a store that is damaged.
+    """
+    stores = [open_store(place) for place in places]
+    _check_fit(stores)
+    first = stores[0].manifest
+    state = ConversionState(out)
+    state.check_target(resume=False, overwrite=overwrite)
+    description = {"kind": "merge", "stores": [store.manifest.checksum for store in stores]}
+    splits = {split: _join(stores, split) for split in SPLITS}
+    both = set(splits["train"].scenes) & set(splits["test"].scenes)
+    if both:
+        raise ConvertError(f"scene {min(both)} would stand in train and in test: merge stores of one split only")
+    done, total = 0, sum(len(split.names) for split in splits.values())
+    state.begin(description, resume=False)
+    try:
+        write_skeleton(
+            state.storage,
+            {split: len(content.names) for split, content in splits.items()},
+            first.size_hw,
+            first.samples_per_shard,
+            first.compression,
+        )
+        for split, content in splits.items():
+            chunks = _chunks(stores, split)
+            files: list[dict[str, ShardFile]] = []
+            for shard in plan_shards(len(content.names), first.samples_per_shard):
+                samples = [next(chunks) for _ in range(shard.stop - shard.start)]
+                written = write_encoded_shard(state.storage, split, shard.index, samples, first.samples_per_shard)
+                files.append(written)
+                done += len(samples)
+                if on_progress is not None:
+                    on_progress(done, total)
+            splits[split] = _with_shards(content, files)
+        state.write_manifest(_manifest(stores, splits, digest(description)))
+        state.publish(description)
+    except BaseException:
+        state.clean_up([])
+        raise
+    return open_store(out)
+
+
+def _check_fit(stores: Sequence[ShardStore]) -> None:
+    if len(stores) < 2:
+        raise ConvertError("merging needs two stores or more")
+    first = stores[0]
+    for store in stores[1:]:
+        for field in _MUST_AGREE:
+            ours, theirs = getattr(first.manifest, field), getattr(store.manifest, field)
+            if ours != theirs:
+                raise ConvertError(f"{store.url} has {field} {theirs}, {first.url} has {ours}: they cannot be merged")
+
+
+def _join(stores: Sequence[ShardStore], split: str) -> SplitManifest:
+    """The samples of one split of all stores, still without shards."""
+    parts = [store.manifest.splits.get(split) for store in stores]
+    occurrences = Counter(
+        name for store in stores for name in {n for part in store.manifest.splits.values() for n in part.names}
+    )
+    columns: dict[str, list[Any]] = {"names": [], "scenes": [], "lens": [], "focus_distance_m": [], "aperture_mm": []}
+    lens_offset = 0
+    for number, (store, part) in enumerate(zip(stores, parts, strict=True), start=1):
+        if part is not None:
+            columns["names"] += [name if occurrences[name] == 1 else f"{number}/{name}" for name in part.names]
+            columns["scenes"] += _scenes(stores, number - 1, part.scenes)
+            columns["lens"] += [lens_offset + lens for lens in part.lens]
+            columns["focus_distance_m"] += part.focus_distance_m
+            columns["aperture_mm"] += part.aperture_mm
+        lens_offset += len(store.manifest.lenses)
+    return SplitManifest(**{key: tuple(values) for key, values in columns.items()}, shards=())
+
+
+def _scenes(stores: Sequence[ShardStore], index: int, scenes: Iterable[str]) -> list[str]:
+    """Scenes of one store. Two stores of one source mean the same by a name; of two sources they do not."""
+    sources = [store.manifest.source for store in stores]
+    if all(source == sources[0] for source in sources):
+        return list(scenes)
+    return [f"{sources.index(sources[index]) + 1}/{scene}" for scene in scenes]
+
+
+def _with_shards(content: SplitManifest, files: Sequence[dict[str, ShardFile]]) -> SplitManifest:
+    return SplitManifest(**{**vars(content), "shards": tuple(files)})
+
+
+def _chunks(stores: Sequence[ShardStore], split: str) -> Iterator[dict[str, bytes]]:
+    for store in stores:
+        if split in store.split_names:
+            samples: ShardSplit = store.split(split)
+            for index in range(len(samples)):
+                yield samples.read_encoded(index)
+
+
+def _manifest(stores: Sequence[ShardStore], splits: dict[str, SplitManifest], settings: str) -> Manifest:
+    first = stores[0].manifest
+    facts = [store.manifest.statistics for store in stores]
+    blurred = [f for f in facts if f["psnr_db"] is not None]
+    weights = [f["samples"] - f["unblurred"] for f in blurred]
+    statistics = {
+        "samples": sum(f["samples"] for f in facts),
+        "coc_px": [min(f["coc_px"][0] for f in facts), max(f["coc_px"][1] for f in facts)],
+        "psnr_db": sum(f["psnr_db"] * w for f, w in zip(blurred, weights, strict=True)) / sum(weights)
+        if blurred
+        else None,
+        "psnr_db_range": None
+        if not blurred
+        else [min(f["psnr_db_range"][0] for f in blurred), max(f["psnr_db_range"][1] for f in blurred)],
+        "unblurred": sum(f["unblurred"] for f in facts),
+    }
+    parts = [{"checksum": s.manifest.checksum, "source": s.manifest.source} for s in stores]
+    return Manifest(
+        size_hw=first.size_hw,
+        samples_per_shard=first.samples_per_shard,
+        compression=first.compression,
+        lenses=tuple(lens for store in stores for lens in store.manifest.lenses),
+        rendering=first.rendering,
+        source={"kind": "merge", "parts": parts},
+        statistics=statistics,
+        splits=splits,
+        skipped=tuple(frame for store in stores for frame in store.manifest.skipped),
+        created_by=program_version(),
+        settings=settings,
+    )

@@ -1,0 +1,155 @@
+"""What a conversion will do, decided before it begins: its settings, their fingerprint, and the samples of every shard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from defocus_sim.blur.options import Rendering
+from defocus_sim.datasets.base import SPLITS, RgbdSource, SampleRef
+from defocus_sim.errors import ConvertError
+from defocus_sim.lens import Lens
+from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD, FORMAT_VERSION, Compression
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionSettings:
+    """Everything that decides the bytes of a store.
+
+    `source`: the data set. `lens`: the camera. `focus_distances_m`: several give a focal stack, one sample each; empty:
+    the lens's own. `rendering`: how the lens is applied. `size_hw`: images are resized to it *after* the blur (area for
+    colour, nearest for depth); None: the source's size. `samples_per_shard`, `compression`: see `shards.layout`. `seed`:
+    of noise and dither. Raises `ConvertError` or `LensError`.
+    """
+
+    source: RgbdSource
+    lens: Lens
+    focus_distances_m: tuple[float, ...] = ()
+    rendering: Rendering = field(default_factory=Rendering)
+    size_hw: tuple[int, int] | None = None
+    samples_per_shard: int = DEFAULT_SAMPLES_PER_SHARD
+    compression: Compression = "fast"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field; each focus distance must make a lens."""
+        if self.compression not in COMPRESSIONS:
+            raise ConvertError(
+                f"compression={self.compression!r} is not known: choose one of {', '.join(COMPRESSIONS)}"
+            )
+        if self.samples_per_shard < 1:
+            raise ConvertError(f"samples_per_shard={self.samples_per_shard} must be at least 1")
+        if self.seed < 0:
+            raise ConvertError(f"seed={self.seed} must not be negative")
+        if self.size_hw is not None and (min(self.size_hw) < 1 or max(self.size_hw) > 2**15):
+            raise ConvertError(f"size {self.size_hw[1]}x{self.size_hw[0]} must lie between 1 and 32768 pixels a side")
+        if len(set(self.focus_distances_m)) < len(self.focus_distances_m):
+            raise ConvertError(f"focus_distances_m={self.focus_distances_m} names a distance twice")
+        for distance in self.focus_distances_m:
+            self.lens.at_focus(distance)
+
+    @property
+    def lenses(self) -> tuple[Lens, ...]:
+        """One lens for each focus distance."""
+        return tuple(self.lens.at_focus(s) for s in self.focus_distances_m) or (self.lens,)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types, with the source's provenance (reads the source's files for their checksums)."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "source": self.source.provenance(),
+            "lens": self.lens.to_json(),
+            "focus_distances_m": [lens.focus_distance_m for lens in self.lenses],
+            "rendering": self.rendering.to_json(),
+            "size_hw": list(self.size_hw or self.source.frame_hw()),
+            "samples_per_shard": self.samples_per_shard,
+            "compression": self.compression,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """Frame `frame` of the source seen by lens `lens` (an index of `ConversionSettings.lenses`)."""
+
+    frame: int
+    lens: int
+    name: str
+    scene: str
+
+
+def plan_samples(
+    samples: Sequence[SampleRef], lenses: Sequence[Lens], skipped: Collection[int] = ()
+) -> dict[str, tuple[PlannedSample, ...]]:
+    """The samples of each split in order, without the frames `skipped`; the distances of a focal stack stand together.
+
+    The gap that a skipped frame leaves is closed with the last frames of its split: the shards before the gap and
+    between it and the end keep their samples, so that little has to be done again. The plan depends on the set of skipped
+    frames only, not on when each was found.
+
+    Raises `ConvertError` for a source without samples, a name that occurs twice, or nothing left.
+    """
+    if not samples:
+        raise ConvertError("the source has no sample")
+    if len({sample.name for sample in samples}) < len(samples):
+        raise ConvertError("the source names two samples alike")
+    if len(skipped) >= len(samples):
+        raise ConvertError(f"not one of the {len(samples)} frames could be used")
+    planned: dict[str, tuple[PlannedSample, ...]] = {}
+    for split in SPLITS:
+        frames = _close_gaps([i for i, sample in enumerate(samples) if sample.split == split], skipped)
+        planned[split] = tuple(
+            PlannedSample(frame, index, _sample_name(samples[frame].name, lens, len(lenses)), samples[frame].scene)
+            for frame in frames
+            for index, lens in enumerate(lenses)
+        )
+    return planned
+
+
+def _close_gaps(frames: list[int], skipped: Collection[int]) -> list[int]:
+    kept = len(frames) - sum(frame in skipped for frame in frames)
+    spare = [frame for frame in frames[kept:] if frame not in skipped]
+    return [frame if frame not in skipped else spare.pop() for frame in frames[:kept]]
+
+
+def _sample_name(name: str, lens: Lens, lenses: int) -> str:
+    return name if lenses == 1 else f"{name}@{lens.focus_distance_m:g}m"
+
+
+def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the settings that differ, with both values: `lens.aperture_mm (44.8, now 50)`."""
+    differences = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            differences += differing_settings(old, new, f"{prefix}{key}.")
+        elif old != new:
+            differences.append(f"{prefix}{key} ({old}, now {new})")
+    return differences
+
+
+def blur_statistics(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Over all samples: CoC range in px at the size that was blurred, and PSNR in dB of the blurred images.
+
+    Each sample has `coc_min_px`, `coc_max_px`, `mse` (of values in [0, 1]). PSNR is the mean over images that differ
+    from their original; `unblurred` counts the others.
+    """
+    psnr_db = [-10 * math.log10(sample["mse"]) for sample in samples if sample["mse"] > 0]
+    return {
+        "samples": len(samples),
+        "coc_px": [min(s["coc_min_px"] for s in samples), max(s["coc_max_px"] for s in samples)],
+        "psnr_db": None if not psnr_db else sum(psnr_db) / len(psnr_db),
+        "psnr_db_range": None if not psnr_db else [min(psnr_db), max(psnr_db)],
+        "unblurred": len(samples) - len(psnr_db),
+    }
+
+
+def program_version() -> str:
+    """Name and version of this program, as manifests record it."""
+    try:
+        return f"dfd-toolkit {version('dfd-toolkit')}"
+    except PackageNotFoundError:
+        return "dfd-toolkit (not installed)"

@@ -1,0 +1,116 @@
+"""One sample of a conversion: read its frame, blur it, encode the triple. Any thread can make any sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from defocus_sim.convert.plan import ConversionSettings, PlannedSample
+from defocus_sim.datasets.base import FrameReader, RgbdFrame
+from defocus_sim.errors import ConvertError, DepthError, ImageError, LensError, SourceError
+from defocus_sim.lens import Lens, coc_diameter_px
+from defocus_sim.shards.write import encode_sample
+from defocus_sim.simulate import defocus
+from defocus_sim.timing import StageClock
+
+OnError = Literal["fail", "skip"]
+
+
+@dataclass(frozen=True)
+class BadFrame:
+    """A frame that could not be used. `frame`: its index in the source."""
+
+    frame: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MadeSample:
+    """A sample as it is stored. `chunks`: by array; `facts`: for the statistics; `seconds`: what it took, by stage."""
+
+    chunks: dict[str, bytes]
+    facts: dict[str, float]
+    seconds: dict[str, float]
+
+
+class SampleMaker:
+    """Makes samples, for one thread.
+
+    A frame that cannot be used is an error that names it, or with `on_error="skip"` a `BadFrame`.
+    """
+
+    def __init__(self, settings: ConversionSettings, on_error: OnError, reader: FrameReader) -> None:
+        self._settings, self._on_error, self._reader = settings, on_error, reader
+        self._lenses = settings.lenses
+        self._current: tuple[int, RgbdFrame] | None = None
+
+    def __call__(self, sample: PlannedSample) -> MadeSample | BadFrame:
+        """See `MadeSample`; raises `SourceError`, or `ConvertError` for a frame that is read but of no use."""
+        settings, clock = self._settings, StageClock()
+        try:
+            # The samples of a focal stack share their frame.
+            if self._current is None or self._current[0] != sample.frame:
+                with clock.stage("read"):
+                    self._current = sample.frame, self._reader.read(sample.frame)
+            seed = (settings.seed, sample.frame, sample.lens)
+            with clock.stage("blur"):
+                arrays, facts = render_sample(settings, self._current[1], self._lenses[sample.lens], seed)
+        except (SourceError, DepthError, ImageError, LensError) as error:
+            if self._on_error == "skip":
+                return BadFrame(sample.frame, sample.name, str(error))
+            if isinstance(error, SourceError):
+                raise
+            raise ConvertError(f"frame {sample.name}: {error}") from error
+        with clock.stage("encode"):
+            chunks = encode_sample(arrays, settings.compression)
+        return MadeSample(chunks, facts, clock.seconds)
+
+
+@contextmanager
+def sample_maker(settings: ConversionSettings, on_error: OnError) -> Iterator[SampleMaker]:
+    """A `SampleMaker` with the source opened for the calling thread."""
+    # Parallel at one level only: samples are what the threads share.
+    cv2.setNumThreads(1)
+    with settings.source.open() as reader:
+        yield SampleMaker(settings, on_error, reader)
+
+
+def render_sample(
+    settings: ConversionSettings, frame: RgbdFrame, lens: Lens, seed: tuple[int, ...]
+) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    """One triple as it is stored, by array name, and its statistics. Raises what `defocus` raises."""
+    height, width = frame.depth_m.shape
+    nearest_m, farthest_m = frame.depth_m.min(), frame.depth_m.max()
+    if farthest_m <= 0:
+        raise DepthError("its depth has no valid pixel")
+    lens = lens.for_depth(frame.depth_m, width)
+    blurred = defocus(frame.aif, frame.depth_m, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
+    arrays: dict[str, NDArray[Any]] = {"defocused": blurred, "aif": frame.aif, "depth_m": frame.depth_m}
+    if settings.size_hw is not None and settings.size_hw != (height, width):
+        arrays = {name: _resize(array, settings.size_hw) for name, array in arrays.items()}
+    # The signed CoC grows with depth: its range follows from the range of depth.
+    if nearest_m <= 0:
+        nearest_m = frame.depth_m.min(where=frame.depth_m > 0, initial=np.inf)
+    nearest, farthest = coc_diameter_px([nearest_m, farthest_m], lens, width_px=width)
+    squares = cv2.norm(arrays["defocused"], arrays["aif"], cv2.NORM_L2SQR)
+    facts = {
+        "coc_min_px": float(nearest),
+        "coc_max_px": float(farthest),
+        "mse": squares / arrays["aif"].size / 255**2,
+        "focus_distance_m": lens.focus_distance_m,
+        "aperture_mm": lens.aperture_diameter_m * 1e3,
+    }
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, facts
+
+
+def _resize(array: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
+    # Depth is never averaged: the mean of a near and a far surface is a place where nothing is.
+    method = cv2.INTER_AREA if array.dtype == np.uint8 else cv2.INTER_NEAREST_EXACT
+    return cv2.resize(array, size_hw[::-1], interpolation=method)

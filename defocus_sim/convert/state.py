@@ -1,0 +1,237 @@
+"""What is on disk of a conversion that is not finished: settings, markers of finished shards, skipped frames.
+
+All of it lies in the folder `.markers` of the unfinished store and goes when the store gets its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from defocus_sim.convert.plan import ConversionSettings, blur_statistics, differing_settings, program_version
+from defocus_sim.convert.sample import BadFrame
+from defocus_sim.convert.task import RUN, ShardResult, ShardTask, finished_shard, owner
+from defocus_sim.errors import ConversionTakenOverError, ConvertError
+from defocus_sim.shards.manifest import Manifest, SplitManifest, digest
+from defocus_sim.shards.storage import TEMPORARY_SUFFIX, storage_at
+from defocus_sim.shards.store import STATE_FOLDER, UNFINISHED_SUFFIX, open_store
+from defocus_sim.shards.write import write_manifest, write_skeleton
+
+SETTINGS = f"{STATE_FOLDER}/settings.json"
+SKIPPED = f"{STATE_FOLDER}/skipped.json"
+Results = list[tuple[ShardTask, ShardResult]]
+
+
+class ConversionState:
+    """The target of a conversion and its unfinished store.
+
+    `place`: path or URL of the latter. `run`: identifies this attempt; it stands in the place while the attempt is at
+    work, so that tasks of an earlier one, which may still run elsewhere, notice that they are no longer wanted.
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self.final = storage_at(out)
+        # An object store cannot rename: there the store is built in its final place.
+        self.storage = storage_at(self.final.url + UNFINISHED_SUFFIX) if self.final.renames else self.final
+        self.place = self.storage.url
+        self.run = uuid.uuid4().hex
+        self._owned = self._at_work = self._replaces = False
+
+    def check_target(self, *, resume: bool, overwrite: bool) -> None:
+        """Raise `ConvertError` where the target is taken and neither option says what to do with it."""
+        if resume and overwrite:
+            raise ConvertError("resume and overwrite exclude each other: choose one")
+        building, built = self.storage.sizes(), self.final.sizes()
+        separate = self.storage is not self.final
+        unfinished = bool(building) and (separate or "zarr.json" not in building)
+        if built and "zarr.json" not in built and (separate or SETTINGS not in built):
+            raise ConvertError(
+                f"{self.final.url} exists and is not a shard store: it is left alone, choose another --out"
+            )
+        if "zarr.json" in built and not (resume or overwrite):
+            raise ConvertError(f"{self.final.url} exists already: replace it with --overwrite, or choose another --out")
+        if "zarr.json" in built and "train/depth_m/zarr.json" not in built:
+            raise ConvertError(
+                f"{self.final.url} is a Zarr store of another kind: it is left alone, choose another --out"
+            )
+        # A conversion killed at its very beginning leaves nothing outside of its state folder.
+        begun = SETTINGS in building or all(name.startswith(STATE_FOLDER) for name in building)
+        if unfinished and not begun and "zarr.json" not in building:
+            raise ConvertError(f"{self.place} is not an unfinished conversion: it is left alone, move it away")
+        if unfinished and not (resume or overwrite):
+            raise ConvertError(
+                f"{self.place} holds an unfinished conversion: continue it with --resume, or begin anew with --overwrite"
+            )
+        if Path(self.final.url).is_file():
+            raise ConvertError(f"{self.final.url} is a file: choose another --out")
+        self._replaces = bool(built)
+
+    def is_finished(self) -> bool:
+        """Whether a complete store is there, with or without its final name."""
+        return "zarr.json" in self.storage.sizes() or (not self.storage.sizes() and "zarr.json" in self.final.sizes())
+
+    def begin(self, description: dict[str, Any], *, resume: bool) -> list[BadFrame]:
+        """Start anew, or check that the settings are those of before; returns the frames that are skipped already.
+
+        Raises `ConvertError` naming the settings that changed.
+        """
+        sizes = self.storage.sizes()
+        if not resume or SETTINGS not in sizes:
+            self._owned = self._at_work = True
+            # In an object store the manifest goes first: from then on nothing opens the old store as data.
+            self.storage.remove("zarr.json")
+            self.storage.remove()
+            self.storage.write(SETTINGS, json.dumps(description).encode())
+            self.storage.write(RUN, self.run.encode())
+            return []
+        try:
+            before = json.loads(self.storage.read(SETTINGS))
+            skipped = [BadFrame(**bad) for bad in json.loads(self.storage.read(SKIPPED))] if SKIPPED in sizes else []
+        except (ValueError, TypeError) as error:
+            raise ConvertError(f"{self.place} cannot be resumed, its state is damaged: use --overwrite") from error
+        differences = differing_settings(before, description)
+        if differences:
+            raise ConvertError(
+                f"{self.place} was begun with other settings: {'; '.join(differences)}; restore them or use --overwrite"
+            )
+        self._owned = self._at_work = True
+        self.storage.write(RUN, self.run.encode())
+        return skipped
+
+    def check_owner(self) -> None:
+        """Raise `ConversionTakenOverError` where another conversion has begun at this place since."""
+        if owner(self.storage) != self.run:
+            raise ConversionTakenOverError(f"another conversion has begun at {self.place}: it goes on, this one ends")
+
+    def release(self) -> None:
+        """End this attempt: its tasks stop at their next look. Another's attempt is left alone."""
+        if not self._at_work:
+            return
+        self._at_work = False
+        try:
+            # None where this attempt did not come so far as to write it.
+            self._owned = owner(self.storage) in (self.run, None)
+            if self._owned:
+                self.storage.remove(RUN)
+        except OSError:
+            # The storage itself fails: the error that led here says more than a second one.
+            self._owned = False
+
+    def unfinished(self, tasks: Iterable[ShardTask]) -> list[ShardTask]:
+        """The tasks that are still to be done."""
+        sizes = self.storage.sizes()
+        return [task for task in tasks if finished_shard(task, sizes) is None]
+
+    def add_skipped(self, skipped: list[BadFrame], found: list[BadFrame]) -> list[BadFrame]:
+        """Remember frames that cannot be used; returns all of them in the source's order.
+
+        Of several reasons for one frame the same is kept whichever was found first.
+        """
+        ordered = sorted((*found, *skipped), key=lambda bad: (bad.frame, bad.reason))
+        everything = list({bad.frame: bad for bad in ordered}.values())
+        self.storage.write(SKIPPED, json.dumps([asdict(bad) for bad in everything]).encode())
+        return everything
+
+    def write_skeleton(
+        self, counts: Mapping[str, int], settings: ConversionSettings, description: dict[str, Any]
+    ) -> None:
+        """The groups and arrays, when their final length is known."""
+        height, width = description["size_hw"]
+        write_skeleton(self.storage, counts, (height, width), settings.samples_per_shard, settings.compression)
+
+    def results(self, tasks: Iterable[ShardTask]) -> Results:
+        """What every task left. Raises `ConvertError` where one left nothing."""
+        sizes, results = self.storage.sizes(), []
+        for task in tasks:
+            result = finished_shard(task, sizes)
+            if result is None:
+                raise ConvertError(f"shard {task.index} of {task.split} was not written: nothing is finalised")
+            results.append((task, result))
+        return results
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """From here on the store is complete."""
+        write_manifest(self.storage, manifest)
+
+    def publish(self, description: dict[str, Any]) -> None:
+        """Give a complete store its name, in place of an earlier one, and remove what only the conversion needed.
+
+        Raises `ConvertError` where the store was made with other settings.
+        """
+        sizes = self.storage.sizes()
+        place = self.storage if "zarr.json" in sizes else self.final
+        store = open_store(place.url)
+        if store.manifest.settings != digest(description):
+            raise ConvertError(f"{place.url} is complete and was made with other settings: replace it with --overwrite")
+        shard_names = {record.name for record in store.records()}
+        for name in place.sizes():
+            # Left by a killed worker, or a last shard that skipped frames made superfluous.
+            if name.endswith(TEMPORARY_SUFFIX) or ("/c/" in name and name not in shard_names):
+                place.remove(name)
+        place.remove(STATE_FOLDER)
+        if place is not self.final:
+            if self._replaces:
+                self.final.remove()
+            try:
+                Path(self.place).replace(self.final.url)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise ConvertError(
+                    f"{self.final.url} was made by another conversion meanwhile: it is left alone, {self.place} is complete"
+                ) from error
+
+    def clean_up(self, tasks: Iterable[ShardTask]) -> int:
+        """After a failure: how many shards are finished; where none is, nothing of this attempt stays."""
+        self.release()
+        if not self._owned:
+            return 0
+        try:
+            sizes = self.storage.sizes()
+            kept = sum(finished_shard(task, sizes) is not None for task in tasks)
+            state = {name for name in sizes if name.startswith(STATE_FOLDER) and not name.endswith(TEMPORARY_SUFFIX)}
+            markers = state - {SETTINGS, SKIPPED, RUN}
+            if RUN not in sizes and not markers and "zarr.json" not in sizes:
+                self.storage.remove()
+        except OSError:
+            # The storage itself fails: the first error says more than a second one.
+            return 0
+        return kept
+
+
+def finished_manifest(
+    settings: ConversionSettings, description: dict[str, Any], results: Results, skipped: list[BadFrame]
+) -> Manifest:
+    """The manifest of a conversion whose tasks are all done."""
+    splits = {}
+    for split in dict.fromkeys(task.split for task, _ in results):
+        shards = [(task, result) for task, result in results if task.split == split]
+        samples = [sample for task, _ in shards for sample in task.samples]
+        facts = [fact for _, result in shards for fact in result.samples]
+        splits[split] = SplitManifest(
+            names=tuple(sample.name for sample in samples),
+            scenes=tuple(sample.scene for sample in samples),
+            lens=(0,) * len(samples),
+            focus_distance_m=tuple(fact["focus_distance_m"] for fact in facts),
+            aperture_mm=tuple(fact["aperture_mm"] for fact in facts),
+            shards=tuple(result.files for _, result in shards),
+        )
+    height, width = description["size_hw"]
+    return Manifest(
+        size_hw=(height, width),
+        samples_per_shard=settings.samples_per_shard,
+        compression=settings.compression,
+        lenses=(description["lens"],),
+        rendering=description["rendering"],
+        source=description["source"],
+        statistics=blur_statistics([fact for _, result in results for fact in result.samples]),
+        splits=splits,
+        skipped=tuple({"name": bad.name, "reason": bad.reason} for bad in skipped),
+        created_by=program_version(),
+        settings=digest(description),
+    )

@@ -1,0 +1,186 @@
+"""The work of one conversion task: read frames, blur them, write one shard of every array, leave a marker.
+
+Idempotent: run twice, or twice at once, it leaves the same bytes. It needs this package and the places by name, nothing
+else, so that it runs in a thread, in another process or on another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+
+from defocus_sim.convert.plan import ConversionSettings, PlannedSample
+from defocus_sim.convert.sample import BadFrame, MadeSample, OnError, SampleMaker, sample_maker
+from defocus_sim.convert.workers import Share, Team
+from defocus_sim.errors import ConversionInterruptedError, ConversionTakenOverError
+from defocus_sim.shards.layout import ARRAYS
+from defocus_sim.shards.manifest import ShardFile, digest
+from defocus_sim.shards.storage import Storage, storage_at
+from defocus_sim.shards.store import STATE_FOLDER
+from defocus_sim.shards.write import write_encoded_shard
+from defocus_sim.timing import StageClock
+
+# Holds the token of the conversion at work, which every task compares with its own: the only word that reaches a task
+# on another machine when its conversion was interrupted or begun anew.
+RUN = f"{STATE_FOLDER}/run"
+_SECONDS_BETWEEN_LOOKS = 0.25
+
+# The threads of each conversion of this process, by token. A task in another process finds none: it makes all of its
+# samples itself and is followed by shard.
+Made = MadeSample | BadFrame
+TEAMS: dict[str, Team[PlannedSample, Made]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """Shard `index` of `split`: `samples` of `settings`, in the store at `place`.
+
+    `fingerprint`: SHA-256 of the settings with the source's checksums. `token`: of the conversion, see `RUN`, `TEAMS`.
+    """
+
+    settings: ConversionSettings
+    place: str
+    split: str
+    index: int
+    samples: tuple[PlannedSample, ...]
+    on_error: OnError
+    fingerprint: str
+    token: str
+
+    @property
+    def marker(self) -> str:
+        """Name of the file that says that the shard is done."""
+        return f"{STATE_FOLDER}/{self.split}-{self.index}.json"
+
+    @property
+    def plan(self) -> str:
+        """Checksum of what the shard is to hold: a marker of another plan does not count."""
+        return digest([self.fingerprint, *(asdict(sample) for sample in self.samples)])
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a finished shard adds to the manifest: its files, and statistics of each sample. `seconds`: by stage."""
+
+    files: dict[str, ShardFile]
+    samples: list[dict[str, float]]
+    seconds: dict[str, float]
+
+
+class _BadFramesError(Exception):
+    """Ends the writing of a shard that cannot be complete."""
+
+
+def run_shard(task: ShardTask) -> list[BadFrame]:
+    """Do the task; returns the frames that cannot be used (then no shard is written), none when all is well.
+
+    With `on_error="fail"` the first such frame raises its error, which names it.
+    """
+    storage = storage_at(task.place)
+    statistics: list[dict[str, float]] = []
+    bad: list[BadFrame] = []
+    clock = StageClock()
+    # Before a file is begun: the place may be another conversion's, which is about to give it its name.
+    _check_owner(storage, task)
+    try:
+        files = write_encoded_shard(
+            storage,
+            task.split,
+            task.index,
+            _written(task, storage, clock, statistics, bad),
+            task.settings.samples_per_shard,
+            clock,
+        )
+    except _BadFramesError:
+        return bad
+    content = {
+        "plan": task.plan,
+        "files": {name: asdict(file) for name, file in files.items()},
+        "samples": statistics,
+        "seconds": clock.seconds,
+    }
+    storage.write(task.marker, json.dumps(content | {"checksum": digest(content)}).encode())
+    return []
+
+
+def help_with_shards(task: ShardTask) -> None:
+    """Make samples for the shards of the conversion that `task` is one of, as long as any of them is at work here."""
+    team = TEAMS.get(task.token)
+    if team is None:
+        return
+    with ExitStack() as stack:
+        opened: list[SampleMaker] = []
+
+        def make(sample: PlannedSample) -> Made:
+            # Here, so that a source that does not open is reported, by the shard's owner.
+            if not opened:
+                opened.append(stack.enter_context(sample_maker(task.settings, task.on_error)))
+            return opened[0](sample)
+
+        team.help(make)
+
+
+def owner(storage: Storage) -> str | None:
+    """The token of the conversion at work in `storage`, None where there is none."""
+    try:
+        return storage.read(RUN).decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
+
+
+def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | None:
+    """What the task's marker says, where it is there, of this plan, and the files have their sizes; else None.
+
+    `sizes`: the storage's listing.
+    """
+    if task.marker not in sizes:
+        return None
+    try:
+        content = json.loads(storage_at(task.place).read(task.marker))
+        checksum = content.pop("checksum")
+        if content["plan"] != task.plan or checksum != digest(content):
+            return None
+        files = {name: ShardFile(**file) for name, file in content["files"].items()}
+        result = ShardResult(files, content["samples"], content["seconds"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    names = {name: ARRAYS[name].shard_name(task.split, task.index) for name in files}
+    return result if all(sizes.get(names[name]) == file.bytes for name, file in files.items()) else None
+
+
+def _written(
+    task: ShardTask, storage: Storage, clock: StageClock, statistics: list[dict[str, float]], bad: list[BadFrame]
+) -> Iterator[dict[str, bytes]]:
+    """The samples of the shard in order, each to be written before the next is asked for."""
+    looked = time.monotonic()
+    team = TEAMS.get(task.token)
+    # Alone, a task holds one sample in memory and not more.
+    share = nullcontext(Share[PlannedSample, Made](task.samples, 1)) if team is None else team.share(task.samples)
+    with sample_maker(task.settings, task.on_error) as make, share as samples:
+        for made in samples.in_order(make):
+            if isinstance(made, BadFrame):
+                bad += [] if any(one.frame == made.frame for one in bad) else [made]
+                continue
+            clock.add(made.seconds)
+            statistics.append(made.facts)
+            yield made.chunks
+            if team is not None and not team.written():
+                raise ConversionInterruptedError("interrupted")
+            if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+                _check_owner(storage, task)
+                looked = time.monotonic()
+    if bad:
+        raise _BadFramesError
+    # The last look: after it the files get their names.
+    _check_owner(storage, task)
+
+
+def _check_owner(storage: Storage, task: ShardTask) -> None:
+    if owner(storage) != task.token:
+        raise ConversionTakenOverError(
+            f"{task.place} no longer belongs to this conversion: it has ended, another has begun there, or a worker does "
+            "not see the same files"
+        )

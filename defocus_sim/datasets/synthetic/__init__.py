@@ -1,0 +1,1 @@
+"""Procedural scenes, rendered with their depth; import from the modules."""

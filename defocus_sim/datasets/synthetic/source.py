@@ -1,0 +1,117 @@
+"""Procedural scenes with exact metric depth: the data set that needs no download.
+
+Each frame is ray-cast from a layout drawn from (seed, index): a closed space of planes with furniture at log-spaced
+depths, so every pixel has a depth. The camera has the same field of view in every scene, so that blur means the same
+everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from defocus_sim.datasets.base import RgbdFrame, SampleRef
+from defocus_sim.datasets.listing import check_fraction, draw_test_scenes
+from defocus_sim.datasets.synthetic.render import render
+from defocus_sim.datasets.synthetic.scenes import HFOV_DEG, SCALES, build_scene, focal_length_px
+from defocus_sim.errors import SourceError
+
+GENERATOR_VERSION = 1
+SCALE_NAMES = (*SCALES, "mixed")
+_LEAST_SIDE = 32
+_LARGEST_SIDE = 2048
+# Distinct streams for what is drawn per frame and per data set.
+_FRAME_STREAM, _SPLIT_STREAM = 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSource:
+    """`count` procedural frames of `size_wh` px (width, height), every side 32 to 2048.
+
+    `scale`: `tabletop` (0.3-1.5 m), `room` (0.7-10 m), `hall` or `street` (2-60 m), or `mixed` (one of them per
+    frame). `test_fraction` of the frames, rounded, is the test split; where it is neither 0 nor 1 and there are two
+    frames or more, each split has one at least. Frame i depends on (`seed`, i, `size_wh`, `scale`) only. Raises
+    `SourceError` for options out of range.
+    """
+
+    count: int = 64
+    size_wh: tuple[int, int] = (320, 240)
+    scale: str = "room"
+    test_fraction: float = 0.25
+    seed: int = 0
+    kind: ClassVar[str] = "synthetic"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise SourceError(f"count={self.count} must be at least 1")
+        if len(self.size_wh) != 2 or not all(_LEAST_SIDE <= side <= _LARGEST_SIDE for side in self.size_wh):
+            raise SourceError(
+                f"size_wh={self.size_wh} must be a width and a height of {_LEAST_SIDE} to {_LARGEST_SIDE} px each"
+            )
+        if self.scale not in SCALE_NAMES:
+            raise SourceError(f"scale={self.scale!r} is not known: choose one of {', '.join(SCALE_NAMES)}")
+        check_fraction(self.test_fraction)
+        if self.seed < 0:
+            raise SourceError(f"seed={self.seed} must not be negative")
+
+    def samples(self) -> tuple[SampleRef, ...]:
+        """Every frame, named `synthetic-000012`, each its own scene."""
+        names = [f"{self.kind}-{index:06d}" for index in range(self.count)]
+        test = draw_test_scenes(names, self.test_fraction, [self.seed, _SPLIT_STREAM])
+        return tuple(SampleRef(name=name, scene=name, split="test" if name in test else "train") for name in names)
+
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Nothing: every frame can be made."""
+        return ()
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    def frame_hw(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return self.size_wh[1], self.size_wh[0]
+
+    def focal_length_px(self) -> float:
+        """The pinhole camera's focal length in px, with its principal point at the image centre."""
+        return focal_length_px(self.frame_hw())
+
+    def provenance(self) -> dict[str, Any]:
+        """Options, camera and version of the generator."""
+        return {
+            "kind": self.kind,
+            "count": self.count,
+            "size_wh": list(self.size_wh),
+            "scale": self.scale,
+            "test_fraction": self.test_fraction,
+            "seed": self.seed,
+            "field_of_view_deg": HFOV_DEG,
+            "focal_length_px": self.focal_length_px(),
+            "generator_version": GENERATOR_VERSION,
+        }
+
+    @contextmanager
+    def open(self) -> Iterator[SyntheticReader]:
+        """A reader; nothing is held open."""
+        yield SyntheticReader(self)
+
+
+class SyntheticReader:
+    """Draws frames on demand."""
+
+    def __init__(self, source: SyntheticSource) -> None:
+        self._source = source
+
+    def read(self, index: int) -> RgbdFrame:
+        """Frame `index` (0 to count - 1): colour and dense depth; raises `SourceError` beyond that range."""
+        source = self._source
+        if not 0 <= index < source.count:
+            raise SourceError(f"frame {index} is not one of the {source.count} synthetic frames 0..{source.count - 1}")
+        rng = np.random.default_rng([source.seed, _FRAME_STREAM, index])
+        scale = source.scale if source.scale != "mixed" else str(rng.choice(list(SCALES)))
+        scene = build_scene(rng, SCALES[scale], source.frame_hw())
+        return render(scene, source.focal_length_px(), source.frame_hw())

@@ -1,0 +1,162 @@
+"""Reading: `open_store(place)` checks the manifest and every shard's presence and size, `verify_store` every byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
+from defocus_sim.shards.layout import ARRAYS
+from defocus_sim.shards.manifest import Manifest, ShardFile
+from defocus_sim.shards.open_shards import check_size
+from defocus_sim.shards.split import ShardSplit
+from defocus_sim.shards.storage import RangeReader, Storage, storage_at
+
+_VERIFY_BLOCK_BYTES = 16 * 2**20
+# Where a conversion keeps its state; a place that has it without a manifest is an unfinished store.
+STATE_FOLDER = ".markers"
+UNFINISHED_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard file as the manifest knows it; `name` is relative to the store."""
+
+    split: str
+    index: int
+    array: str
+    name: str
+    file: ShardFile
+
+    @property
+    def where(self) -> str:
+        """As messages name it."""
+        return f"shard {self.index} of {self.split}/{self.array}"
+
+
+@dataclass(frozen=True)
+class ShardStore:
+    """An open store. `storage`: its files. `manifest`: see `Manifest`."""
+
+    storage: Storage
+    manifest: Manifest
+
+    @property
+    def url(self) -> str:
+        """Path or URL of the store."""
+        return self.storage.url
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Splits with at least one sample, "train" before "test"."""
+        return tuple(name for name, split in self.manifest.splits.items() if split.names)
+
+    def split(self, name: str) -> ShardSplit:
+        """The samples of one split. Raises `ShardError` where the store has none."""
+        if name not in self.split_names:
+            raise ShardError(f"{self.url} has no split {name!r}: it has {', '.join(self.split_names) or 'no sample'}")
+        return ShardSplit(self.storage, self.manifest, name)
+
+    def records(self) -> Iterator[ShardRecord]:
+        """Every shard file."""
+        for split, content in self.manifest.splits.items():
+            for index, shard in enumerate(content.shards):
+                for array, file in shard.items():
+                    yield ShardRecord(split, index, array, ARRAYS[array].shard_name(split, index), file)
+
+
+def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
+    """Open a finished store at a path or URL: manifest checked and, with `check_files`, every shard's presence and size.
+
+    Raises `ShardMissingError` where there is no store or a shard is gone, `ShardError` for an unfinished or foreign one or
+    a newer format, `ShardCorruptError` for a damaged manifest or a shard of another size.
+    """
+    storage = storage_at(place)
+    try:
+        content = json.loads(storage.read("zarr.json"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_store(storage) from None
+    except (ValueError, RecursionError) as error:
+        raise ShardCorruptError(f"{storage.describe('zarr.json')} cannot be read as JSON ({error})") from error
+    except OSError as error:
+        raise ShardError(f"{storage.url} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ShardCorruptError(f"{storage.describe('zarr.json')} is not Zarr metadata")
+    store = ShardStore(storage, Manifest.from_attributes(content.get("attributes"), storage.url))
+    if check_files:
+        for _, problem in _size_problems(store):
+            if problem is not None:
+                raise problem
+    return store
+
+
+def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord, str | None]]:
+    """Read every byte of every shard: yields each file with None, or with what is wrong with it."""
+    splits = {name: store.split(name) for name in store.split_names}
+    for record, missing in _size_problems(store):
+        if missing is not None:
+            yield record, str(missing)
+            continue
+        try:
+            sound = _sha256(store.storage.reader(record.name), record.file.bytes) == record.file.sha256
+            yield record, _damage(splits[record.split], record, sound)
+        except OSError as error:
+            yield record, f"{store.storage.describe(record.name)} cannot be read: {error}"
+
+
+def _no_store(storage: Storage) -> ShardError:
+    if storage_at(storage.url + UNFINISHED_SUFFIX).sizes() or any(n.startswith(STATE_FOLDER) for n in storage.sizes()):
+        return ShardMissingError(f"{storage.url} is not finished: its conversion stopped, continue it with --resume")
+    if Path(storage.url).is_dir():
+        return ShardError(f"{storage.url} holds no finished shard store: zarr.json with its manifest is missing")
+    return ShardMissingError(f"{storage.url} is not there: make it with dfd-prepare")
+
+
+def _size_problems(store: ShardStore) -> Iterator[tuple[ShardRecord, ShardError | None]]:
+    """Every shard file with None, or with the error that its absence or size deserves; from one listing of the store."""
+    try:
+        sizes = store.storage.sizes()
+    except OSError as error:
+        raise ShardError(f"{store.url} cannot be listed: {error}") from error
+    for record in store.records():
+        problem: ShardError | None = None
+        where = f"{store.storage.describe(record.name)} ({record.where})"
+        if record.name not in sizes:
+            problem = ShardMissingError(f"{where} is missing: restore it or convert again")
+        else:
+            try:
+                check_size(sizes[record.name], record.file, where)
+            except ShardCorruptError as error:
+                problem = error
+        yield record, problem
+
+
+def _damage(split: ShardSplit, record: ShardRecord, sound: bool) -> str | None:
+    """What is wrong with a shard, whose bytes are those that were written where it is `sound`.
+
+    Then the first sample tells whether it is what the manifest says. Else it is the first that is damaged; a file whose
+    samples are all sound is one of another place.
+    """
+    per_shard = split.manifest.samples_per_shard
+    first, last = record.index * per_shard, min((record.index + 1) * per_shard, len(split))
+    for sample in range(first, first + 1 if sound else last):
+        try:
+            split.read([sample], fields=(record.array,))
+        except ShardError as error:
+            return str(error)
+    if sound:
+        return None
+    return (
+        f"{split.storage.describe(record.name)} ({record.where}) is not the file that was written (SHA-256 differs), "
+        "though each of its samples is sound"
+    )
+
+
+def _sha256(reader: RangeReader, size: int) -> str:
+    digest = hashlib.sha256()
+    for offset in range(0, size, _VERIFY_BLOCK_BYTES):
+        digest.update(reader.read_at(offset, min(_VERIFY_BLOCK_BYTES, size - offset)))
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Configurations of a run, free of torch; import from the modules."""

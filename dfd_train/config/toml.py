@@ -1,0 +1,121 @@
+"""Runs as TOML: `--config run.toml`, and the resolved file in every run's folder that can be given back.
+
+At the top of a file stand the options of the command line (`lr = 1e-3`, `model = "tiny"`, `size = "192x256"`); tables
+(`[optim]`, `[model]`, ...) set single fields of a part. TOML has no null: the text "none" takes its place.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from dfd_train.config.train import OPTIONS, PARTS, TrainConfig, nearest, recipe_config, with_options
+from dfd_train.errors import ConfigError, DfdTrainError
+
+NULL = "none"
+# The annotations that a field of a configuration may have, and what TOML gives for them.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "tuple[int, int]": (list,),
+    "tuple[int, ...]": (list,), "tuple[str, ...]": (list,),
+}  # fmt: skip
+# Options that are written shorter than the fields that they set.
+_SHORT: dict[str, tuple[type, ...]] = {
+    "model": (str,), "heads": (str,), "loss": (str,), "size": (str, int), "crop": (str, int),
+}  # fmt: skip
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; raises `ConfigError` where it cannot be read."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"config {path} not found") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config {path} cannot be read: {error}") from error
+
+
+def configured(path: Path | None, *, recipe: str | None = None, **options: Any) -> TrainConfig:
+    """The run that the file `path` (None = no file) describes, with `recipe` and `options` above it.
+
+    In rising precedence: the recipe, the file's options, the file's tables, `options` that are not None. Raises
+    `ConfigError` naming the file and the key for an unknown key or a value of the wrong type, and where no store or no
+    folder is given.
+    """
+    content = {} if path is None else read_config(path)
+    tables = {name: value for name, value in content.items() if isinstance(value, dict)}
+    flat = {name.replace("-", "_"): value for name, value in content.items() if name not in tables}
+    recipe = recipe or flat.pop("recipe", None) or "paper"
+    flat.pop("recipe", None)
+    given = {name: value for name, value in options.items() if value is not None}
+    places = {name: given.pop(name, None) or flat.pop(name, None) for name in ("shards", "out")}
+    for name, what in (("shards", "the shard store: --shards STORE"), ("out", "the run's folder: --out RUN")):
+        flat.pop(name, None)
+        if places[name] is None:
+            raise ConfigError(f"give {what}")
+    base = recipe_config(recipe, shards=str(places["shards"]), out=str(places["out"]))
+    try:
+        base = with_options(base, **{name: _option(name, value) for name, value in flat.items()})
+        base = replace(base, **{name: _table(base, name, table) for name, table in tables.items()})
+    except DfdTrainError as error:
+        raise ConfigError(f"config {path}: {error}") from error
+    return with_options(base, **given)
+
+
+def toml_text(config: TrainConfig, facts: Mapping[str, str]) -> str:
+    """`config` as TOML that `configured` turns into the same again; `facts` go into comments above it."""
+    lines = [f"# {name}: {' '.join(str(value).split())}" for name, value in facts.items()]
+    lines += [_line(f.name, getattr(config, f.name)) for f in fields(config) if f.name not in PARTS]
+    for name in PARTS:
+        part = getattr(config, name)
+        lines += ["", f"[{name}]", *(_line(f.name, getattr(part, f.name)) for f in fields(part))]
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, value: Any) -> str:
+    # JSON's texts, numbers, lists and booleans are TOML's too.
+    return f"{name} = {json.dumps(NULL if value is None else value, ensure_ascii=False)}"
+
+
+def _option(name: str, value: Any) -> Any:
+    """`value` of a key at the top of a file, checked where its field's type is known."""
+    if name not in OPTIONS:
+        raise ConfigError(f"unknown key {name}{nearest(name, [*OPTIONS, *PARTS, 'recipe'])}")
+    for owner in (TrainConfig, *PARTS.values()):
+        for f in fields(owner):
+            if f.name == name and name not in _SHORT:
+                return _checked(name, value, str(f.type))
+    if isinstance(value, bool) or not isinstance(value, _SHORT[name]):
+        raise ConfigError(f"{name} = {value!r} is not a text")
+    return value
+
+
+def _table(base: TrainConfig, name: str, table: Mapping[str, Any]) -> Any:
+    if name not in PARTS:
+        raise ConfigError(f"unknown table [{name}]{nearest(name, PARTS)}")
+    part = getattr(base, name)
+    kinds = {f.name: str(f.type) for f in fields(part)}
+    values = {}
+    for key, value in table.items():
+        if key not in kinds:
+            raise ConfigError(f"unknown key {name}.{key}{nearest(key, kinds)}")
+        values[key] = _checked(f"{name}.{key}", value, kinds[key])
+    return replace(part, **values)
+
+
+def _checked(name: str, value: Any, annotation: str) -> Any:
+    """`value` as a field annotated so would have it; raises `ConfigError` where it is of another type."""
+    kind = annotation.removesuffix(" | None")
+    if kind != annotation and value == NULL:
+        return None
+    wrong = not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "bool")
+    if isinstance(value, list):
+        wrong |= any(not isinstance(item, str if "str" in kind else int) for item in value)
+    if wrong:
+        raise ConfigError(f"{name} = {value!r} is not of the type {annotation.replace('None', NULL)}")
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if kind == "float" else value

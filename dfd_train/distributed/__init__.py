@@ -1,0 +1,1 @@
+"""Devices and processes; import from the modules."""

@@ -1,0 +1,1 @@
+"""Scores, tables and reports; import from the modules."""

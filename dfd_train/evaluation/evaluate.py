@@ -1,0 +1,326 @@
+"""`evaluate(config)`: a checkpoint against a split of a store, beside doing nothing and the paper's figures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from defocus_sim.errors import DefocusSimError
+from dfd_train.data.focus_pairs import samples_of
+from dfd_train.data.geometry import shape_text
+from dfd_train.data.stream import ShardDataset
+from dfd_train.distributed.device import versions
+from dfd_train.distributed.world import World, join_world
+from dfd_train.errors import CheckpointError, ConfigError, DfdTrainError, EvaluationError
+from dfd_train.evaluation.figures import Shown, choose_samples, predictions_sheet, show_samples
+from dfd_train.evaluation.html import html_page, per_image_csv
+from dfd_train.evaluation.metrics import CONVENTIONS, DEFAULT_CAP_M, NEAREST_M, ImageScore, summarise
+from dfd_train.evaluation.report import Comparison, Report, write_report
+from dfd_train.evaluation.score_cache import ScoreJournal
+from dfd_train.evaluation.scoring import Profile, SampleScore, Truth, mean_depth_m, score_split
+from dfd_train.model.build import Model, build_model
+from dfd_train.progress import Meter
+from dfd_train.runs.checkpoint import FOLDER, Checkpoint, latest_checkpoint, load_checkpoint
+
+NATIVE = "native"
+# Make3D's C1: its laser ends at about 81 m, and what is beyond 70 m is mostly sky.
+CAPS_M = {"make3d": 70.0}
+PREDICTION = "prediction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """One evaluation.
+
+    `shards`: the store. `checkpoint`: a run's folder (its newest checkpoint) or a file. `split`: of the store. `size`:
+    (height, width) that frames are resized to, "native", or None = as in training (native for a run with crops).
+    `batch_size`: images read at once; it changes no digit.
+    `limit`: only the first so many samples. `cap_m`: depths beyond are not scored; None = 70 m for Make3D (its C1; C2 is
+    80 m), 10 m for all else. `convention`: "per-image" or "pooled" (see `metrics.summarise`). `out`: folder for
+    report.json, report.md, per_image.csv and predictions.png, None = no files; an evaluation that was interrupted goes on
+    from there. `html`: also report.html. `pictures`: images shown. `device`, `prefetch` as in `TrainConfig`.
+
+    Raises `ConfigError` for an impossible value.
+    """
+
+    shards: str
+    checkpoint: str
+    split: str = "test"
+    batch_size: int = 8
+    size: tuple[int, int] | str | None = None
+    limit: int | None = None
+    cap_m: float | None = None
+    convention: str = "per-image"
+    out: str | None = None
+    html: bool = True
+    pictures: int = 5
+    device: str = "auto"
+    prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, str) and self.size != NATIVE:
+            raise ConfigError(f"size={self.size!r} must be (height, width), {NATIVE!r} or None")
+        if isinstance(self.size, tuple) and (len(self.size) != 2 or min(self.size) < 1):
+            raise ConfigError(f"size={self.size} must be a height and a width in pixels")
+        for name, least in (("batch_size", 1), ("limit", 1), ("pictures", 0), ("prefetch", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name}={value} must be at least {least}")
+        if self.cap_m is not None and not self.cap_m > NEAREST_M:
+            raise ConfigError(f"cap_m={self.cap_m} must exceed {NEAREST_M} m")
+        if self.convention not in CONVENTIONS:
+            raise ConfigError(f"convention={self.convention!r} must be one of {', '.join(CONVENTIONS)}")
+
+
+def load_network(checkpoint: Checkpoint, device: torch.device) -> Model:
+    """The model of `checkpoint` on `device`, ready for inference (averaged weights where the run kept them).
+
+    Raises `CheckpointError` where the weights do not fit the checkpoint's own model configuration.
+    """
+    net = build_model(checkpoint.config.model)
+    try:
+        net.load_state_dict(checkpoint.evaluated)
+    except RuntimeError as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(f"the checkpoint's weights do not fit its {net.config.name} network: {reason}") from error
+    return net.to(device).eval()
+
+
+def evaluate(config: EvalConfig, *, truth: Truth | None = None, console: Console | None = None) -> Report:
+    """Score a checkpoint and write its report; progress goes to `console` (standard output for None).
+
+    Beside the prediction the report has what doing nothing scores: the defocused input as the restored image, and the
+    mean depth of the store's train split as every pixel's depth. `truth`: depths to score on instead of the store's
+    (see `score_split`). Under torchrun the processes share the images and all return the same digits; the first writes
+    and prints. Raises `CheckpointError`, `ConfigError`, `ShardError` of `defocus_sim`, and `EvaluationError` naming a
+    sample that cannot be scored.
+    """
+    (report,) = _compared(config, {PREDICTION: config.checkpoint}, truth, console).reports.values()
+    return report
+
+
+def compare(
+    config: EvalConfig, checkpoints: Sequence[str], *, truth: Truth | None = None, console: Console | None = None
+) -> Comparison:
+    """`evaluate` for several checkpoints on the same samples, in one report; `config.checkpoint` is not used.
+
+    They are called by their runs' folders. Raises as `evaluate`, `ConfigError` where there is no checkpoint or one takes
+    other samples than the rest.
+    """
+    if not checkpoints:
+        raise ConfigError("there is no checkpoint to compare")
+    return _compared(config, dict(zip(run_names(checkpoints), checkpoints, strict=True)), truth, console)
+
+
+def default_out(checkpoints: Sequence[str]) -> Path:
+    """Where a report of `checkpoints` goes if nobody says: into the run's folder, or of several beside the first run."""
+    path = Path(checkpoints[0])
+    if path.is_file() and path.parent.name != FOLDER:
+        return path.with_name(f"{path.stem}-report")
+    run = path.parent.parent if path.is_file() else path
+    return run.absolute().parent / "comparison" if len(checkpoints) > 1 else run / "report"
+
+
+def _compared(
+    config: EvalConfig, checkpoints: Mapping[str, str], truth: Truth | None, console: Console | None
+) -> Comparison:
+    with join_world(config.device) as world:
+        subjects = {name: _load(replace(config, checkpoint=path), world.device) for name, path in checkpoints.items()}
+        _require_same_samples(subjects)
+        scored = {name: _score(subject, world, truth, console) for name, subject in subjects.items()}
+        comparison = Comparison(reports={name: one.report for name, one in scored.items()})
+        if config.out is not None:
+            world.first_does(lambda: _write(config, Path(config.out or ""), scored, comparison))
+        return comparison
+
+
+def _write(config: EvalConfig, out: Path, scored: Mapping[str, _Scored], comparison: Comparison) -> None:
+    sheet, shown = _pictures(config, scored)
+    written: Report | Comparison = comparison if list(scored) != [PREDICTION] else scored[PREDICTION].report
+    page = {"report.html": html_page(comparison, shown).encode()} if config.html else {}
+    write_report(written, out, sheet, {"per_image.csv": per_image_csv(comparison).encode(), **page})
+    for one in scored.values():
+        one.journal.remove()
+
+
+def run_names(checkpoints: Sequence[str]) -> list[str]:
+    """What to call each of `checkpoints`: its run's folder, or the file's own name; numbered where two are alike."""
+    names: list[str] = []
+    for text in checkpoints:
+        path = Path(text)
+        base = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem if path.suffix else path.name
+        name, number = base or "run", 2
+        while name in names:
+            name, number = f"{base} {number}", number + 1
+        names.append(name)
+    return names
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What is scored: a checkpoint's network on the samples that it takes."""
+
+    config: EvalConfig
+    checkpoint: Checkpoint
+    net: Model
+    dataset: ShardDataset
+    size: tuple[int, int] | None
+    device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    subject: _Subject
+    report: Report
+    scores: list[SampleScore]
+    journal: ScoreJournal
+
+
+def _load(config: EvalConfig, device: torch.device) -> _Subject:
+    checkpoint = load_checkpoint(Path(config.checkpoint))
+    return _Subject(
+        config=config,
+        checkpoint=checkpoint,
+        net=load_network(checkpoint, device),
+        dataset=samples_of(checkpoint.config.model, config.shards, config.split),
+        size=_size(config, checkpoint),
+        device=device,
+    )
+
+
+def _require_same_samples(subjects: Mapping[str, _Subject]) -> None:
+    first, *others = subjects.items()
+    for name, subject in others:
+        if subject.dataset.names != first[1].dataset.names:
+            raise ConfigError(
+                f"{name} and {first[0]} take other samples of the store (one compares two focus distances): score them "
+                f"one by one, and lay their reports side by side with dfd-eval table4 --runs"
+            )
+
+
+def _score(subject: _Subject, world: World, truth: Truth | None, console: Console | None) -> _Scored:
+    config, checkpoint, dataset = subject.config, subject.checkpoint, subject.dataset
+    source = str(dataset.store.manifest.source.get("kind", "unknown"))
+    cap_m = CAPS_M.get(source, DEFAULT_CAP_M) if config.cap_m is None else config.cap_m
+    constant = None
+    if "depth" in subject.net.config.heads and "train" in dataset.store.split_names:
+        constant = mean_depth_m(ShardDataset(config.shards, "train"), cap_m)
+    total = len(dataset) if config.limit is None else min(config.limit, len(dataset))
+    asked = {
+        "store_checksum": dataset.store.manifest.checksum,
+        "checkpoint_sha256": _sha256(Path(config.checkpoint)),
+        "split": config.split,
+        "size": shape_text(subject.size or dataset.frame_hw),
+        "cap_m": cap_m,
+        "depth_scored_on": "the frames" if truth is None else "the source's own grid",
+        "versions": versions(subject.device),
+    }
+    journal = ScoreJournal(config.out, asked, world.rank)
+    # Only the first reads, as it also mends what was cut off.
+    scores = world.gather(journal.read() if world.first else {})[0]
+    missing = sorted(set(range(total)) - scores.keys())
+    own: list[SampleScore] = []
+    problem: DfdTrainError | DefocusSimError | None = None
+    speaking = console if world.first else Console(quiet=True)
+    with Meter("image", total, done=total - len(missing), unit="images", console=speaking) as meter:
+        try:
+            for score in score_split(
+                subject.net,
+                dataset,
+                size=subject.size,
+                device=subject.device,
+                batch_size=config.batch_size,
+                cap_m=cap_m,
+                constant_depth_m=constant,
+                prefetch=config.prefetch,
+                indices=missing[world.rank :: world.size],
+                truth=truth,
+                profiles=True,
+            ):
+                own.append(score)
+                journal.append(score)
+                meter.step(world.size)
+        except (DfdTrainError, DefocusSimError) as error:
+            problem = error
+    every = world.gather((own, None if problem is None else str(problem)))
+    if problem is not None:
+        raise problem
+    for part, message in every:
+        if message is not None:
+            raise EvaluationError(message)
+        scores |= {score.position: score for score in part}
+    ordered = [scores[position] for position in range(total)]
+    rows = {PREDICTION: summarise([score.predicted for score in ordered], config.convention)}
+    rows |= _doing_nothing([score.untouched for score in ordered], config.convention)
+    report = Report(
+        rows=rows,
+        per_image={score.predicted.name: score.predicted.metrics() for score in ordered},
+        input_per_image={score.untouched.name: score.untouched.metrics() for score in ordered},
+        profiles=_sum_profiles(ordered),
+        constant_depth_m=constant,
+        source=source,
+        settings={
+            "shards": config.shards,
+            **asked,
+            "trained_on_checksum": checkpoint.store_checksum,
+            "images": total,
+            "images_in_split": len(dataset),
+            "resized": subject.size is not None and subject.size != dataset.frame_hw,
+            "convention": config.convention,
+            "checkpoint": config.checkpoint,
+            "epochs": checkpoint.epoch,
+            "steps": checkpoint.step,
+            "training": checkpoint.config.to_dict(),
+        },
+    )
+    return _Scored(subject=subject, report=report, scores=ordered, journal=journal)
+
+
+def _pictures(config: EvalConfig, scored: Mapping[str, _Scored]) -> tuple[NDArray[np.uint8] | None, list[Shown]]:
+    """predictions.png of the first checkpoint, and for the HTML report the pictures of all."""
+    first = next(iter(scored.values()))
+    samples = choose_samples([score.predicted for score in first.scores], config.pictures)
+    if not samples:
+        return None, []
+    subject, cap_m = first.subject, float(first.report.settings["cap_m"])
+    sheet = predictions_sheet(
+        subject.net, subject.dataset, samples, size=subject.size, device=subject.device, cap_m=cap_m
+    )
+    if not config.html:
+        return sheet, []
+    networks = {name: (one.subject.net, one.subject.size) for name, one in scored.items()}
+    return sheet, show_samples(networks, subject.dataset, samples, device=subject.device, cap_m=cap_m)
+
+
+def _sha256(checkpoint: Path) -> str:
+    path = checkpoint if checkpoint.is_file() else latest_checkpoint(checkpoint)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sum_profiles(scores: Sequence[SampleScore]) -> Profile | None:
+    profiles = [score.profile for score in scores if score.profile is not None]
+    if not profiles:
+        return None
+    return Profile(*(np.sum([getattr(p, field) for p in profiles], axis=0) for field in Profile._fields))
+
+
+def _size(config: EvalConfig, checkpoint: Checkpoint) -> tuple[int, int] | None:
+    if config.size is None:
+        return checkpoint.config.geometry.size
+    return None if isinstance(config.size, str) else config.size
+
+
+def _doing_nothing(scores: list[ImageScore], convention: str) -> dict[str, dict[str, float]]:
+    """Rows "input" (image metrics of the defocused image) and "mean depth" (of the constant), where there are any."""
+    rows = summarise(scores, convention)
+    image = {name: value for name, value in rows.items() if name in ("psnr", "ssim")}
+    depth = {name: value for name, value in rows.items() if name not in image}
+    return {name: row for name, row in (("input", image), ("mean depth", depth)) if row}

@@ -1,0 +1,204 @@
+"""The result of an evaluation: as a table for the terminal, as Markdown, as JSON, and as files in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dfd_train.errors import EvaluationError
+from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
+from dfd_train.evaluation.paper_tables import published_figures
+from dfd_train.evaluation.scoring import Profile
+from dfd_train.runs.checkpoint import write_atomically
+
+PUBLISHED_NAME = "paper"
+TITLES = {
+    "rmse": "RMSE (m) ↓", "abs_rel": "AbsRel ↓", "sq_rel": "SqRel (m) ↓", "rmse_log": "RMSE-log ↓", "log10": "log10 ↓",
+    "delta1": "delta < 1.25 ↑", "delta2": "delta < 1.25² ↑", "delta3": "delta < 1.25³ ↑", "psnr": "PSNR (dB) ↑",
+    "ssim": "SSIM ↑",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an evaluation found.
+
+    `rows`: metrics by name for "prediction" and, where they exist, "input" (the defocused image left as it is) and
+    "mean depth" (the train split's mean everywhere). `per_image`: the prediction's metrics by sample name;
+    `input_per_image`: those of doing nothing. `profiles`: sums by depth and by sigma over all images.
+    `constant_depth_m`: that mean in metres. `source`: kind of data set. `settings`: everything that the numbers depend
+    on, JSON-ready.
+    """
+
+    rows: Mapping[str, Mapping[str, float]]
+    per_image: Mapping[str, Mapping[str, float]]
+    constant_depth_m: float | None
+    source: str
+    settings: Mapping[str, Any]
+    input_per_image: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    profiles: Profile | None = None
+
+    @property
+    def published(self) -> dict[str, float]:
+        """The paper's figures for this method and data, NYU's for other data; Make3D's depth for C1 or C2 by the cap."""
+        return published_figures(self.source, self.method, cap_m=self.settings["cap_m"])
+
+    @property
+    def method(self) -> str:
+        """Of the model that was scored, a key of `model.config.METHODS`."""
+        return str(self.settings["training"]["model"].get("method", "2hded"))
+
+    @property
+    def footnote(self) -> str:
+        """What the paper's column is and is not."""
+        data = "Make3D" if self.source == "make3d" else "NYU-Depth v2"
+        return (
+            f"{PUBLISHED_NAME}: as published on the official {data} (Nazir et al. 2023), with a defocus that the paper "
+            f"does not fully specify; not comparable unless data and settings are the same"
+        )
+
+    def headline(self) -> str:
+        """One line: how many images of what, at which size, under which convention."""
+        s = self.settings
+        some = "" if s["images"] == s["images_in_split"] else f" of {s['images_in_split']}"
+        mean = "" if self.constant_depth_m is None else f", mean train depth {self.constant_depth_m:.3f} m"
+        grid = "" if s["depth_scored_on"] == "the frames" else f" on {s['depth_scored_on']}"
+        return (
+            f"{s['images']}{some} images of {s['shards']} [{s['split']}] at {s['size']}, {s['convention']} metrics, "
+            f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after {s['epochs']} epochs, "
+            f"{s['steps']} steps"
+        )
+
+    def cells(self) -> list[list[str]]:
+        """The table: a header, then one line a metric; methods are columns."""
+        return metric_cells(self.rows, self.published)
+
+    def text(self) -> str:
+        """The table for a terminal, some 70 characters wide."""
+        return "\n".join([self.headline(), "", text_table(self.cells()), "", self.footnote])
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        return f"# Evaluation\n\n{self.headline()}\n\n{markdown_table(self.cells())}\n\n{self.footnote}\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, JSON-ready; the paper's figures apart from the measured ones."""
+        return {
+            "rows": {name: dict(row) for name, row in self.rows.items()},
+            "published": {"note": self.footnote, **self.published},
+            "constant_depth_m": self.constant_depth_m,
+            "source": self.source,
+            "settings": dict(self.settings),
+            "per_image": {name: dict(row) for name, row in self.per_image.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Reports of several checkpoints on the same samples, by name, one at least."""
+
+    reports: Mapping[str, Report]
+
+    @property
+    def first(self) -> Report:
+        """The report that stands for what all share: data, settings, doing nothing."""
+        return next(iter(self.reports.values()))
+
+    def rows(self) -> dict[str, Mapping[str, float]]:
+        """A row for each checkpoint, then those of doing nothing."""
+        rows = {name: report.rows["prediction"] for name, report in self.reports.items()}
+        # One that has no depth head cannot tell what the constant depth scores: another may.
+        for report in self.reports.values():
+            for name, row in report.rows.items():
+                if name != "prediction":
+                    rows.setdefault(name, row)
+        return rows
+
+    def headline(self) -> str:
+        """What the first report says of data and settings, or of itself where it is alone."""
+        headline = self.first.headline()
+        return headline if len(self.reports) == 1 else headline.rpartition(";")[0]
+
+    def cells(self) -> list[list[str]]:
+        """As `Report.cells`, a column for each checkpoint; beside several methods stands the paper's own."""
+        methods = {report.method for report in self.reports.values()}
+        method = methods.pop() if len(methods) == 1 else "2hded"
+        return metric_cells(
+            self.rows(), published_figures(self.first.source, method, cap_m=self.first.settings["cap_m"])
+        )
+
+    def text(self) -> str:
+        """The table for a terminal."""
+        return "\n".join([self.headline(), "", text_table(self.cells()), "", self.first.footnote])
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        return f"# Evaluation\n\n{self.headline()}\n\n{markdown_table(self.cells())}\n\n{self.first.footnote}\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every report's content by name, JSON-ready."""
+        return {"reports": {name: report.to_dict() for name, report in self.reports.items()}}
+
+
+def metric_cells(
+    rows: Mapping[str, Mapping[str, float]], published: Mapping[str, float], name: str = PUBLISHED_NAME
+) -> list[list[str]]:
+    """A header, then a line for each metric that any of `rows` has; the published figures are the last column."""
+    columns = {**rows, name: published}
+    measured = [m for m in (*DEPTH_METRICS, *IMAGE_METRICS) if any(m in row for row in rows.values())]
+    return [
+        ["", *columns],
+        *([TITLES[m], *(_number(m, row[m]) if m in row else "-" for row in columns.values())] for m in measured),
+    ]
+
+
+def text_table(cells: list[list[str]]) -> str:
+    """`cells` aligned for a terminal, the first column to the left."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    return "\n".join(
+        line[0].ljust(widths[0]) + "".join("  " + c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))
+        for line in cells
+    )
+
+
+def markdown_table(cells: list[list[str]]) -> str:
+    """`cells` as Markdown."""
+    header, *body = cells
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body))
+
+
+def write_report(
+    report: Report | Comparison,
+    folder: Path,
+    sheet: NDArray[np.uint8] | None,
+    extra: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write report.json, report.md, from `sheet` (H, W, 3) RGB predictions.png, and the files `extra` by name.
+
+    Raises `EvaluationError` where the folder cannot be written.
+    """
+    files = {
+        "report.json": (json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n").encode(),
+        "report.md": report.markdown().encode(),
+        **(extra or {}),
+    }
+    if sheet is not None:
+        files["predictions.png"] = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+    except OSError as error:
+        raise EvaluationError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{value:.2f}" if metric == "psnr" else f"{value:.4f}"

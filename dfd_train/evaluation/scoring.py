@@ -1,0 +1,175 @@
+"""A network against a split: one implementation for validation during training and for the final report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
+from dfd_train.data.order import batched
+from dfd_train.data.stream import Batch, ShardDataset, stream_batches
+from dfd_train.data.transforms import Frames, evaluation_frames
+from dfd_train.errors import EvaluationError
+from dfd_train.evaluation.metrics import DEFAULT_CAP_M, NEAREST_M, ImageScore, depth_sums, image_sums
+from dfd_train.model.build import CameraNet, run_model
+from dfd_train.model.two_headed import Output
+
+# True depth of a sample by its name, (h, w) metres with 0 = hole, on a grid that spans the whole frame.
+Truth = Callable[[str], NDArray[np.float32]]
+PROFILE_COLUMNS = ("pixels", "scored", "depth_square_m2", "depth_relative", "restored_square", "input_square")
+DEPTH_EDGES_M = (0.0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 15, 20, 30, 40, 50, 60, 70, 80)
+SIGMA_EDGES_PX = (0.0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30)
+
+
+class Profile(NamedTuple):
+    """Sums of one image by true depth and by sigma of its blur, each (bins, 6), float64, columns `PROFILE_COLUMNS`.
+
+    Bins lie between `DEPTH_EDGES_M` and between `SIGMA_EDGES_PX` (in pixels of the stored frame), the last is open.
+    "scored" counts the pixels whose depth was scored; image squares are means over the three channels.
+    """
+
+    by_depth: NDArray[np.float64]
+    by_sigma: NDArray[np.float64]
+
+
+class SampleScore(NamedTuple):
+    """One sample: its position in the split, the prediction's sums, and those of doing nothing.
+
+    `untouched`: the defocused input taken as the restored image, and the constant depth taken as the depth map.
+    `profile`: where it was asked for.
+    """
+
+    position: int
+    predicted: ImageScore
+    untouched: ImageScore
+    profile: Profile | None = None
+
+
+@torch.inference_mode()
+def predict_samples(
+    net: nn.Module, dataset: ShardDataset, batch: Batch, size: tuple[int, int] | None, device: torch.device
+) -> Iterator[tuple[int, Frames, Output]]:
+    """Each sample of `batch`, of `dataset`, as (its index, the frame at `size` (None = native), what `net` makes of it).
+
+    The network sees one image at a time: convolutions over several sum in another order, and the last bit of a score
+    would depend on the batch size.
+    """
+    frames = evaluation_frames(batch, size, device)
+    for row, index in enumerate(batch.indices.tolist()):
+        one = Frames(*(array[row : row + 1] for array in frames))
+        camera = dataset.cameras(batch.indices[row : row + 1], size) if isinstance(net, CameraNet) else None
+        yield index, one, run_model(net, one.defocused, None if camera is None else camera.to(device))
+
+
+def score_split(
+    net: nn.Module,
+    dataset: ShardDataset,
+    *,
+    size: tuple[int, int] | None,
+    device: torch.device,
+    batch_size: int = 8,
+    limit: int | None = None,
+    cap_m: float = DEFAULT_CAP_M,
+    constant_depth_m: float | None = None,
+    prefetch: int = 2,
+    indices: Sequence[int] | None = None,
+    truth: Truth | None = None,
+    profiles: bool = False,
+) -> Iterator[SampleScore]:
+    """Score the first `limit` samples (all for None) of `dataset`, or those of `indices`, one after the other.
+
+    `net`: a model in evaluation mode, on `device`; it sees one image at a time, so `batch_size`, how many are read at
+    once, changes no digit. `size`: (height, width) that frames are resized to, None = native.
+    `constant_depth_m`: the depth map of doing nothing. `truth`: true depths to score on instead of the store's; the
+    prediction is read off at the centres of its cells, bilinearly. `profiles`: also sums by depth and by sigma.
+    Raises `EvaluationError` naming a sample that cannot be scored.
+    """
+    if indices is None:
+        indices = range(len(dataset) if limit is None else min(limit, len(dataset)))
+    for batch in stream_batches(dataset, batched(np.asarray(indices, np.int64), batch_size), prefetch=prefetch):
+        for index, one, made in predict_samples(net, dataset, batch, size, device):
+            score = _score_one(one, made, index, dataset.names[index], cap_m, constant_depth_m, truth)
+            if profiles:
+                score = score._replace(profile=_profile(one, made, dataset.lens(index), dataset.frame_hw, cap_m))
+            yield score
+
+
+def first_picture(frames: Frames) -> Tensor:
+    """The defocused picture, the one with the nearest focus where there are two: (B, 3, H, W)."""
+    return frames.defocused[:, :3]
+
+
+@torch.inference_mode()
+def _score_one(
+    frames: Frames, output: Output, index: int, name: str, cap_m: float, constant: float | None, truth: Truth | None
+) -> SampleScore:
+    predicted, untouched = ImageScore(name=name), ImageScore(name=name)
+    if output.depth_m is not None:
+        depth_m, true = output.depth_m[0, 0], frames.depth_m[0, 0]
+        if truth is not None:
+            true = torch.from_numpy(truth(name)).to(depth_m.device)
+            depth_m = F.interpolate(output.depth_m, size=true.shape, mode="bilinear", align_corners=False)[0, 0]
+        predicted = _with_depth(predicted, depth_m, true, cap_m)
+        if constant is not None:
+            untouched = _with_depth(untouched, torch.full_like(true, constant), true, cap_m)
+    if output.aif is not None:
+        predicted = _with_image(predicted, output.aif[0], frames.aif[0])
+        untouched = _with_image(untouched, first_picture(frames)[0], frames.aif[0])
+    return SampleScore(index, predicted, untouched)
+
+
+@torch.inference_mode()
+def _profile(frames: Frames, output: Output, lens: Lens, frame_hw: tuple[int, int], cap_m: float) -> Profile:
+    true = frames.depth_m[0, 0].double().cpu().numpy().ravel()
+    known = true > NEAREST_M
+    true = true[known]
+    scored = true < cap_m
+    columns = np.zeros((len(PROFILE_COLUMNS), true.size))
+    columns[0], columns[1] = 1, scored
+    if output.depth_m is not None:
+        error = output.depth_m[0, 0].double().cpu().numpy().ravel()[known].clip(NEAREST_M, cap_m) - true
+        columns[2], columns[3] = error**2 * scored, np.abs(error) / true * scored
+    if output.aif is not None:
+        for column, image in ((4, output.aif), (5, first_picture(frames))):
+            square = (image[0].clamp(0, 1) - frames.aif[0]).double().square().mean(dim=0)
+            columns[column] = square.cpu().numpy().ravel()[known]
+    sigma = sigma_px(coc_diameter_px(true, lens, width_px=frame_hw[1]), lens)
+    return Profile(_binned(true, DEPTH_EDGES_M, columns), _binned(sigma, SIGMA_EDGES_PX, columns))
+
+
+def _binned(values: NDArray[Any], edges: Sequence[float], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(bins, columns): sums of `columns` (columns, pixels) over the pixels of each bin; the last bin is open."""
+    bins = np.searchsorted(np.asarray(edges[1:]), values, side="right")
+    return np.stack([np.bincount(bins, weights=column, minlength=len(edges)) for column in columns], axis=1)
+
+
+def _with_depth(score: ImageScore, predicted_m: Tensor, depth_m: Tensor, cap_m: float) -> ImageScore:
+    sums = depth_sums(predicted_m, depth_m, name=score.name, cap_m=cap_m)
+    return ImageScore(name=score.name, depth=sums, image=score.image)
+
+
+def _with_image(score: ImageScore, predicted: Tensor, aif: Tensor) -> ImageScore:
+    return ImageScore(name=score.name, depth=score.depth, image=image_sums(predicted, aif, name=score.name))
+
+
+def mean_depth_m(dataset: ShardDataset, cap_m: float = DEFAULT_CAP_M, batch_size: int = 16) -> float:
+    """Mean depth in metres over all pixels of `dataset` with `1e-3 < depth < cap_m`, at the frames' own size.
+
+    The constant that a predictor without eyes would learn. Raises `EvaluationError` where there is no such pixel.
+    """
+    total, count = [], 0
+    for indices in batched(np.arange(len(dataset), dtype=np.int64), batch_size):
+        depth = dataset.split.read(indices, fields=("depth_m",))["depth_m"]
+        counted = depth[(depth > NEAREST_M) & (depth < cap_m)]
+        total.append(float(counted.sum(dtype=np.float64)))
+        count += counted.size
+    if count == 0:
+        raise EvaluationError(f"{dataset.path}: split {dataset.split_name} has no depth below {cap_m} m")
+    return math.fsum(total) / count

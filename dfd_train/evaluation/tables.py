@@ -1,0 +1,239 @@
+"""The paper's Tables II, III and IV with a user's runs laid beside the printed rows; missing runs with their command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dfd_train.config.loss import TABLE_II
+from dfd_train.errors import ConfigError, EvaluationError
+from dfd_train.evaluation.html import html_table
+from dfd_train.evaluation.paper_tables import FAULTS, MAKE3D, TABLE2, TABLE3, TABLE4, PublishedRow
+from dfd_train.evaluation.report import markdown_table, text_table
+from dfd_train.model.config import METHODS
+from dfd_train.runs.checkpoint import write_atomically
+
+TABLES = ("table2", "table3", "table4")
+FORMATS = ("markdown", "latex", "html")
+_NYU_COLUMNS = {
+    "rmse": "RMSE", "abs_rel": "AbsRel", "delta1": "d1", "delta2": "d2", "delta3": "d3", "psnr": "PSNR", "ssim": "SSIM",
+}  # fmt: skip
+_MAKE3D_COLUMNS = {
+    "c1_rmse": "C1 RMSE", "c1_abs_rel": "C1 AbsRel", "c2_rmse": "C2 RMSE", "c2_abs_rel": "C2 AbsRel", "psnr": "PSNR",
+    "ssim": "SSIM",
+}  # fmt: skip
+_CAPS = {70.0: "c1", 80.0: "c2"}
+# What two runs must share for their figures to be comparable.
+_SHARED = ("source", "store_checksum", "split", "images", "size", "convention", "depth_scored_on")
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One evaluated run: its name, its `settings` (with "source"), and figures by metric."""
+
+    name: str
+    settings: Mapping[str, Any]
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """A table to show: `title`, `cells` (a header, then lines), and `notes`, one a line."""
+
+    title: str
+    cells: list[list[str]]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """For a terminal."""
+        return "\n".join([self.title, "", text_table(self.cells), "", *self.notes])
+
+    def markdown(self) -> str:
+        """As Markdown."""
+        return f"## {self.title}\n\n{markdown_table(self.cells)}\n\n" + "".join(f"- {note}\n" for note in self.notes)
+
+    def latex(self) -> str:
+        """As a LaTeX `tabular` between rules of the package booktabs, the notes as comments."""
+        header, *body = ([_latex(cell) for cell in line] for line in self.cells)
+        lines = [" & ".join(line) + r" \\" for line in body]
+        columns = "ll" + "r" * (len(header) - 2)
+        notes = [f"% {note}" for note in (self.title, *self.notes)]
+        table = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule", *lines]
+        return "\n".join([*notes, *table, r"\bottomrule", r"\end{tabular}", ""])
+
+    def html(self) -> str:
+        """As a self-contained page."""
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        style = "body{font:15px system-ui,sans-serif;margin:24px}td,th{padding:3px 10px;text-align:right}"
+        # As wide as it is: on a telephone it scrolls, the page does not.
+        style += ".table{overflow-x:auto}td:first-child,th:first-child{text-align:left;white-space:nowrap}"
+        return (
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
+            f'<meta name="viewport" content="width=device-width,initial-scale=1">'
+            f"<style>{style}</style></head><body><h1>{escape(self.title)}</h1>{html_table(self.cells)}"
+            f"<ul>{notes}</ul></body></html>\n"
+        )
+
+
+def paper_table(name: str, runs: Sequence[str], *, shards: str = "STORE") -> PaperTable:
+    """Table `name` ("table2", "table3", "table4") with the results of `runs` below the rows they belong to.
+
+    `runs`: folders of `dfd-train` with reports of `dfd-eval` inside, folders of reports, or report.json files. Runs on
+    Make3D fill the Make3D rows of Table IV, which needs a report with `--cap-m 70` or 80 for each of C1 and C2. `shards`:
+    the store in the commands for what is missing. Raises `ConfigError` for an unknown table and `EvaluationError` for a
+    run without a readable report.
+    """
+    if name not in TABLES:
+        raise ConfigError(f"table={name!r} must be one of {', '.join(TABLES)}")
+    results = [result for run in runs for result in read_results(run)]
+    make3d = [r for r in results if r.settings["source"] == "make3d"]
+    if make3d and len(make3d) < len(results):
+        raise EvaluationError("runs on Make3D and on other data cannot share a table: give one kind")
+    if make3d and name != "table4":
+        raise EvaluationError(f"{name} is of NYU-Depth v2: runs on Make3D belong to table4")
+    rows: Mapping[str, PublishedRow] = {"table2": TABLE2, "table3": TABLE3, "table4": MAKE3D if make3d else TABLE4}[
+        name
+    ]
+    columns = _MAKE3D_COLUMNS if make3d else _NYU_COLUMNS
+    results = _merged(results)
+    placed = {key: [r for r in results if _row_of(name, r.settings["training"]) == key] for key in rows}
+    cells = [["method", "figures of", *columns.values()]]
+    missing = []
+    for key, row in rows.items():
+        cells.append([row.method, "paper", *_values(row.figures, columns)])
+        cells += [["", r.name, *_values(r.figures, columns)] for r in placed[key]]
+        if not placed[key]:
+            command = _command(name, key, shards)
+            # What this program cannot train is not missing.
+            if command is not None:
+                cells.append(["", "missing", *["-"] * len(columns)])
+                missing.append(f"missing {row.method}: {command}")
+    lost = [r.name for r in results if not any(r in group for group in placed.values())]
+    notes = [
+        f"paper: as published on the official {'Make3D' if make3d else 'NYU-Depth v2'} (Nazir et al. 2023), with a "
+        "defocus that the paper does not fully specify; not comparable unless data and settings are the same",
+        FAULTS,
+        *(f"{r.name}: {_data(r)}" for r in results),
+        *([_differences(results)] if _differences(results) else []),
+        *([f"without a row in this table: {', '.join(lost)}"] if lost else []),
+        *missing,
+    ]
+    numeral = {"table2": "II: losses", "table3": "III: heads", "table4": "IV: methods"}[name]
+    return PaperTable(title=f"Table {numeral}{' (Make3D)' if make3d else ''}", cells=cells, notes=tuple(notes))
+
+
+def write_tables(table: PaperTable, name: str, folder: Path) -> None:
+    """Write NAME.md, NAME.tex and NAME.html; raises `EvaluationError` where the folder cannot be written."""
+    contents = {"md": table.markdown(), "tex": table.latex(), "html": table.html()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending, content in contents.items():
+            write_atomically(folder / f"{name}.{ending}", content.encode())
+    except OSError as error:
+        raise EvaluationError(f"cannot write the table to {folder}: {error.strerror or error}") from error
+
+
+def read_results(run: str) -> list[RunResult]:
+    """Every report of `run`: the file itself, or report.json in the folder and in the folders inside it.
+
+    Raises `EvaluationError` where there is none, or one cannot be read.
+    """
+    path = Path(run)
+    files = [path] if path.is_file() else sorted({*path.glob("report.json"), *path.glob("*/report.json")})
+    if not files:
+        raise EvaluationError(
+            f"{run} has no report yet: dfd-eval --shards STORE --checkpoint {run} --out {path / 'report'}"
+        )
+    results = []
+    for file in files:
+        try:
+            content = json.loads(file.read_bytes())
+            parts = content.get("reports") or {path.name if path.is_dir() else file.parent.name: content}
+            for name, part in parts.items():
+                settings = {"depth_scored_on": "the frames", **part["settings"], "source": part["source"]}
+                results.append(RunResult(name=name, settings=settings, figures=part["rows"]["prediction"]))
+                lacking = [key for key in (*_SHARED, "cap_m", "shards", "epochs", "training") if key not in settings]
+                if lacking:
+                    raise KeyError(", ".join(lacking))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EvaluationError(f"{file} is no report of dfd-eval: {type(error).__name__} {error}") from error
+    return results
+
+
+def _merged(results: Sequence[RunResult]) -> list[RunResult]:
+    """Make3D's depth figures under C1 or C2 by their cap, the reports of one run as one; others as they are."""
+    merged: dict[str, RunResult] = {}
+    others = []
+    for result in results:
+        if result.settings["source"] != "make3d":
+            others.append(result)
+            continue
+        cap = _CAPS.get(float(result.settings["cap_m"]))
+        figures = {k: v for k, v in result.figures.items() if k in ("psnr", "ssim")}
+        figures |= {f"{cap}_{k}": v for k, v in result.figures.items() if k not in figures and cap}
+        before = merged[result.name].figures if result.name in merged else {}
+        merged[result.name] = RunResult(name=result.name, settings=result.settings, figures={**before, **figures})
+    return [*others, *merged.values()]
+
+
+def _row_of(table: str, training: Mapping[str, Any]) -> str | None:
+    """The key of the row that a run with this training configuration belongs to."""
+    method, heads = training["model"].get("method", "2hded"), tuple(training["model"].get("heads", ()))
+    single = {("depth",): "depth", ("aif",): "deblur"}.get(heads, "both")
+    if table == "table4":
+        # The two-headed network with the depth head alone is D3-Net.
+        return method if method != "2hded" else {"depth": "d3net", "both": "2hded"}.get(single)
+    if method != "2hded":
+        return None
+    if table == "table3":
+        return single
+    loss = training["loss"]
+    own = (loss["depth"], loss["image"]) if single == "both" else None
+    return next((name for name, terms in TABLE_II.items() if (terms.depth, terms.image) == own), None)
+
+
+def _command(table: str, key: str, shards: str) -> str | None:
+    """The command that would make the run of a row, None where this version of `dfd-train` has no such model."""
+    if table == "table4" and key not in METHODS:
+        return None
+    own = "" if key == "2hded" else f"--model {key} "
+    options = {"table2": f"--loss {key} ", "table3": f"--heads {key} ", "table4": own}[table]
+    run = f"runs/{table}-{key.replace('+', '-')}"
+    pairs = table == "table4" and METHODS[key].pictures > 1
+    return (
+        f"dfd-train --shards {shards} {options}--out {run} && "
+        f"dfd-eval --shards {shards} --checkpoint {run} --out {run}/report"
+        + (f" ({shards} made with two focus distances: dfd-prepare ... --focus 1m,4m)" if pairs else "")
+    )
+
+
+def _values(figures: Mapping[str, float], columns: Mapping[str, str]) -> list[str]:
+    return [
+        "-" if name not in figures else f"{figures[name]:.2f}" if name == "psnr" else f"{figures[name]:.3f}"
+        for name in columns
+    ]
+
+
+def _data(result: RunResult) -> str:
+    s = result.settings
+    some = "" if s["images"] == s.get("images_in_split", s["images"]) else f" of {s['images_in_split']}"
+    return (
+        f"{s['images']}{some} images of {s['shards']} ({s['source']}, {s['split']}) at {s['size']}, {s['convention']} "
+        f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {s['epochs']} epochs, "
+        f"{s['training']['model']['name']} network"
+    )
+
+
+def _differences(results: Sequence[RunResult]) -> str:
+    """In what the runs differ that makes them incomparable, or nothing."""
+    differing = [key for key in _SHARED if len({str(r.settings[key]) for r in results}) > 1]
+    return f"the runs cannot be compared with one another: they differ in {', '.join(differing)}" if differing else ""
+
+
+def _latex(cell: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in cell)

@@ -1,0 +1,189 @@
+"""The losses of Nazir et al. 2023 (equations 1, 2, 4, 5) as pure functions.
+
+Holes in depth give neither value nor gradient.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dfd_train.config.loss import LossConfig
+from dfd_train.losses.ssim import ssim
+from dfd_train.model.two_headed import Output
+from dfd_train.optics.camera import FOCUS_M, aspect, largest_sigma_px, sigma_px
+from dfd_train.optics.reblur import reblur
+
+
+class LossTerms(NamedTuple):
+    """What one batch costs, all scalars.
+
+    `depth` and `deblur` are the two sides of the loss before lambda (None without that head); `parts` holds each
+    unweighted term by name: "l1", "grad" (metres), "image_l1", "charb", "ssim", "reblur",
+    "smooth".
+    """
+
+    depth: Tensor | None
+    deblur: Tensor | None
+    parts: dict[str, Tensor]
+
+    def total(self, deblur_weight: float) -> Tensor:
+        """`depth + deblur_weight * deblur`, which is minimised.
+
+        With one head it is that head's loss, unweighted: lambda balances two terms and means nothing for one.
+        """
+        if self.depth is None or self.deblur is None:
+            only = self.deblur if self.depth is None else self.depth
+            if only is None:
+                raise ValueError("the network returned neither depth nor AiF")
+            return only
+        return self.depth + deblur_weight * self.deblur
+
+
+# Gur and Wolf's weight of SSIM beside L1, and our weight of smoothness (theirs is of another depth).
+REBLUR_SSIM_SHARE = 0.85
+REBLUR_SMOOTHNESS = 1e-2
+# How fast an edge of the image lets go of the smoothness, per unit of [0, 1].
+_EDGE_SHARPNESS = 10.0
+REBLUR_TERMS = ("depth", "reblur", "smooth")
+
+
+def term_names(config: LossConfig, heads: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of all that `compute_losses` finds for a network with `heads`: the two sides, then their parts."""
+    names: tuple[str, ...] = ()
+    if "depth" in heads:
+        names += ("depth", "l1", *(("grad",) if config.depth == "l1+grad" else ()))
+    if "aif" in heads:
+        image = {"l1": ("image_l1",), "charb": ("charb",), "charb+ssim": ("charb", "ssim")}
+        names += ("deblur", *image[config.image])
+    return names
+
+
+def count_pixels(depth_m: Tensor) -> Tensor:
+    """What a batch's losses are means of: (4,) = images, valid pixels, valid neighbours along x, and along y.
+
+    `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. float64, so that sums over many batches stay exact.
+    """
+    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    # Filled in on the device: a number copied there would wait for it.
+    images = valid.new_full((), len(depth_m), dtype=torch.int64)
+    return torch.stack([images, valid.sum(), _pairs(valid, -1).sum(), _pairs(valid, -2).sum()]).double()
+
+
+def compute_losses(
+    output: Output, depth_m: Tensor, aif: Tensor, config: LossConfig, counts: Tensor | None = None
+) -> LossTerms:
+    """All terms of one batch.
+
+    `output`: of the network. `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. `aif`: (B, 3, H, W) in [0, 1].
+    `counts`: `count_pixels` of a larger batch that this one is a part of; every term is then this part's share of the
+    larger batch's, so that the terms of all parts add up to it exactly, whatever holes each has.
+    """
+    images, valid_pixels, across, down = (None,) * 4 if counts is None else counts.float().clamp(min=1).unbind()
+    parts: dict[str, Tensor] = {}
+    depth = deblur = None
+    if output.depth_m is not None:
+        residual, valid = depth_residual(output.depth_m, depth_m)
+        parts["l1"] = depth = masked_l1(residual, valid, valid_pixels)
+        if config.depth == "l1+grad":
+            parts["grad"] = masked_gradient(residual, valid, across, down)
+            depth = depth + config.mu * parts["grad"]
+    if output.aif is not None:
+        if config.image == "l1":
+            parts["image_l1"] = deblur = _mean((output.aif - aif).abs(), images)
+        else:
+            parts["charb"] = deblur = charbonnier(output.aif, aif, config.eps, images)
+        if config.image == "charb+ssim":
+            parts["ssim"] = ssim_loss(output.aif, aif, images)
+            deblur = deblur + config.psi * parts["ssim"]
+    return LossTerms(depth, deblur, parts)
+
+
+def reblur_losses(
+    output: Output, defocused: Tensor, aif: Tensor, camera: Tensor, counts: Tensor | None = None
+) -> LossTerms:
+    """The loss without labels: `aif`, blurred by `camera` under the predicted depth, must look like `defocused`.
+
+    After Gur and Wolf (CVPR 2019): 0.85 (1 - SSIM)/2 + 0.15 L1, plus how much S/depth changes from pixel to pixel where
+    the image does not. `defocused`, `aif`: (B, 3, H, W) in [0, 1]; `camera`: (B, 7), see `camera`; `counts`: see
+    `compute_losses`. No true depth enters. Terms: "reblur", "smooth", and as "depth" what is minimised.
+    """
+    if output.depth_m is None:
+        raise ValueError("re-blurring needs a predicted depth")
+    images = None if counts is None else counts.float().clamp(min=1)[0]
+    made = reblur(aif, sigma_px(output.depth_m, camera), largest_px=largest_sigma_px(camera), aspect=aspect(camera))
+    structure = _mean((1 - ssim(made, defocused)) / 2, images)
+    look = REBLUR_SSIM_SHARE * structure + (1 - REBLUR_SSIM_SHARE) * _mean((made - defocused).abs(), images)
+    nearness = camera[:, FOCUS_M, None, None, None] / output.depth_m
+    smooth = sum(
+        (
+            _mean(nearness.diff(dim=dim).abs() * torch.exp(-_EDGE_SHARPNESS * _change(aif, dim)), images)
+            for dim in (-1, -2)
+        ),
+        start=look.new_zeros(()),
+    )
+    return LossTerms(look + REBLUR_SMOOTHNESS * smooth, None, {"reblur": look, "smooth": smooth})
+
+
+def _change(image: Tensor, dim: int) -> Tensor:
+    """(B, 1, ...): mean over channels of |difference of neighbours| along `dim`."""
+    return image.diff(dim=dim).abs().mean(dim=1, keepdim=True)
+
+
+def depth_residual(predicted_m: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:
+    """`predicted_m - depth_m` with 0 in the holes, and where it counts (bool).
+
+    Both (B, 1, H, W) metres; a pixel is valid where the true depth is finite and positive. The holes are replaced
+    before the subtraction: `0 * NaN` would otherwise reach the gradient.
+    """
+    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    return torch.where(valid, predicted_m, 0.0) - torch.where(valid, depth_m, 0.0), valid
+
+
+def masked_l1(residual: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:
+    """Equation 1: `sum |residual| / n` over the n valid pixels of the whole batch (or `count`); 0 where there is none."""
+    return residual.abs().sum() / (valid.sum().clamp(min=1) if count is None else count)
+
+
+def masked_gradient(
+    residual: Tensor, valid: Tensor, across: Tensor | None = None, down: Tensor | None = None
+) -> Tensor:
+    """Equation 2's smoothing: mean |difference of the residual| along x plus the same along y, in metres.
+
+    A difference counts only where both of its neighbours are valid; each direction is divided by its own number of
+    such pairs (the paper leaves the edges open), or by `across` and `down`.
+    """
+    along_x = _masked_differences(residual, valid, -1, across)
+    return along_x + _masked_differences(residual, valid, -2, down)
+
+
+def _pairs(valid: Tensor, dim: int) -> Tensor:
+    """Where a pixel and its next neighbour along `dim` are both valid."""
+    size = valid.shape[dim]
+    return valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1)
+
+
+def _masked_differences(residual: Tensor, valid: Tensor, dim: int, count: Tensor | None) -> Tensor:
+    both = _pairs(valid, dim)
+    total = torch.where(both, residual.diff(dim=dim), 0.0).abs().sum()
+    return total / (both.sum().clamp(min=1) if count is None else count)
+
+
+def charbonnier(predicted: Tensor, target: Tensor, eps: float, images: Tensor | None = None) -> Tensor:
+    """Equation 4: mean of `sqrt((predicted - target)^2 + eps^2)` over all pixels and channels.
+
+    `images`: how many images the mean is over, where these are only some of them.
+    """
+    return _mean(torch.sqrt((predicted - target) ** 2 + eps**2), images)
+
+
+def ssim_loss(predicted: Tensor, target: Tensor, images: Tensor | None = None) -> Tensor:
+    """Equation 5 without its weight: `1 - SSIM`, the mean over the batch (or over `images` of which these are some)."""
+    return _mean(1 - ssim(predicted, target), images)
+
+
+def _mean(values: Tensor, images: Tensor | None) -> Tensor:
+    """Mean of `values` (B, ...); with `images` as if the others of so many images were 0."""
+    return values.mean() if images is None else values.sum() / (images * values[0].numel())

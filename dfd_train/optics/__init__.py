@@ -1,0 +1,1 @@
+"""The lens in torch: blur, cameras, deconvolution; import from the modules."""

@@ -1,0 +1,1 @@
+"""Photographs in, pictures and depth out; import from the modules."""

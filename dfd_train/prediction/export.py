@@ -1,0 +1,149 @@
+"""A trained network as ONNX or as a `torch.export` program, for images of any size."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dfd_train.errors import ConfigError, ExportError
+from dfd_train.model.build import CameraNet, Model
+from dfd_train.model.two_headed import STRIDE, TwoHeadedNet
+from dfd_train.runs.checkpoint import write_atomically
+
+INPUT = "image"
+# Export reads the graph off one example of this size.
+_EXAMPLE_HW = (96, 160)
+# Up to 32 pixels are one cell of the deepest map, which the exporter would take for a constant.
+_SMALLEST_SIDE, _LARGEST_SIDE = 33, 2**14
+
+
+class ExportedNet(nn.Module):
+    """`TwoHeadedNet` without branches on the image's size, as an export needs it.
+
+    Input (1, 3, H, W), or (1, 6, H, W) of a model that compares two pictures, sRGB in [0, 1], 33 <= H, W <= 16384;
+    outputs, of the heads that exist, depth_m (1, 1, H, W) and aif (1, 3, H, W). The image is reflected to multiples of
+    32 inside, as `pad_reflect` does.
+    """
+
+    def __init__(self, net: TwoHeadedNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        height, width = image.shape[-2:]
+        padded = image.index_select(2, _reflected(height, image.device)).index_select(
+            3, _reflected(width, image.device)
+        )
+        # As `TwoHeadedNet.forward`, which also says why the residual is halved.
+        signed = self.net.config.input_range == "signed"
+        features = self.net.encoder(padded * 2 - 1 if signed else padded)
+        outputs = []
+        if self.net.depth_head is not None:
+            outputs.append(self.net.depth_head(features))
+        if self.net.aif_head is not None:
+            residual = self.net.aif_head(features)
+            outputs.append((residual / 2 if signed else residual) + padded[:, :3])
+        # A slice would make the exporter ask whether the padded size is the larger one, which it cannot tell.
+        rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
+        return tuple(output.index_select(2, rows).index_select(3, columns) for output in outputs)
+
+
+class ExportedStack(nn.Module):
+    """A model that takes an image of any size as it is, as an export needs it: a tuple in, a tuple out."""
+
+    def __init__(self, net: Model) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, 3, H, W) sRGB in [0, 1] -> the image in focus, alone in a tuple."""
+        return tuple(output for output in self.net(image) if output is not None)
+
+
+def output_names(net: Model) -> list[str]:
+    """Names of the exported outputs, in order."""
+    return [name for name, head in (("depth_m", "depth"), ("aif", "aif")) if head in net.config.heads]
+
+
+def export_program(net: Model) -> torch.export.ExportedProgram:
+    """`net`, in evaluation mode, as a `torch.export` program of `ExportedNet`; height and width stay free.
+
+    Raises `ConfigError` for a model in training mode, and for one that is more than its network.
+    """
+    if isinstance(net, CameraNet):
+        raise ConfigError(
+            f"the model {net.config.name} needs the lens beside the image and cannot be exported; use it from Python"
+        )
+    if net.training:
+        raise ConfigError("the model is in training mode: call model.eval() before exporting it")
+    device = next(net.parameters()).device
+    example = torch.zeros(1, 3 * net.config.about.pictures, *_EXAMPLE_HW, device=device)
+    exported = ExportedNet(net) if isinstance(net, TwoHeadedNet) else ExportedStack(net)
+    sides = {
+        2: torch.export.Dim("height", min=_SMALLEST_SIDE, max=_LARGEST_SIDE),
+        3: torch.export.Dim("width", min=_SMALLEST_SIDE, max=_LARGEST_SIDE),
+    }
+    with _quiet():
+        return torch.export.export(exported.eval(), (example,), dynamic_shapes=(sides,))
+
+
+def write_program(net: Model, path: Path) -> None:
+    """Write `export_program` to `path` (.pt2, for `torch.export.load`); raises `ExportError` where it cannot be."""
+    stream = io.BytesIO()
+    with _quiet():
+        torch.export.save(export_program(net), stream)
+    _write(path, stream.getvalue())
+
+
+def write_onnx(net: Model, path: Path) -> None:
+    """Write `net` as one ONNX file with input "image" and outputs "depth_m" and "aif", height and width free.
+
+    Raises `ExportError` where the packages onnx and onnxscript are missing or the file cannot be written.
+    """
+    program = export_program(net)
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                program, (), input_names=[INPUT], output_names=output_names(net), dynamo=True, verbose=False
+            )
+    except ImportError as error:
+        raise ExportError(f"ONNX export needs more packages ({error}): pip install onnx onnxscript") from error
+    if made is None:
+        raise ExportError("torch.onnx returned no program: use torch.export instead")
+    _write(path, made.model_proto.SerializeToString())
+
+
+def _reflected(size: int, device: torch.device) -> Tensor:
+    """0, 1, .., size-1, size-2, .. up to the next multiple of 32; one turn is enough, as `size` is above 32."""
+    along = torch.arange((size + STRIDE - 1) // STRIDE * STRIDE, device=device)
+    return torch.minimum(along, 2 * (size - 1) - along)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters' own deprecations and progress lines are of no use to who exports a network."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

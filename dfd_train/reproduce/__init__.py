@@ -1,0 +1,1 @@
+"""The paper's tables in one command; import from the modules."""

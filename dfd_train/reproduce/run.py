@@ -1,0 +1,242 @@
+"""The paper's tables from a store: which run belongs to which row, and all of them trained, scored and laid out.
+
+The command is `python -m dfd_train.reproduce`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dfd_train.config.loss import TABLE_II
+from dfd_train.config.train import RECIPES, TrainConfig, changed_fields, recipe_config
+from dfd_train.data.stream import ShardDataset
+from dfd_train.distributed.device import pick_device, versions
+from dfd_train.errors import CheckpointMissingError, ConfigError
+from dfd_train.evaluation.evaluate import EvalConfig, evaluate
+from dfd_train.evaluation.tables import TABLES, PaperTable, paper_table, write_tables
+from dfd_train.model.config import HEAD_CHOICES, METHODS
+from dfd_train.reproduce.choices import WIDTHS
+from dfd_train.runs.checkpoint import load_checkpoint, write_atomically
+from dfd_train.runs.run_folder import CONFIG_FILE, METRICS_FILE, run_config
+from dfd_train.training.train import train
+
+PAPER_EPOCHS = 500
+REPORT = "report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to reproduce.
+
+    `table`: "table2" (five losses), "table3" (heads), "table4" (methods). `shards`: the store. `out`: folder of the runs
+    and of the table. `stack`: a store with two focus distances, for Table IV's method that compares two; without it that
+    row stays empty. `model`: width of the two-headed network and its relatives. `seeds`: each row is trained once for
+    each. `only`: rows to train, all where it is empty. `recipe` and `options` as in `recipe_config`. `limit`: score on
+    the first so many test images only.
+
+    Raises `ConfigError` for an unknown table, width or row.
+    """
+
+    table: str
+    shards: str
+    out: Path
+    stack: str | None = None
+    model: str = "full"
+    recipe: str = "paper"
+    seeds: tuple[int, ...] = (0,)
+    only: tuple[str, ...] = ()
+    limit: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, known in (("table", TABLES), ("model", WIDTHS), ("recipe", tuple(RECIPES))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        for key in self.only:
+            if key not in rows(self.table):
+                raise ConfigError(f"only={key!r} must be one of {', '.join(rows(self.table))}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError(f"seeds={self.seeds} must be different numbers, at least one")
+        if "song" in self.only and self.stack is None:
+            raise ConfigError(f"the row song compares two focus distances: give a store of them, {_STACK_HINT}")
+
+
+_STACK_HINT = "--stack STORE made with dfd-prepare ... --focus 1m,4m"
+
+
+def rows(table: str) -> tuple[str, ...]:
+    """The keys of the rows of `table` that this program can train."""
+    return {"table2": tuple(TABLE_II), "table3": tuple(HEAD_CHOICES), "table4": tuple(METHODS)}[table]
+
+
+def runs(plan: Plan) -> dict[str, TrainConfig]:
+    """Every run of `plan`, by its name. Raises `ConfigError` for an impossible option."""
+    keys = [key for key in rows(plan.table) if key in plan.only or (not plan.only and _possible(plan, key))]
+    return {_name(plan, key, seed): _run(plan, key, seed) for key in keys for seed in plan.seeds}
+
+
+def _name(plan: Plan, key: str, seed: int) -> str:
+    return key.replace("+", "-") + (f"-seed{seed}" if len(plan.seeds) > 1 else "")
+
+
+def _possible(plan: Plan, key: str) -> bool:
+    return plan.table != "table4" or METHODS[key].pictures == 1 or plan.stack is not None
+
+
+def _run(plan: Plan, key: str, seed: int) -> TrainConfig:
+    row: dict[str, Any] = {"table2": {"loss": key}, "table3": {"heads": key}, "table4": {}}[plan.table]
+    model = plan.model
+    if plan.table == "table4" and key != "2hded":
+        model = key if plan.model == "full" or not METHODS[key].encoder else f"{key}-{plan.model}"
+    pairs = plan.table == "table4" and METHODS[key].pictures > 1
+    options = {"validate_every": 0, **row, **plan.options}
+    if plan.table == "table4" and not METHODS[key].labelled:
+        # It has a loss of its own.
+        options.pop("balance", None)
+    return recipe_config(
+        plan.recipe,
+        shards=plan.stack if pairs and plan.stack else plan.shards,
+        out=plan.out / _name(plan, key, seed),
+        model=model,
+        seed=seed,
+        **options,
+    )
+
+
+def reproduce(plan: Plan, *, console: Console | None = None, command: str = "") -> PaperTable | None:
+    """Train, score and lay out `plan`; returns the table, or None where a signal stopped it before it was complete.
+
+    Below `plan.out`: a folder for each run with its report, TABLE.md, TABLE.tex, TABLE.html, and results.json with every
+    figure, the rate of training and `command`. A run that is there must have the settings that are asked for. Raises what
+    `train` and `evaluate` raise, `ConfigError` for a run with other settings.
+    """
+    wanted = runs(plan)
+    console = console or Console()
+    for store in {config.shards for config in wanted.values()}:
+        ShardDataset(store, "test")
+    for name, config in wanted.items():
+        _require_same(name, config)
+    for number, (name, config) in enumerate(wanted.items(), 1):
+        _say(console, f"{plan.table}, run {number} of {len(wanted)}: {name}")
+        if not _trained(config, console):
+            return None
+        _scored(plan, config, console)
+    table = _noted(plan, paper_table(plan.table, [config.out for config in wanted.values()], shards=plan.shards))
+    if first_process():
+        write_tables(table, plan.table, plan.out)
+        facts = {name: _facts(config) for name, config in wanted.items()}
+        about: dict[str, Any] = {"table": plan.table, "command": command, "commit": _commit()}
+        about["versions"] = versions(pick_device(str(plan.options.get("device") or "auto")))
+        content = json.dumps({**about, "runs": facts}, indent=2, allow_nan=False) + "\n"
+        write_atomically(plan.out / "results.json", content.encode())
+    return table
+
+
+def _require_same(name: str, wanted: TrainConfig) -> None:
+    if not (Path(wanted.out) / CONFIG_FILE).is_file():
+        return
+    changed = changed_fields(run_config(Path(wanted.out)), wanted)
+    if changed:
+        raise ConfigError(
+            f"the run {name} in {wanted.out} has another {', '.join(changed)}: choose another --out, or remove it"
+        )
+
+
+def _trained(config: TrainConfig, console: Console) -> bool:
+    """Train what is missing of the run; whether it is complete now."""
+    quiet = console if first_process() else Console(quiet=True)
+    if not (Path(config.out) / CONFIG_FILE).is_file():
+        return not train(config, console=quiet).interrupted
+    try:
+        if load_checkpoint(Path(config.out)).epoch >= config.epochs:
+            return True
+    except CheckpointMissingError:
+        # Stopped before its first checkpoint: there is nothing to lose.
+        return not train(config, overwrite=True, console=quiet).interrupted
+    return not train(config, resume=True, console=quiet).interrupted
+
+
+def _scored(plan: Plan, config: TrainConfig, console: Console) -> None:
+    report = Path(config.out) / REPORT / "report.json"
+    if report.is_file():
+        settings = json.loads(report.read_bytes())["settings"]
+        asked = min(plan.limit or settings["images_in_split"], settings["images_in_split"])
+        if settings["epochs"] == config.epochs and settings["images"] == asked:
+            return
+    evaluate(
+        EvalConfig(
+            shards=config.shards, checkpoint=config.out, out=str(report.parent), device=config.device, limit=plan.limit
+        ),
+        console=console,
+    )
+
+
+def _noted(plan: Plan, table: PaperTable) -> PaperTable:
+    """`table`, saying how it was trained where that is not the paper's way, and what doing nothing scores."""
+    made = list(runs(plan).values())
+    epochs = sorted({config.epochs for config in made})
+    title = table.title
+    if epochs[0] < PAPER_EPOCHS:
+        title += f", after {' or '.join(map(str, epochs))} epochs where the paper has {PAPER_EPOCHS}"
+    seeds = ", ".join(map(str, plan.seeds))
+    notes = [f"recipe {plan.recipe}, {plan.model} width, seeds {seeds}; the defocus is this program's own"]
+    if any(config.model.input == "aif" for config in made):
+        notes.append("the network is given the all-in-focus picture: what it finds without defocus")
+    for name, what in (("input", "the blurred input as it is"), ("mean depth", "the mean depth everywhere")):
+        for config in made:
+            row = _report(config)["rows"].get(name)
+            if row is not None:
+                notes.append(f"{what} scores " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+                break
+    if plan.table == "table4" and plan.stack is None and not plan.only:
+        notes.append(f"Song et al. needs a second store: {_STACK_HINT}")
+    return replace(table, title=title, notes=(*notes, *table.notes))
+
+
+def _report(config: TrainConfig) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((Path(config.out) / REPORT / "report.json").read_bytes())
+    return content
+
+
+def _facts(config: TrainConfig) -> dict[str, Any]:
+    """What results.json says of one run."""
+    with open(Path(config.out) / METRICS_FILE, newline="") as file:
+        rates = [float(row["samples_per_s"]) for row in csv.DictReader(file)]
+    report = _report(config)
+    return {
+        "scores": report["rows"],
+        "samples_per_s": sorted(rates)[len(rates) // 2],
+        "epochs": report["settings"]["epochs"],
+        "steps": report["settings"]["steps"],
+        "images": report["settings"]["images"],
+        "size": report["settings"]["size"],
+        "training": config.to_dict(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this program's own source, where it runs from a clone."""
+    folder = Path(__file__).parent
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, check=False
+    ) if (folder.parent / ".git").exists() else None  # fmt: skip
+    return asked.stdout.strip() or None if asked is not None and asked.returncode == 0 else None
+
+
+def first_process() -> bool:
+    """Whether this is the process that prints and writes, alone or under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(console: Console, line: str) -> None:
+    if first_process():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,94 @@
+"""A run's folder: `config.json` (what was asked, with which versions on which data), `metrics.csv`, `checkpoints/`.
+
+`run.toml` is the same configuration for `dfd-train --config`, so that the folder alone is enough to run it again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dfd_train.config.toml import toml_text
+from dfd_train.config.train import TrainConfig
+from dfd_train.errors import CheckpointMissingError, ConfigError
+from dfd_train.runs.checkpoint import FOLDER, write_atomically
+
+CONFIG_FILE = "config.json"
+TOML_FILE = "run.toml"
+METRICS_FILE = "metrics.csv"
+EVENTS = "tensorboard"
+COLUMNS = (
+    "epoch", "step", "lr", "total", "depth", "deblur", "l1", "grad", "image_l1", "charb", "ssim", "reblur", "smooth",
+    "deblur_weight", "grad_norm", "samples_per_s", "wait_share", "seconds",
+    "val_rmse", "val_abs_rel", "val_delta1", "val_psnr", "val_ssim",
+)  # fmt: skip
+
+
+def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool = False) -> Path:
+    """Make the folder `config.out` with its `config.json`, which also holds `facts` (JSON-ready), and `run.toml`.
+
+    Raises `ConfigError` where the folder has content: a run without `overwrite`, or anything that is no run.
+    """
+    run = Path(config.out)
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{run} is a file, not a folder for a run")
+    if run.is_dir() and any(run.iterdir()):
+        if not (run / CONFIG_FILE).is_file():
+            raise ConfigError(f"{run} has content that is no run of dfd-train; choose another --out")
+        if not overwrite:
+            raise ConfigError(f"{run} holds a run already: go on with --resume, or discard it with --overwrite")
+        shutil.rmtree(run / FOLDER, ignore_errors=True)
+        shutil.rmtree(run / EVENTS, ignore_errors=True)
+        (run / METRICS_FILE).unlink(missing_ok=True)
+    # A relative path would mean another place when the run is repeated from elsewhere.
+    located = config if "://" in config.shards else replace(config, shards=str(Path(config.shards).absolute()))
+    content = {"config": located.to_dict(), **facts}
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_atomically(run / TOML_FILE, toml_text(located, facts).encode())
+        write_atomically(run / CONFIG_FILE, (json.dumps(content, indent=2) + "\n").encode())
+    except OSError as error:
+        raise ConfigError(f"cannot write to the run folder {run}: {error.strerror or error}") from error
+    return run
+
+
+def run_config(run: Path) -> TrainConfig:
+    """The configuration of an existing run; raises `CheckpointMissingError` or `ConfigError` where there is none."""
+    path = Path(run) / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointMissingError(f"{run} holds no run to resume: {CONFIG_FILE} not found")
+    try:
+        return TrainConfig.from_dict(json.loads(path.read_bytes())["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+class MetricsLog:
+    """`metrics.csv` of a run: one line an epoch, columns `COLUMNS`, empty where a value does not exist.
+
+    Rows of `before_epoch` and later are dropped on opening: a resumed run writes them anew.
+    """
+
+    def __init__(self, run: Path, before_epoch: int = 1) -> None:
+        self.path = run / METRICS_FILE
+        rows: list[dict[str, str]] = []
+        if self.path.is_file():
+            with open(self.path, newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < before_epoch]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue().encode())
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one epoch; floats with seven significant digits."""
+        cells = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, COLUMNS, extrasaction="raise", lineterminator="\n").writerow(cells)

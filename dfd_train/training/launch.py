@@ -1,0 +1,46 @@
+"""`start`: a run from flat options, as the command line gives them; `train(config)` is the same for a ready config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dfd_train.config.toml import configured
+from dfd_train.config.train import with_options
+from dfd_train.errors import ConfigError
+from dfd_train.runs.run_folder import run_config
+from dfd_train.training.train import TrainResult, train
+
+
+def start(
+    *,
+    out: str | Path | None = None,
+    shards: str | Path | None = None,
+    recipe: str | None = None,
+    config: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+    **options: Any,
+) -> TrainResult:
+    """Train the run that a file `config`, a recipe and options describe (`configured`), or resume the one in `out`.
+
+    With `resume`, settings come from the run's folder; an option that is given must agree with it. Progress
+    goes to `console` (standard output for None). Raises what
+    `configured` and `train` raise, and `ConfigError` without `out` where a run is to be resumed.
+    """
+    if resume and (overwrite or config is not None):
+        raise ConfigError(f"--resume and {'--overwrite' if overwrite else '--config'} exclude each other")
+    if resume:
+        if out is None:
+            raise ConfigError("give the run's folder: --out RUN")
+        before = run_config(Path(out))
+        if recipe not in (None, before.recipe):
+            raise ConfigError(f"cannot resume {out} with another recipe: it was started with {before.recipe}")
+        return train(with_options(before, shards=shards, out=out, **options), resume=True, console=console)
+    path = None if config is None else Path(config)
+    return train(
+        configured(path, recipe=recipe, shards=shards, out=out, **options), overwrite=overwrite, console=console
+    )

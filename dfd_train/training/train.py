@@ -1,0 +1,317 @@
+"""The training loop: `train(config)` makes or resumes a run and leaves checkpoints and metrics in its folder."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from dfd_train.config.train import SCORES, TrainConfig, changed_fields
+from dfd_train.data.focus_pairs import samples_of
+from dfd_train.data.order import MicroBatch
+from dfd_train.data.stream import Batch
+from dfd_train.data.training_stream import TrainingStream
+from dfd_train.data.transforms import training_frames
+from dfd_train.distributed.device import versions
+from dfd_train.distributed.world import World, join_world
+from dfd_train.distributed.world_size import for_world, step_samples
+from dfd_train.errors import ConfigError, NonFiniteError
+from dfd_train.model.camera_nets import CameraNet
+from dfd_train.model.pretrained import start_encoder
+from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.progress import Meter, clock
+from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from dfd_train.runs.run_folder import MetricsLog, create_run, run_config
+from dfd_train.training.interrupt import stop_requested
+from dfd_train.training.profiling import StepProfile
+from dfd_train.training.schedule import lr_at
+from dfd_train.training.state import TrainState
+from dfd_train.training.tensorboard import TensorBoardLog
+from dfd_train.training.train_step import Engine
+from dfd_train.training.validation import Validation, validate
+
+# float16's loss scale halves at each overflow; so many in a row mean that no scale fits.
+MOST_SKIPPED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a run ended.
+
+    `out`: its folder. `checkpoint`: the newest. `epochs`, `steps`: completed in all. `interrupted`: stopped by a signal
+    before the end. `validation`: the last scores of the test split by metric ({} where none was taken). `seconds`: of
+    this session.
+    """
+
+    out: Path
+    checkpoint: Path
+    epochs: int
+    steps: int
+    interrupted: bool
+    validation: dict[str, float]
+    seconds: float
+
+    def summary(self) -> str:
+        """One or two lines for a person."""
+        if self.interrupted:
+            return (
+                f"stopped in epoch {self.epochs + 1} after {self.steps} steps; go on with: "
+                f"dfd-train --out {self.out} --resume"
+            )
+        scores = "  ".join(f"{name} {value:.4g}" for name, value in self.validation.items())
+        return f"{self.epochs} epochs, {self.steps} steps in {clock(self.seconds)}; {self.checkpoint}" + (
+            f"\ntest split: {scores}" if scores else ""
+        )
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
+) -> TrainResult:
+    """Train as `config` says; with `resume`, go on from the newest checkpoint of `config.out`.
+
+    Under torchrun the processes train together, and only the first writes and prints. A resumed run on the CPU ends
+    with the same bits as one that was never stopped. SIGINT and SIGTERM save and return with `interrupted`. Progress
+    goes to `console` (standard output for None).
+
+    Raises `ConfigError` (existing folder, changed configuration on resume, impossible sizes, absent GPU),
+    `CheckpointError`, `ShardError` of `defocus_sim`, `DistributedError` where another process is lost, and
+    `NonFiniteError` naming the samples where a loss or gradient is not finite; the weights of the last checkpoint are
+    then intact.
+    """
+    # Signals outermost: torchrun's SIGTERM to the survivors of a lost process must not end them before they said so.
+    with (
+        stop_requested() as asked,
+        join_world(config.device, config.timeout_s) as world,
+        _own_random_state(world.device),
+    ):
+        speaking = console or Console() if world.first else Console(quiet=True)
+        return _trained(config, world, asked, resume=resume, overwrite=overwrite, console=speaking)
+
+
+def _trained(
+    config: TrainConfig, world: World, asked: Callable[[], bool], *, resume: bool, overwrite: bool, console: Console
+) -> TrainResult:
+    """A function of its own, so that nothing of the run outlives it and holds on to the process group."""
+    began = time.perf_counter()
+    # Another stream of dropout in every process.
+    torch.manual_seed(config.seed + world.rank)
+    run = _Run(config, world, resume=resume, overwrite=overwrite, console=console)
+    interrupted = run.loop(asked)
+    return TrainResult(
+        out=run.out,
+        checkpoint=latest_checkpoint(run.out),
+        epochs=run.state.epoch,
+        steps=run.state.step,
+        interrupted=interrupted,
+        validation=run.scores,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _own_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """The caller's random state is not ours to change."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+class _Run:
+    """A run in progress: its data, its state, and where both are written."""
+
+    def __init__(self, config: TrainConfig, world: World, *, resume: bool, overwrite: bool, console: Console) -> None:
+        # Everything that can be wrong is found before the folder is touched.
+        self.config, self.world, self.console, self.out = config, world, console, Path(config.out)
+        self.data = samples_of(config.model, config.shards, "train")
+        self.store_checksum = self.data.store.manifest.checksum
+        config.geometry.check_frame(self.data.frame_hw)
+        if resume:
+            self.state = self._restored()
+        else:
+            self.state = TrainState(config, world)
+            self._prepare_network()
+            facts = {"versions": versions(world.device), "store_checksum": self.store_checksum}
+            world.first_does(lambda: create_run(config, facts, overwrite=overwrite))
+        self.stream = TrainingStream(self.data, self.config, world)
+        self.profile = StepProfile(self.out if config.profile and world.first else None, world.device)
+        self.engine = Engine(self.state, self.profile)
+        self.scores: dict[str, float] = {}
+        self.log = MetricsLog(self.out, before_epoch=self.state.epoch + 1) if world.first else None
+        self.board = TensorBoardLog(self.out, self.state.step) if world.first and config.tensorboard else None
+
+    def _prepare_network(self) -> None:
+        """What a new network knows before it has learnt anything: pretrained weights, and the lens to assume."""
+        net, config = self.state.net, self.config
+        if config.pretrained is not None and isinstance(net, TwoHeadedNet):
+            told = start_encoder(net.encoder, config.pretrained)
+            if told:
+                self.console.print(told, markup=False, highlight=False, soft_wrap=True)
+        if isinstance(net, CameraNet):
+            net.camera.copy_(self._cameras(np.zeros(1, np.int64))[0])
+        self.state.reset_average()
+
+    def _cameras(self, indices: NDArray[np.int64]) -> Tensor:
+        """The lenses of samples as the network sees them, (B, 7)."""
+        return self.data.cameras(indices, self.config.geometry.size).to(self.world.device)
+
+    def _restored(self) -> TrainState:
+        before = run_config(self.out)
+        checkpoint = load_checkpoint(self.out)
+        changed = changed_fields(before, self.config)
+        if step_samples(self.config, self.world.size) == step_samples(
+            checkpoint.config, int(checkpoint.progress["world"])
+        ):
+            # Other batches that make the same steps may be asked for: what fits a GPU depends on how many there are.
+            changed = [name for name in changed if name not in ("batch_size", "engine.accumulate")]
+        if changed:
+            raise ConfigError(
+                f"cannot resume {self.out} with another {', '.join(changed)}; leave it out, or start a new run"
+            )
+        if checkpoint.store_checksum != self.store_checksum:
+            raise ConfigError(f"cannot resume {self.out}: {self.config.shards} is not the store it was trained on")
+        self.config = for_world(self.config, checkpoint, self.world.size)
+        state = TrainState(self.config, self.world)
+        state.restore(checkpoint)
+        return state
+
+    def loop(self, asked: Callable[[], bool]) -> bool:
+        """Train to the end, or until `asked()`; returns whether it was interrupted."""
+        config, state = self.config, self.state
+        self.console.print(self._headline(), markup=False, highlight=False, soft_wrap=True)
+        total = self.stream.steps_per_epoch * config.epochs
+        with Meter("step", total, done=state.step, console=self.console) as meter:
+            while state.epoch < config.epochs:
+                if self._epoch(meter, asked):
+                    self._save()
+                    return True
+            if (told := self.profile.finish()) is not None:
+                meter.say(told)
+        if self.board is not None:
+            self.board.close()
+        return False
+
+    def _epoch(self, meter: Meter, asked: Callable[[], bool]) -> bool:
+        """One epoch, or the rest of it; True where a signal asked any process to stop."""
+        config, state = self.config, self.state
+        steps = self.stream.steps(state.epoch, state.batch)
+        self.engine.train_mode()
+        with closing(self.stream.batches(state.epoch, steps)) as stream:
+            waiting = time.perf_counter()
+            for step in steps:
+                with self.profile.part("data wait"):
+                    batches = [next(stream) for _ in step]
+                started = time.perf_counter()
+                values, stop = self._step(step, batches, asked())
+                ended = time.perf_counter()
+                samples = min(step_samples(config, self.world.size), len(self.data) - state.seen)
+                state.record(values, samples=samples, waited=started - waiting, seconds=ended - waiting)
+                waiting = ended
+                wait = state.sums["waited"] / max(state.sums["seconds"], 1e-9)
+                meter.step(samples, f"epoch {state.epoch + 1}/{config.epochs}  {_brief(values)}  data wait {wait:.0%}")
+                if (told := self.profile.step_ended()) is not None:
+                    meter.say(told)
+                # Several processes must agree, which they did within the step; one can look again.
+                if stop or (self.world.size == 1 and asked()):
+                    return True
+        self._end_epoch(meter)
+        return False
+
+    def _step(self, step: list[MicroBatch], batches: list[Batch], stop: bool) -> tuple[dict[str, float], bool]:
+        """Train on one step; returns its terms by column name, and whether any process was asked to stop."""
+        config, state = self.config, self.state
+        with self.profile.part("copy and transforms"):
+            frames = [
+                training_frames(batch, config.geometry, self.world.device, seed=config.seed, epoch=state.epoch)
+                for batch in batches
+            ]
+        cameras = [self._cameras(batch.indices) for batch in batches] if config.model.about.camera else None
+        found = self.engine.gradients(frames, [micro.counted for micro in step], stop=stop, cameras=cameras)
+        values = found.values
+        values["lr"] = lr_at(
+            config.optim, step=state.step, steps_per_epoch=self.stream.steps_per_epoch, epochs=config.epochs
+        )
+        values["deblur_weight"] = state.balance.deblur_weight
+        overflow = config.engine.precision == "fp16" and not math.isfinite(values["grad_norm"])
+        if overflow and math.isfinite(values["total"]) and state.skipped < MOST_SKIPPED:
+            state.skip()
+            # It would spoil the epoch's mean, and no step was taken with it.
+            del values["grad_norm"]
+            return values, found.stop
+        self._require_finite(values, batches, own_finite=found.own_finite)
+        with self.profile.part("optimizer"):
+            if config.optim.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(state.net.parameters(), config.optim.clip_norm, found.norm)
+            state.advance(values["lr"])
+        return values, found.stop
+
+    def _require_finite(self, values: dict[str, float], batches: list[Batch], *, own_finite: bool) -> None:
+        wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
+        if not wrong:
+            return
+        # The sums are the same everywhere, so all processes come here together.
+        own = [self.data.names[index] for batch in batches for index in batch.indices]
+        every = self.world.gather((own_finite, own))
+        guilty = [names for finite, names in every if not finite] or [names for _, names in every]
+        samples = ", ".join(name for names in guilty for name in names)
+        row = f"after {MOST_SKIPPED} skipped steps in a row, " if self.state.skipped >= MOST_SKIPPED else ""
+        raise NonFiniteError(
+            f"epoch {self.state.epoch + 1}, step {self.state.step + 1}: {row}{', '.join(wrong)} on samples {samples}; "
+            f"no step was taken with it (a smaller --lr or --clip-norm 1 may help)"
+        )
+
+    def _end_epoch(self, meter: Meter) -> None:
+        config, state = self.config, self.state
+        epoch = state.epoch + 1
+        last = epoch == config.epochs
+        row = {"epoch": epoch, "step": state.step, **state.averages()}
+        found, best = Validation(scores={}), False
+        if last or (config.validate_every and epoch % config.validate_every == 0):
+            found = validate(state.evaluated, config, self.world, pictures=config.tensorboard)
+            self.scores = found.scores
+            row |= {f"val_{name}": value for name, value in found.scores.items() if name in SCORES}
+            best = config.best_score in found.scores and state.is_best(found.scores[config.best_score])
+        self._report(meter, row, found)
+        state.next_epoch()
+        if last or best or epoch % config.checkpoint_every == 0:
+            self._save(best=best)
+
+    def _report(self, meter: Meter, row: dict[str, Any], found: Validation) -> None:
+        """Write an epoch's row everywhere; only the first process has anywhere."""
+        state, epoch = self.state, row["epoch"]
+        if self.log is not None:
+            self.log.append(row)
+        if self.board is not None:
+            self.board.add(state.step, row, found.sheet)
+        if epoch == 1 and "depth" in row and "deblur" in row:
+            complaint = state.balance.complaint(row["depth"], row["deblur"])
+            if complaint:
+                meter.say(complaint)
+        if found.scores:
+            scores = "  ".join(f"{name} {row[f'val_{name}']:.4g}" for name in ("rmse", "psnr") if f"val_{name}" in row)
+            meter.say(f"epoch {epoch}/{self.config.epochs}  {_brief(row)}  test: {scores}")
+
+    def _save(self, *, best: bool = False) -> None:
+        checkpoint = self.state.checkpoint(self.store_checksum)
+        self.world.first_does(lambda: save_checkpoint(self.out, checkpoint, keep=self.config.keep, best=best))
+
+    def _headline(self) -> str:
+        config = self.config
+        at = f", from step {self.state.step}" if self.state.step else ""
+        processes = f" and {self.world.size - 1} more" if self.world.size > 1 else ""
+        parameters = sum(p.numel() for p in self.state.net.parameters())
+        return (
+            f"{config.model.name} network ({parameters:,} parameters, heads {' + '.join(config.model.heads)}), "
+            f"recipe {config.recipe}, {len(self.data)} training samples, {config.epochs} epochs of "
+            f"{self.stream.steps_per_epoch} steps on {self.world.device}{processes}{at}"
+        )
+
+
+def _brief(values: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {values[name]:.4g}" for name in ("total", "depth", "deblur") if name in values)

@@ -1,0 +1,112 @@
+import faults
+import numpy as np
+import pytest
+from sources import SmoothSource, small_settings
+
+from defocus_sim import Lens
+from defocus_sim.blur.options import Rendering
+from defocus_sim.convert.merge import merge
+from defocus_sim.convert.run import convert
+from defocus_sim.errors import ConvertError, ShardError
+from defocus_sim.shards.layout import ARRAYS
+from defocus_sim.shards.store import open_store, verify_store
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Two stores of one source, seen by different lenses, with different shards."""
+    folder = tmp_path_factory.mktemp("parts")
+    convert(small_settings(), folder / "near.zarr")
+    far = Lens.preset("kinect", focus_distance_m=5.0)
+    convert(small_settings(lens=far, samples_per_shard=3), folder / "far.zarr")
+    return folder / "near.zarr", folder / "far.zarr"
+
+
+def test_every_sample_keeps_its_pixels_name_scene_and_lens(parts, tmp_path):
+    near, far = (open_store(part) for part in parts)
+    joined = merge(parts, tmp_path / "both.zarr")
+    assert all(problem is None for _, problem in verify_store(joined))
+    for split in ("train", "test"):
+        ours = joined.split(split)
+        count = len(near.split(split))
+        assert len(ours) == 2 * count
+        assert ours.names[0] == f"1/{near.split(split).names[0]}"
+        assert ours.names[count] == f"2/{far.split(split).names[0]}"
+        for index in range(2 * count):
+            part, own = (near, index) if index < count else (far, index - count)
+            one, other = ours.read([index]), part.split(split).read([own])
+            assert all((one[name] == other[name]).all() for name in ARRAYS)
+            assert ours.lens(index) == part.split(split).lens(own)
+            assert ours.scenes[index] == part.split(split).scenes[own]
+    assert joined.manifest.statistics["samples"] == 20
+
+
+def test_chunks_are_copied_not_compressed_again(parts, tmp_path):
+    near = open_store(parts[0])
+    joined = merge(parts, tmp_path / "both.zarr")
+    assert joined.split("train").read_encoded(3) == near.split("train").read_encoded(3)
+
+
+def test_merging_is_reproducible(parts, tmp_path):
+    for name in ("a.zarr", "b.zarr"):
+        merge(parts, tmp_path / name)
+    assert faults.tree_bytes(tmp_path / "a.zarr") == faults.tree_bytes(tmp_path / "b.zarr")
+
+
+def test_a_merged_store_merges_again(parts, tmp_path):
+    merge(parts, tmp_path / "both.zarr")
+    other = convert(small_settings(source=SmoothSource(kind_of="other")), tmp_path / "other.zarr").store
+    joined = merge([tmp_path / "both.zarr", other.url], tmp_path / "three.zarr")
+    assert len(joined.split("train")) == 18
+    assert len(joined.manifest.lenses) == 3
+    assert not set(joined.split("train").scenes) & set(joined.split("test").scenes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"size_hw": (20, 24)}, "size_hw"),
+        ({"compression": "none"}, "compression"),
+        ({"rendering": Rendering(psf="disc")}, "rendering"),
+    ],
+)
+def test_stores_that_do_not_fit_are_refused_with_both_values(parts, tmp_path, changes, word):
+    convert(small_settings(**changes), tmp_path / "other.zarr")
+    with pytest.raises(ConvertError, match=word):
+        merge([parts[0], tmp_path / "other.zarr"], tmp_path / "both.zarr")
+    assert not (tmp_path / "both.zarr").exists()
+
+
+def test_a_scene_never_comes_to_stand_in_both_splits(parts, tmp_path):
+    convert(small_settings(source=SmoothSource(test_from=1)), tmp_path / "other.zarr")
+    with pytest.raises(ConvertError, match="train and in test"):
+        merge([parts[0], tmp_path / "other.zarr"], tmp_path / "both.zarr")
+
+
+def test_a_damaged_part_is_named_and_nothing_is_left(parts, tmp_path):
+    import shutil
+
+    shutil.copytree(parts[0], tmp_path / "bad.zarr")
+    bad = open_store(tmp_path / "bad.zarr")
+    record = next(r for r in bad.records() if r.array == "aif")
+    faults.flip_byte(tmp_path / "bad.zarr" / record.name, 100)
+    with pytest.raises(ShardError, match=r"bad\.zarr.*sample 0"):
+        merge([parts[1], tmp_path / "bad.zarr"], tmp_path / "both.zarr")
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.zarr"}
+
+
+def test_one_store_or_a_taken_target_is_refused(parts, tmp_path):
+    with pytest.raises(ConvertError, match="two stores"):
+        merge(parts[:1], tmp_path / "a.zarr")
+    merge(parts, tmp_path / "a.zarr")
+    with pytest.raises(ConvertError, match="--overwrite"):
+        merge(parts, tmp_path / "a.zarr")
+    merge(parts[::-1], tmp_path / "a.zarr", overwrite=True)
+    assert np.isclose(open_store(tmp_path / "a.zarr").split("train").focus_distance_m[0], 5.0)
+
+
+def test_the_command_prints_what_was_joined(parts, tmp_path, run_command):
+    result = run_command("dfd-prepare", "merge", *parts, "--out", tmp_path / "both.zarr")
+    assert result.returncode == 0, result.stderr
+    assert "12 train, 8 test samples of 48x40" in result.stdout
+    assert "kinect" in result.stdout

@@ -1,0 +1,241 @@
+"""Procedural scenes: exact depth, the same bytes everywhere, detail on every surface."""
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from defocus_sim.datasets.synthetic.raycast import Ball, Finish, Lattice, Rod, Shell, camera_rays
+from defocus_sim.datasets.synthetic.render import Light, Scene, depth_map, render
+from defocus_sim.datasets.synthetic.scenes import SCALES, build_scene, focal_length_px
+from defocus_sim.datasets.synthetic.source import SyntheticSource
+from defocus_sim.datasets.synthetic.textures import PATTERNS, fractal, lookup, texture_pyramid
+from defocus_sim.errors import SourceError
+
+HW = (48, 64)
+
+
+def frame(index: int, **options):
+    with SyntheticSource(**options).open() as reader:
+        return reader.read(index)
+
+
+def digest(frame) -> str:
+    return hashlib.sha256(frame.aif.tobytes() + frame.depth_m.tobytes()).hexdigest()
+
+
+def inside(solid, points: np.ndarray) -> np.ndarray:
+    """Signed size of the implicit function: negative within a solid, 0 on its surface, roughly metres."""
+    local = (points - solid.centre) @ solid.axes.T
+    if isinstance(solid, Ball):
+        return (np.linalg.norm(local / solid.half, axis=-1) - 1) * solid.half.min()
+    if isinstance(solid, Rod):
+        radial = np.hypot(local[..., 0], local[..., 2]) - solid.half[0]
+        return np.maximum(radial, np.abs(local[..., 1]) - solid.half[1])
+    box = (np.abs(local) - solid.half).max(axis=-1)
+    return -box if isinstance(solid, Shell) else box
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_depth_lies_on_its_surface_and_nothing_is_in_front_of_it(scale):
+    for seed in range(3):
+        scene = build_scene(np.random.default_rng(seed), SCALES[scale], HW)
+        focal = focal_length_px(HW)
+        depth, owner = depth_map(scene, focal, HW)
+        rays = camera_rays(scene.rotation, focal, HW, np.float64)
+        points = np.stack([rays.x, rays.y, rays.z], axis=-1) * depth.astype(np.float64)[..., None]
+        # The ray parameter is z-depth: the camera's third axis.
+        np.testing.assert_allclose(points @ scene.rotation[2], depth, rtol=1e-6)
+        for number, solid in enumerate(scene.solids):
+            seen = owner == number
+            if isinstance(solid, Lattice):
+                local = (points[seen] - solid.centre) @ solid.axes.T
+                assert (np.abs(local[:, 2]) < 1e-5 * depth[seen]).all()
+                assert (np.abs(local[:, :2]) <= solid.half[:2] * 1.0001).all()
+                continue
+            assert (np.abs(inside(solid, points[seen])) < 1e-5 * depth[seen].max(initial=1)).all()
+            for part in np.linspace(0.05, 0.999, 25):
+                assert inside(solid, points * part).min() > -2e-3 * depth.min()
+
+
+@pytest.mark.parametrize("scale", [*SCALES, "mixed"])
+@pytest.mark.parametrize("size_wh", [(33, 51), (97, 32)])
+def test_depth_is_dense_and_within_the_scale(scale, size_wh):
+    low, high = SCALES[scale].depth_m if scale in SCALES else (0.3, 60.0)
+    for index in range(2):
+        shot = frame(index, count=2, size_wh=size_wh, scale=scale)
+        assert shot.aif.shape == (size_wh[1], size_wh[0], 3)
+        assert shot.aif.dtype == np.uint8
+        assert shot.depth_m.shape == (size_wh[1], size_wh[0])
+        assert shot.depth_m.dtype == np.float32
+        assert low <= shot.depth_m.min()
+        assert shot.depth_m.max() <= high
+
+
+def test_views_hold_several_bodies_and_a_spread_of_depths():
+    for seed in range(10):
+        scene = build_scene(np.random.default_rng(seed), SCALES["room"], (120, 160))
+        depth, owner = depth_map(scene, focal_length_px((120, 160)), (120, 160))
+        share = np.bincount(owner.ravel(), minlength=len(scene.solids)) / owner.size
+        assert (share[1:] > 0.003).sum() >= 4
+        assert share[1:].max() < 0.5
+        low, high = np.quantile(depth, [0.05, 0.95])
+        assert high / low > 1.6
+
+
+def test_a_frame_depends_on_seed_and_index_only():
+    few, many = (
+        SyntheticSource(count=3, size_wh=(48, 40)),
+        SyntheticSource(count=9, size_wh=(48, 40), test_fraction=0.5),
+    )
+    with few.open() as first, many.open() as second:
+        second.read(8)
+        backwards = [digest(second.read(index)) for index in (2, 1, 0)][::-1]
+        forwards = [digest(first.read(index)) for index in range(3)]
+    assert forwards == backwards
+    assert len(set(forwards)) == 3
+    assert digest(frame(0, count=1, size_wh=(48, 40), seed=1)) != forwards[0]
+
+
+def test_bytes_are_the_same_in_another_process_and_with_other_thread_counts():
+    code = (
+        "import sys, cv2; cv2.setNumThreads(int(sys.argv[1]))\n"
+        "from test_synthetic import digest, frame\n"
+        "print(digest(frame(1, count=2, size_wh=(161, 121))))"
+    )
+    here = digest(frame(1, count=2, size_wh=(161, 121)))
+    for threads in ("1", "4"):
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+        done = subprocess.run(
+            [sys.executable, "-c", code, threads], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == here
+
+
+def test_fine_detail_is_present_in_nearly_every_patch():
+    for index in range(4):
+        grey = cv2.cvtColor(frame(index, count=4).aif, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        fine = grey - cv2.GaussianBlur(grey, (0, 0), 2.0)
+        energy = np.sqrt(cv2.blur(fine * fine, (24, 24)))
+        assert np.quantile(energy, 0.02) > 1.0
+        assert np.median(energy) > 3.0
+        assert 60 < grey.mean() < 190
+
+
+def test_colour_edges_are_antialiased_and_depth_edges_are_not():
+    plain = [tuple(np.full((512 >> k, 512 >> k, 3), value, np.float32) for k in range(6)) for value in (0.02, 0.8)]
+    room = Shell(centre=np.zeros(3), half=np.full(3, 4.0), finishes=(Finish(texture=1),))
+    ball = Ball(centre=np.array([0, 0, 2.0]), half=np.full(3, 0.5), finishes=(Finish(texture=0),))
+    light = Light(position=np.array([0, -1.0, 0]), reach_m=5.0, ambient=0.5)
+    scene = Scene(solids=(room, ball), rotation=np.eye(3), light=light, textures=tuple(plain))
+    focal = focal_length_px(HW)
+    shot = render(scene, focal, HW)
+    y, x = np.mgrid[0:48, 0:64]
+    # Sphere of radius 0.5 at z = 2: |t d - c| = 0.5 with d = (u, v, 1) solved by hand.
+    slope = ((x - 31.5) ** 2 + (y - 23.5) ** 2) / focal**2
+    gap = 4 - (1 + slope) * 3.75
+    expected = np.where(gap > 0, (2 - np.sqrt(np.maximum(gap, 0))) / (1 + slope), 4.0)
+    np.testing.assert_allclose(shot.depth_m, expected, rtol=1e-5)
+    level = shot.aif[..., 0].astype(int)
+    ball_level, wall_level = level[20:28, 28:36].max(), level[2:-2, :8].min()
+    between = (level > ball_level * 1.4) & (level < wall_level * 0.9)
+    on_edge = cv2.morphologyEx((expected < 2).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    assert between.sum() >= 8
+    assert not (between & ~on_edge).any()
+
+
+@given(
+    count=st.integers(1, 400),
+    fraction=st.floats(0, 1, allow_nan=False),
+    seed=st.integers(0, 2**32),
+)
+def test_the_split_holds_the_fraction_exactly(count, fraction, seed):
+    samples = SyntheticSource(count=count, test_fraction=fraction, seed=seed).samples()
+    tests = sum(sample.split == "test" for sample in samples)
+    assert abs(tests - count * fraction) <= 1
+    if count >= 2 and 0 < fraction < 1:
+        assert 1 <= tests <= count - 1
+    if 1 <= round(count * fraction) <= count - 1:
+        assert tests == round(count * fraction)
+    assert len({sample.name for sample in samples}) == len({sample.scene for sample in samples}) == count
+    assert {sample.split for sample in samples} <= {"train", "test"}
+
+
+def test_names_are_numbered_and_the_source_travels():
+    source = SyntheticSource(count=13, size_wh=(64, 48))
+    assert source.samples()[12].name == "synthetic-000012"
+    assert source.frame_hw() == (48, 64)
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy == source
+    assert copy.samples() == source.samples()
+    facts = json.loads(json.dumps(source.provenance()))
+    assert facts["kind"] == "synthetic"
+    assert facts["seed"] == 0
+    assert facts["focal_length_px"] == pytest.approx(32 / np.tan(np.radians(28.5)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"count": 0}, "count=0"),
+        ({"size_wh": (31, 64)}, "size_wh=(31, 64)"),
+        ({"size_wh": (64, 4096)}, "2048"),
+        ({"scale": "ocean"}, "tabletop"),
+        ({"test_fraction": 1.5}, "test_fraction=1.5"),
+        ({"test_fraction": float("nan")}, "test_fraction=nan"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_options_out_of_range_are_refused_in_one_line(options, words):
+    with pytest.raises(SourceError) as caught:
+        SyntheticSource(**options)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_an_index_beyond_the_frames_is_refused(index):
+    with SyntheticSource(count=2).open() as reader, pytest.raises(SourceError, match=r"0\.\.1"):
+        reader.read(index)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_textures_tile_and_keep_contrast_when_shrunk(pattern):
+    rng = np.random.default_rng(3)
+    pyramid = texture_pyramid(pattern, rng, fractal(rng))
+    finest, far = pyramid[0], pyramid[3]
+    # A joint or a board may end at the border as it does inside: the seam is no worse than the worst column and row.
+    for axis in (0, 1):
+        steps = np.abs(finest - np.roll(finest, 1, axis=axis)).mean(axis=(1 - axis, 2))
+        assert steps[0] <= 1.3 * steps[1:].max()
+    assert far.std() > 0.2 * finest.std()
+    np.testing.assert_allclose(finest.mean((0, 1)), far.mean((0, 1)), rtol=1e-3)
+    assert finest.min() > 0
+    assert finest.max() <= 1
+
+
+def test_a_lookup_wraps_and_blends_levels():
+    rng = np.random.default_rng(0)
+    pyramid = texture_pyramid("leaves", rng, fractal(rng))
+    u = rng.random(5000).astype(np.float32)
+    v = rng.random(5000).astype(np.float32)
+    one = np.ones(5000, np.float32)
+    np.testing.assert_allclose(lookup(pyramid, u + 2, v - 3, one), lookup(pyramid, u, v, one), atol=0.02)
+    centre = (np.arange(512, dtype=np.float32) + 0.5) / 512
+    np.testing.assert_allclose(
+        lookup(pyramid, centre, centre[::-1].copy(), one[:512]),
+        pyramid[0][511 - np.arange(512), np.arange(512)],
+        atol=1e-5,
+    )
+    sharp, soft = lookup(pyramid, u, v, one), lookup(pyramid, u, v, one * 8)
+    assert soft.std() < sharp.std()
