@@ -76,7 +76,7 @@ def images(images: tuple[str, ...], tile: int, overlap: int, size: str | None, *
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dfd_train.data.geometry import parse_shape
-    from dfd_train.prediction.predict import PredictConfig, predict_files
+    from dfd_train.prediction.files import PredictConfig, predict_files
     from dfd_train.prediction.tiling import Tiling
 
     refocus, lens = options.pop("refocus"), _lens(options)

@@ -1,7 +1,7 @@
 """The picture of docs/predicting.md: `python docs/make_refocus.py` writes docs/images/refocus.jpg.
 
 One procedural scene, never seen by the camera that takes it here: all in focus, then refocused at three distances by
-`dfd_train.prediction.predict.refocus` under its true depth, the part around the sharpest depth step enlarged below each.
+`dfd_train.prediction.refocus.refocus` under its true depth, the part around the sharpest depth step enlarged below each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from defocus_sim import Lens
 from defocus_sim.datasets.synthetic.source import SyntheticSource
-from dfd_train.prediction.predict import refocus
+from dfd_train.prediction.refocus import refocus
 
 OUT = Path(__file__).parent / "images" / "refocus.jpg"
 SCENE_FRAME = 2

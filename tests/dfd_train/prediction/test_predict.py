@@ -20,8 +20,10 @@ from dfd_train.errors import ConfigError, NonFiniteError, PictureError
 from dfd_train.model.build import build_model
 from dfd_train.model.config import variant
 from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.prediction.files import PredictConfig, predict_files
 from dfd_train.prediction.images import find_pictures, gif_bytes, output_names, read_picture
-from dfd_train.prediction.predict import PredictConfig, focus_steps, predict, predict_files, rack_focus, refocus
+from dfd_train.prediction.predict import predict
+from dfd_train.prediction.refocus import focus_steps, rack_focus, refocus
 from dfd_train.prediction.tiling import Tiling, axis_tiles, receptive_radius
 from dfd_train.runs.checkpoint import load_checkpoint, save_checkpoint
 from dfd_train.training.train import train
