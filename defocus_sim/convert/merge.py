@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from defocus_sim.convert.plan import program_version
+from defocus_sim.convert.scenes import scene_names
 from defocus_sim.convert.state import ConversionState
 from defocus_sim.datasets.base import SPLITS
 from defocus_sim.errors import ConvertError
@@ -32,7 +33,10 @@ def merge(
     Image size, compression and rendering must agree; the lens may differ, each sample keeps its own. Names that occur in
     two stores get the store's number in front (`2/0001`). Shards have the first store's number of samples.
 
-    Raises `ConvertError` for fewer than two stores, stores that do not fit, a scene that would stand in both splits, or a
+    A scene is known again by the files of its source and by its all-in-focus pictures (see `scenes.scene_names`),
+    however the stores call it.
+
+    Raises `ConvertError` for fewer than two stores, stores that do not fit, a scene that would stand in two splits, or a
     target that is taken; `ShardError` for a store that is damaged.
     """
     stores = [open_store(place) for place in places]
@@ -41,10 +45,8 @@ def merge(
     state = ConversionState(out)
     state.check_target(resume=False, overwrite=overwrite)
     description = {"kind": "merge", "stores": [store.manifest.checksum for store in stores]}
-    splits = {split: _join(stores, split) for split in SPLITS}
-    both = set(splits["train"].scenes) & set(splits["test"].scenes)
-    if both:
-        raise ConvertError(f"scene {min(both)} would stand in train and in test: merge stores of one split only")
+    scenes = scene_names(stores)
+    splits = {split: _join(stores, split, scenes) for split in SPLITS}
     done, total = 0, sum(len(split.names) for split in splits.values())
     state.begin(description, resume=False)
     try:
@@ -85,7 +87,7 @@ def _check_fit(stores: Sequence[ShardStore]) -> None:
                 raise ConvertError(f"{store.url} has {field} {theirs}, {first.url} has {ours}: they cannot be merged")
 
 
-def _join(stores: Sequence[ShardStore], split: str) -> SplitManifest:
+def _join(stores: Sequence[ShardStore], split: str, scenes: Sequence[Mapping[str, str]]) -> SplitManifest:
     """The samples of one split of all stores, still without shards."""
     parts = [store.manifest.splits.get(split) for store in stores]
     occurrences = Counter(
@@ -96,20 +98,12 @@ def _join(stores: Sequence[ShardStore], split: str) -> SplitManifest:
     for number, (store, part) in enumerate(zip(stores, parts, strict=True), start=1):
         if part is not None:
             columns["names"] += [name if occurrences[name] == 1 else f"{number}/{name}" for name in part.names]
-            columns["scenes"] += _scenes(stores, number - 1, part.scenes)
+            columns["scenes"] += [scenes[number - 1][scene] for scene in part.scenes]
             columns["lens"] += [lens_offset + lens for lens in part.lens]
             columns["focus_distance_m"] += part.focus_distance_m
             columns["aperture_mm"] += part.aperture_mm
         lens_offset += len(store.manifest.lenses)
     return SplitManifest(**{key: tuple(values) for key, values in columns.items()}, shards=())
-
-
-def _scenes(stores: Sequence[ShardStore], index: int, scenes: Iterable[str]) -> list[str]:
-    """Scenes of one store. Two stores of one source mean the same by a name; of two sources they do not."""
-    sources = [store.manifest.source for store in stores]
-    if all(source == sources[0] for source in sources):
-        return list(scenes)
-    return [f"{sources.index(sources[index]) + 1}/{scene}" for scene in scenes]
 
 
 def _with_shards(content: SplitManifest, files: Sequence[dict[str, ShardFile]]) -> SplitManifest:

@@ -1,3 +1,6 @@
+import shutil
+
+import cv2
 import faults
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ from defocus_sim import Lens
 from defocus_sim.blur.options import Rendering
 from defocus_sim.convert.merge import merge
 from defocus_sim.convert.run import convert
+from defocus_sim.datasets.nyu import NyuSource
+from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
 from defocus_sim.errors import ConvertError, ShardError
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.store import open_store, verify_store
@@ -79,13 +84,101 @@ def test_stores_that_do_not_fit_are_refused_with_both_values(parts, tmp_path, ch
 
 def test_a_scene_never_comes_to_stand_in_both_splits(parts, tmp_path):
     convert(small_settings(source=SmoothSource(test_from=1)), tmp_path / "other.zarr")
-    with pytest.raises(ConvertError, match="train and in test"):
+    with pytest.raises(ConvertError, match=r"scene frame-1 would stand in train and in test.*near\.zarr.*other\.zarr"):
         merge([parts[0], tmp_path / "other.zarr"], tmp_path / "both.zarr")
 
 
-def test_a_damaged_part_is_named_and_nothing_is_left(parts, tmp_path):
-    import shutil
+def photographs(folder, count=8, offset=0):
+    """Pictures that all differ, with a plane as depth."""
+    folder.mkdir()
+    for number in range(count):
+        pixels = np.random.default_rng(number + offset).integers(0, 256, (24, 32, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), pixels)
+        np.save(folder / f"{number}.npy", np.full((24, 32), 2.5, np.float32))
+    return folder
 
+
+def prepared(folder, out, focus_distances_m=(), **options):
+    source = RgbdFolderSource(root=folder, test_fraction=0.25, **options)
+    convert(small_settings(source=source, focus_distances_m=focus_distances_m), out)
+    return out
+
+
+def pictures_of(split):
+    return {split.read([index], fields=("aif",))["aif"].tobytes() for index in range(len(split))}
+
+
+def test_a_folder_prepared_twice_with_other_seeds_never_leaks_a_test_picture(tmp_path):
+    folder = photographs(tmp_path / "photos")
+    first = prepared(folder, tmp_path / "one.zarr", seed=0)
+    second = prepared(folder, tmp_path / "two.zarr", seed=1)
+    assert pictures_of(open_store(first).split("test")) & pictures_of(open_store(second).split("train"))
+    with pytest.raises(ConvertError, match=r"scene .* would stand in"):
+        merge([first, second], tmp_path / "both.zarr")
+    assert not (tmp_path / "both.zarr").exists()
+
+
+def test_stacks_of_other_focus_distances_never_leak_either(tmp_path):
+    folder = photographs(tmp_path / "photos")
+    first = prepared(folder, tmp_path / "one.zarr", (1.0, 2.0), seed=0)
+    second = prepared(folder, tmp_path / "two.zarr", (3.0, 4.0), seed=1)
+    with pytest.raises(ConvertError, match=r"scene .* would stand in"):
+        merge([first, second], tmp_path / "both.zarr")
+
+
+def test_a_copied_and_renamed_picture_is_known_again_by_its_content(tmp_path):
+    folder = photographs(tmp_path / "photos")
+    other = photographs(tmp_path / "other", offset=100)
+    first = prepared(folder, tmp_path / "one.zarr")
+    tested = open_store(first).split("test").names[0]
+    for suffix in ("png", "npy"):
+        shutil.copy(folder / f"{tested}.{suffix}", other / f"renamed.{suffix}")
+    convert(small_settings(source=RgbdFolderSource(root=other)), tmp_path / "two.zarr")
+    with pytest.raises(ConvertError, match=f"scene {tested} .*there called renamed"):
+        merge([first, tmp_path / "two.zarr"], tmp_path / "both.zarr")
+
+
+def test_a_scene_is_known_again_through_a_merged_store(tmp_path):
+    folder = photographs(tmp_path / "photos")
+    first = prepared(folder, tmp_path / "one.zarr", seed=0)
+    other = prepared(photographs(tmp_path / "other", offset=100), tmp_path / "other.zarr", seed=0)
+    merge([other, first], tmp_path / "joined.zarr")
+    second = prepared(folder, tmp_path / "two.zarr", seed=1)
+    with pytest.raises(ConvertError, match=r"scene .* would stand in"):
+        merge([tmp_path / "joined.zarr", second], tmp_path / "all.zarr")
+
+
+def test_two_folders_that_call_other_pictures_alike_keep_two_scenes(tmp_path):
+    first = prepared(photographs(tmp_path / "a"), tmp_path / "one.zarr", seed=0)
+    second = prepared(photographs(tmp_path / "b", offset=100), tmp_path / "two.zarr", seed=1)
+    joined = merge([first, second], tmp_path / "both.zarr")
+    scenes = [set(joined.split(split).scenes) for split in ("train", "test")]
+    assert [len(found) for found in scenes] == [12, 4]
+    assert not scenes[0] & scenes[1]
+
+
+def test_other_crops_of_one_file_are_known_by_the_file(nyu_files, tmp_path):
+    labelled, splits = nyu_files
+    swapped = faults.write_splits(tmp_path / "swapped.mat", train=[2, 4], test=[1, 3, 5])
+    for name, crop, division in (("a", "official", splits), ("b", "none", swapped)):
+        source = NyuSource(path=labelled, splits=division, crop=crop)
+        convert(small_settings(source=source, size_hw=(48, 64)), tmp_path / f"{name}.zarr")
+    with pytest.raises(ConvertError, match=r"scene .* would stand in"):
+        merge([tmp_path / "a.zarr", tmp_path / "b.zarr"], tmp_path / "both.zarr")
+
+
+def test_pictures_of_one_colour_say_nothing_of_their_scene(tmp_path):
+    for name, number in (("a", 0), ("b", 1)):
+        folder = photographs(tmp_path / name, 4, offset=100 * number)
+        cv2.imwrite(str(folder / f"{number}.png"), np.zeros((24, 32, 3), np.uint8))
+        lists = tmp_path / f"{name}.txt"
+        lists.write_text(f"{number}\n" if number else "2\n")
+        source = RgbdFolderSource(root=folder, test_list=lists)
+        convert(small_settings(source=source), tmp_path / f"{name}.zarr")
+    assert len(merge([tmp_path / "a.zarr", tmp_path / "b.zarr"], tmp_path / "both.zarr").split("test")) == 2
+
+
+def test_a_damaged_part_is_named_and_nothing_is_left(parts, tmp_path):
     shutil.copytree(parts[0], tmp_path / "bad.zarr")
     bad = open_store(tmp_path / "bad.zarr")
     record = next(r for r in bad.records() if r.array == "aif")
