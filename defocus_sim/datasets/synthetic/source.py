@@ -20,7 +20,7 @@ from defocus_sim.datasets.synthetic.render import render
 from defocus_sim.datasets.synthetic.scenes import HFOV_DEG, SCALES, build_scene, focal_length_px
 from defocus_sim.errors import SourceError
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 SCALE_NAMES = (*SCALES, "mixed")
 _LEAST_SIDE = 32
 _LARGEST_SIDE = 2048

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from defocus_sim.datasets.synthetic import shade_kernels
+
 F32 = NDArray[np.float32]
 Pyramid = tuple[F32, ...]
 
@@ -53,7 +55,7 @@ def _ramp(field: F32, colours: F32) -> F32:
     """Colours interpolated along a noise field of standard deviation 1, in 256 steps."""
     stops = np.linspace(0.0, 255.0, len(colours))
     table = np.stack([np.interp(np.arange(256), stops, channel) for channel in colours.T], axis=1).astype(np.float32)
-    return table[np.clip(field * np.float32(255 / 4.4) + np.float32(127.5), 0, 255).astype(np.uint8)]
+    return table.take(np.clip(field * np.float32(255 / 4.4) + np.float32(127.5), 0, 255).astype(np.uint8), axis=0)
 
 
 def _leaves(rng: np.random.Generator, cloud: F32) -> F32:
@@ -67,7 +69,7 @@ def _leaves(rng: np.random.Generator, cloud: F32) -> F32:
         for wrapped_x in {x, x - TEXELS if x + r > TEXELS else x, x + TEXELS if x < r else x}:
             for wrapped_y in {y, y - TEXELS if y + r > TEXELS else y, y + TEXELS if y < r else y}:
                 cv2.circle(canvas, (int(wrapped_x * 16), int(wrapped_y * 16)), int(r * 16), s, -1, cv2.LINE_8, 4)
-    return palette(rng, 256)[canvas]
+    return palette(rng, 256).take(canvas, axis=0)
 
 
 def _cloud(rng: np.random.Generator, cloud: F32) -> F32:
@@ -139,38 +141,18 @@ def texture_pyramid(pattern: str, rng: np.random.Generator, noise: F32) -> Pyram
     cloud = np.roll(noise, rng.integers(0, TEXELS, 2), (0, 1))
     cloud = np.ascontiguousarray(cloud.T) if rng.random() < 0.5 else -cloud
     # 1/f grain over every pattern: no patch of any surface is without detail that a blur could remove.
-    grain = np.float32(1.0) + np.float32(_GRAIN) * np.roll(cloud, (TEXELS // 3, TEXELS // 5), (0, 1))
-    level = _PATTERNS[pattern](rng, cloud)
-    levels = [np.clip(level * np.clip(grain, 0.4, 1.6)[..., None], 0.01, 1.0).astype(np.float32)]
+    grain = np.roll(cloud, (TEXELS // 3, TEXELS // 5), (0, 1))
+    level = np.ascontiguousarray(_PATTERNS[pattern](rng, cloud), np.float32)
+    shade_kernels.roughen(level, grain, np.float32(_GRAIN))
+    levels = [level]
     for _ in range(_LEVELS - 1):
-        last = levels[-1]
-        levels.append((last[0::2, 0::2] + last[1::2, 0::2] + last[0::2, 1::2] + last[1::2, 1::2]) * np.float32(0.25))
+        levels.append(np.empty((levels[-1].shape[0] // 2, levels[-1].shape[1] // 2, 3), np.float32))
+        shade_kernels.halve(levels[-2], levels[-1])
     return tuple(levels)
 
 
-def _bilinear(level: F32, u: F32, v: F32) -> F32:
-    """(N, 3) lookup at (N,) texture coordinates in tiles, wrapped."""
-    side = level.shape[0]
-    # remap holds its output size in 16 bits, so a long list is folded into rows.
-    width = min(len(u), 4096)
-    height = -(-len(u) // width)
-    maps = np.zeros((2, height * width), np.float32)
-    maps[0, : len(u)] = (u - np.floor(u)) * side - 0.5
-    maps[1, : len(v)] = (v - np.floor(v)) * side - 0.5
-    folded = maps.reshape(2, height, width)
-    found = cv2.remap(level, folded[0], folded[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    return np.asarray(found, np.float32).reshape(-1, 3)[: len(u)]
-
-
-def lookup(pyramid: Pyramid, u: F32, v: F32, footprint: F32) -> F32:
-    """Trilinear lookup: (N, 3) albedo at (N,) coordinates `u`, `v` (in tiles) with a (N,) `footprint` in texels."""
-    level = np.clip(np.log2(np.maximum(footprint, 1e-6)), 0.0, len(pyramid) - 1.001).astype(np.float32)
-    base = level.astype(np.intp)
-    out = np.empty((len(u), 3), np.float32)
-    for number in np.flatnonzero(np.bincount(base)).tolist():
-        chosen = np.flatnonzero(base == number)
-        part = (level[chosen] - number)[:, None]
-        fine = _bilinear(pyramid[number], u[chosen], v[chosen])
-        coarse = _bilinear(pyramid[number + 1], u[chosen], v[chosen])
-        out[chosen] = fine + (coarse - fine) * part
-    return out
+def atlas_of(pyramids: tuple[Pyramid, ...]) -> tuple[F32, NDArray[np.int64]]:
+    """All levels one behind the other as rows of texels (N, 3), and the first row of every pyramid's levels (P, L)."""
+    sizes = np.array([[level.shape[0] * level.shape[1] for level in pyramid] for pyramid in pyramids], np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64).reshape(sizes.shape)
+    return np.concatenate([level.reshape(-1, 3) for pyramid in pyramids for level in pyramid]), starts

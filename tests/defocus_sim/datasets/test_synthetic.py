@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defocus_sim.datasets.synthetic.raycast import Ball, Finish, Lattice, Rod, Shell, camera_rays
+from defocus_sim.datasets.synthetic.raycast import Ball, Finish, Lattice, Rod, Shell
 from defocus_sim.datasets.synthetic.render import Light, Scene, depth_map, render
 from defocus_sim.datasets.synthetic.scenes import SCALES, build_scene, focal_length_px
+from defocus_sim.datasets.synthetic.shade_kernels import trilinear
 from defocus_sim.datasets.synthetic.source import SyntheticSource
-from defocus_sim.datasets.synthetic.textures import PATTERNS, fractal, lookup, texture_pyramid
+from defocus_sim.datasets.synthetic.textures import PATTERNS, TEXELS, atlas_of, fractal, texture_pyramid
 from defocus_sim.errors import SourceError
 
 HW = (48, 64)
@@ -45,14 +46,22 @@ def inside(solid, points: np.ndarray) -> np.ndarray:
     return -box if isinstance(solid, Shell) else box
 
 
+def lookup(pyramid, u, v, footprint):
+    """Colours at (N,) places in tiles, with a footprint in texels."""
+    atlas, starts = atlas_of((pyramid,))
+    level = np.log2(footprint).astype(np.float32)
+    return np.array([trilinear(atlas, starts[0], TEXELS, *place) for place in zip(u, v, level, strict=True)])
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_depth_lies_on_its_surface_and_nothing_is_in_front_of_it(scale):
     for seed in range(3):
         scene = build_scene(np.random.default_rng(seed), SCALES[scale], HW)
         focal = focal_length_px(HW)
         depth, owner = depth_map(scene, focal, HW)
-        rays = camera_rays(scene.rotation, focal, HW, np.float64)
-        points = np.stack([rays.x, rays.y, rays.z], axis=-1) * depth.astype(np.float64)[..., None]
+        y, x = np.mgrid[0 : HW[0], 0 : HW[1]]
+        camera = np.stack([(x + 0.5 - HW[1] / 2) / focal, (y + 0.5 - HW[0] / 2) / focal, np.ones(HW)], axis=-1)
+        points = camera @ scene.rotation * depth.astype(np.float64)[..., None]
         # The ray parameter is z-depth: the camera's third axis.
         np.testing.assert_allclose(points @ scene.rotation[2], depth, rtol=1e-6)
         for number, solid in enumerate(scene.solids):
