@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 import torch
 
-from dfd_train.evaluation.evaluate import load_network
+from dfd_train.config.model import variant
 from dfd_train.model.build import Model, build_model
-from dfd_train.model.config import variant
+from dfd_train.model.load import load_network
 from dfd_train.prediction.predict import predict
 from dfd_train.prediction.tiling import Tiling
 from dfd_train.runs.checkpoint import load_checkpoint
@@ -50,7 +50,8 @@ def picture(width: int, height: int) -> np.ndarray:
 
 def network(checkpoint: str | None) -> Model:
     if checkpoint is not None:
-        return load_network(load_checkpoint(Path(checkpoint)), torch.device("cpu"))
+        read = load_checkpoint(Path(checkpoint))
+        return load_network(read.config.model, read.evaluated)
     net = build_model(variant("tiny"), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for _ in range(20):

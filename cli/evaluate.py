@@ -62,7 +62,7 @@ def score(pooled: bool, size: str | None, more: tuple[str, ...], make3d_root: st
     """
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dfd_train.data.geometry import parse_shape
+    from dfd_train.config.geometry import parse_shape
     from dfd_train.evaluation.evaluate import NATIVE, EvalConfig, compare, default_out, evaluate
 
     shape = size if size in (None, NATIVE) else parse_shape(str(size))

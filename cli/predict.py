@@ -75,7 +75,7 @@ def images(images: tuple[str, ...], tile: int, overlap: int, size: str | None, *
     """
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dfd_train.data.geometry import parse_shape
+    from dfd_train.config.geometry import parse_shape
     from dfd_train.prediction.files import PredictConfig, predict_files
     from dfd_train.prediction.tiling import Tiling
 
@@ -104,13 +104,12 @@ def export(checkpoint: str, onnx: str | None, program: str | None) -> None:
     """Write a checkpoint's network for other programs; height and width of the image stay free."""
     if onnx is None and program is None:
         raise click.UsageError("there is nothing to write: give --onnx FILE, --torch FILE or both")
-    import torch
-
-    from dfd_train.evaluation.evaluate import load_network
+    from dfd_train.model.load import load_network
     from dfd_train.prediction.export import write_onnx, write_program
     from dfd_train.runs.checkpoint import load_checkpoint
 
-    net = load_network(load_checkpoint(Path(checkpoint)), torch.device("cpu"))
+    read = load_checkpoint(Path(checkpoint))
+    net = load_network(read.config.model, read.evaluated)
     for path, write in ((onnx, write_onnx), (program, write_program)):
         if path is not None:
             write(net, Path(path))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfd_train.config.loss import LossConfig
+    from dfd_train.config.model import ModelConfig, variant
     from dfd_train.config.train import TrainConfig, recipe_config
     from dfd_train.data.stream import ShardDataset, stream_batches
     from dfd_train.errors import DfdTrainError
     from dfd_train.evaluation.evaluate import EvalConfig, compare, evaluate
     from dfd_train.evaluation.report import Report
-    from dfd_train.model.config import ModelConfig, variant
     from dfd_train.model.two_headed import TwoHeadedNet
     from dfd_train.prediction.predict import Prediction, predict
     from dfd_train.training.train import TrainResult, train
@@ -24,7 +24,7 @@ _HOMES = {
     "DfdTrainError": "errors",
     "EvalConfig": "evaluation.evaluate",
     "LossConfig": "config.loss",
-    "ModelConfig": "model.config",
+    "ModelConfig": "config.model",
     "Prediction": "prediction.predict",
     "Report": "evaluation.report",
     "ShardDataset": "data.stream",
@@ -37,7 +37,7 @@ _HOMES = {
     "recipe_config": "config.train",
     "stream_batches": "data.stream",
     "train": "training.train",
-    "variant": "model.config",
+    "variant": "config.model",
 }
 
 __all__ = [

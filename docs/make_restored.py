@@ -14,10 +14,9 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
-import torch
 
 from defocus_sim.shards.store import open_store
-from dfd_train.evaluation.evaluate import load_network
+from dfd_train.model.load import load_network
 from dfd_train.prediction.predict import predict
 from dfd_train.runs.checkpoint import load_checkpoint
 
@@ -44,7 +43,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2], help="indices in the test split")
     arguments = parser.parse_args()
     batch = open_store(arguments.shards).split("test").read(arguments.samples)
-    model = load_network(load_checkpoint(arguments.checkpoint), torch.device("cpu"))
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    model = load_network(checkpoint.config.model, checkpoint.evaluated)
     rows = []
     for blurred, sharp, true_m in zip(batch["defocused"], batch["aif"], batch["depth_m"], strict=True):
         found = predict(model, blurred)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from dfd_cli.support.logging import speaking
 
-from dfd_train.progress import Meter
+from defocus_sim.progress import Meter
 
 
 @contextmanager

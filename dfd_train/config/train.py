@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dfd_train.config.compute import EngineConfig
+from dfd_train.config.geometry import Geometry, parse_shape
 from dfd_train.config.loss import LossConfig, with_terms
-from dfd_train.data.geometry import Geometry, parse_shape
+from dfd_train.config.model import HEAD_CHOICES, ModelConfig, tuples_from_lists, variant
+from dfd_train.config.optim import OptimConfig
 from dfd_train.errors import ConfigError
-from dfd_train.model.config import HEAD_CHOICES, ModelConfig, tuples_from_lists, variant
-from dfd_train.training.schedule import OptimConfig
 
 # What a resumed run may change: where and how fast it runs, never what it computes.
 VOLATILE = (

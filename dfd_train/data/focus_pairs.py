@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from defocus_sim.lens import Lens
+from dfd_train.config.model import ModelConfig
 from dfd_train.data.stream import Batch, ShardDataset
 from dfd_train.errors import ConfigError
-from dfd_train.model.config import ModelConfig
 
 
 class FocusPairs(ShardDataset):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfd_train.data.geometry import Geometry
+from dfd_train.config.geometry import Geometry
 from dfd_train.data.stream import Batch
 
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dfd_train.errors import ConfigError
-from dfd_train.runs.checkpoint import write_atomically
+from dfd_train.files import write_atomically
 from dfd_train.runs.run_folder import METRICS_FILE
 
 # Column, title, whether a logarithmic axis shows it better.

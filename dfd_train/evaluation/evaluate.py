@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from defocus_sim.errors import DefocusSimError
+from defocus_sim.progress import Meter
+from dfd_train.config.geometry import shape_text
 from dfd_train.data.focus_pairs import samples_of
-from dfd_train.data.geometry import shape_text
 from dfd_train.data.stream import ShardDataset
 from dfd_train.distributed.device import versions
 from dfd_train.distributed.world import World, join_world
-from dfd_train.errors import CheckpointError, ConfigError, DfdTrainError, EvaluationError
+from dfd_train.errors import ConfigError, DfdTrainError, EvaluationError
 from dfd_train.evaluation.figures import Shown, choose_samples, predictions_sheet, show_samples
 from dfd_train.evaluation.html import html_page, per_image_csv
 from dfd_train.evaluation.metrics import CONVENTIONS, DEFAULT_CAP_M, NEAREST_M, ImageScore, summarise
 from dfd_train.evaluation.report import Comparison, Report, write_report
 from dfd_train.evaluation.score_cache import ScoreJournal
 from dfd_train.evaluation.scoring import Profile, SampleScore, Truth, mean_depth_m, score_split
-from dfd_train.model.build import Model, build_model
-from dfd_train.progress import Meter
+from dfd_train.model.build import Model
+from dfd_train.model.load import load_network
 from dfd_train.runs.checkpoint import FOLDER, Checkpoint, latest_checkpoint, load_checkpoint
 
 NATIVE = "native"
@@ -77,20 +78,6 @@ class EvalConfig:
             raise ConfigError(f"cap_m={self.cap_m} must exceed {NEAREST_M} m")
         if self.convention not in CONVENTIONS:
             raise ConfigError(f"convention={self.convention!r} must be one of {', '.join(CONVENTIONS)}")
-
-
-def load_network(checkpoint: Checkpoint, device: torch.device) -> Model:
-    """The model of `checkpoint` on `device`, ready for inference (averaged weights where the run kept them).
-
-    Raises `CheckpointError` where the weights do not fit the checkpoint's own model configuration.
-    """
-    net = build_model(checkpoint.config.model)
-    try:
-        net.load_state_dict(checkpoint.evaluated)
-    except RuntimeError as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(f"the checkpoint's weights do not fit its {net.config.name} network: {reason}") from error
-    return net.to(device).eval()
 
 
 def evaluate(config: EvalConfig, *, truth: Truth | None = None, console: Console | None = None) -> Report:
@@ -188,7 +175,7 @@ def _load(config: EvalConfig, device: torch.device) -> _Subject:
     return _Subject(
         config=config,
         checkpoint=checkpoint,
-        net=load_network(checkpoint, device),
+        net=load_network(checkpoint.config.model, checkpoint.evaluated, device),
         dataset=samples_of(checkpoint.config.model, config.shards, config.split),
         size=_size(config, checkpoint),
         device=device,

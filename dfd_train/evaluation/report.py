@@ -16,7 +16,7 @@ from dfd_train.errors import EvaluationError
 from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
 from dfd_train.evaluation.paper_tables import published_figures
 from dfd_train.evaluation.scoring import Profile
-from dfd_train.runs.checkpoint import write_atomically
+from dfd_train.files import write_atomically
 
 PUBLISHED_NAME = "paper"
 TITLES = {

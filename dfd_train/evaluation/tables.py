@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dfd_train.config.loss import TABLE_II
+from dfd_train.config.model import METHODS
 from dfd_train.errors import ConfigError, EvaluationError
 from dfd_train.evaluation.html import html_table
 from dfd_train.evaluation.paper_tables import FAULTS, MAKE3D, TABLE2, TABLE3, TABLE4, PublishedRow
 from dfd_train.evaluation.report import markdown_table, text_table
-from dfd_train.model.config import METHODS
-from dfd_train.runs.checkpoint import write_atomically
+from dfd_train.files import write_atomically
 
 TABLES = ("table2", "table3", "table4")
 FORMATS = ("markdown", "latex", "html")

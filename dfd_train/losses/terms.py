@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from dfd_train.config.loss import LossConfig
-from dfd_train.losses.ssim import ssim
 from dfd_train.model.two_headed import Output
 from dfd_train.optics.camera import FOCUS_M, aspect, largest_sigma_px, sigma_px
 from dfd_train.optics.reblur import reblur
+from dfd_train.ssim import ssim
 
 
 class LossTerms(NamedTuple):

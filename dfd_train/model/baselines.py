@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dfd_train.model.config import ModelConfig, variant
+from dfd_train.config.model import ModelConfig, variant
 from dfd_train.model.two_headed import Output, TwoHeadedNet
 
 WIDTH = 64

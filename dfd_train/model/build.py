@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dfd_train.config.model import ModelConfig
 from dfd_train.model.baselines import ResidualNet
 from dfd_train.model.camera_nets import AnwarNet, CameraNet, GurNet
-from dfd_train.model.config import ModelConfig
 from dfd_train.model.two_headed import Output, TwoHeadedNet
 
 # Every model: `config`, and images (B, 3 or 6, H, W) -> `Output`.

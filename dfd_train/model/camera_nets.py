@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dfd_train.model.config import ModelConfig
+from dfd_train.config.model import ModelConfig
 from dfd_train.model.two_headed import Output, TwoHeadedNet
 from dfd_train.optics.camera import FOCUS_M, NEAREST_SHARE, aspect, sigma_px
 from dfd_train.optics.deconvolution import deconvolve

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dfd_train.model.config import ModelConfig
+from dfd_train.config.model import ModelConfig
 
 LEAK = 0.2
 

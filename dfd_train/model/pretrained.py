@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dfd_train.config.train import CACHED
 from dfd_train.errors import CheckpointError
+from dfd_train.files import load_tensors
 from dfd_train.model.encoder import Encoder
-from dfd_train.runs.tensor_file import load_tensors
 
 # The file that torchvision downloads still has the names of 2017 ("norm.1"); the module has "norm1".
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfd_train.config.model import HEADS, ModelConfig
 from dfd_train.errors import ConfigError
-from dfd_train.model.config import HEADS, ModelConfig
 from dfd_train.model.decoder import DecoderHead
 from dfd_train.model.encoder import Encoder
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
 from dfd_train.errors import ConfigError
-from dfd_train.model.config import DECONVOLUTIONS
 
+# Also what a configuration may name; a test holds them equal.
+SOLVERS = ("hqs", "wiener")
 LEVELS = 32
 # Below this a Gaussian changes a pixel by less than the rounding to eight bits does.
 IDENTITY_SIGMA_PX = 0.3
@@ -51,8 +52,8 @@ def deconvolve(
     faster). `aspect`: how many times as wide the blur is along y, in a frame that a resize has changed in shape. A pixel
     of sigma below 0.3 px is left as it is. Raises `ConfigError` for an impossible value.
     """
-    if method not in DECONVOLUTIONS:
-        raise ConfigError(f"method={method!r} must be one of {', '.join(DECONVOLUTIONS)}")
+    if method not in SOLVERS:
+        raise ConfigError(f"method={method!r} must be one of {', '.join(SOLVERS)}")
     if levels < 1:
         raise ConfigError(f"levels={levels} must be at least 1")
     if defocused.dim() != 3 or sigma.shape != defocused.shape[1:]:

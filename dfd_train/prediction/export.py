@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from dfd_train.errors import ConfigError, ExportError
+from dfd_train.files import write_atomically
 from dfd_train.model.build import CameraNet, Model
 from dfd_train.model.two_headed import STRIDE, TwoHeadedNet
-from dfd_train.runs.checkpoint import write_atomically
 
 INPUT = "image"
 # Export reads the graph off one example of this size.

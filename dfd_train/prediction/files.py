@@ -16,9 +16,10 @@ from defocus_sim.errors import DefocusSimError
 from defocus_sim.lens import Lens
 from dfd_train.distributed.device import pick_device
 from dfd_train.errors import ConfigError, DfdTrainError, PictureError
-from dfd_train.evaluation.evaluate import load_network
 from dfd_train.evaluation.figures import colour
+from dfd_train.files import write_atomically
 from dfd_train.model.build import Model
+from dfd_train.model.load import load_network
 from dfd_train.prediction.images import (
     FILMS,
     Picture,
@@ -32,7 +33,7 @@ from dfd_train.prediction.images import (
 from dfd_train.prediction.predict import SMALLEST_SIDE, predict, require_one_picture
 from dfd_train.prediction.refocus import rack_focus, refocus
 from dfd_train.prediction.tiling import Tiling
-from dfd_train.runs.checkpoint import load_checkpoint, write_atomically
+from dfd_train.runs.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,8 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
     Raises `CheckpointError`, `ConfigError` or `LensError` before the first picture, and `PictureError` where the folder
     `out` cannot be made.
     """
-    net = load_network(load_checkpoint(Path(config.checkpoint)), pick_device(config.device))
+    checkpoint = load_checkpoint(Path(config.checkpoint))
+    net = load_network(checkpoint.config.model, checkpoint.evaluated, pick_device(config.device))
     require_one_picture(net.config)
     if config.refocus_m and set(net.config.heads) != {"depth", "aif"}:
         raise ConfigError(f"refocusing needs both heads; this checkpoint has {', '.join(net.config.heads)}")

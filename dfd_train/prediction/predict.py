@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfd_train.config.model import ModelConfig
 from dfd_train.errors import ConfigError, NonFiniteError
 from dfd_train.evaluation.metrics import NEAREST_M
 from dfd_train.model.build import Model
-from dfd_train.model.config import ModelConfig
 from dfd_train.prediction.tiling import Tiling, axis_tiles
 
 # One cell of the network's deepest map: in anything smaller there is no blur to tell a depth from.
@@ -36,7 +36,7 @@ class Prediction:
 def predict(model: Model, image: NDArray[Any], *, tiling: Tiling | None = None) -> Prediction:
     """Restore `image` and predict its depth, tile by tile on the model's device.
 
-    `model`: in evaluation mode, see `evaluation.load_network`. `image`: (H, W, 3) or (H, W) sRGB; uint8, uint16 or
+    `model`: in evaluation mode, see `load_network`. `image`: (H, W, 3) or (H, W) sRGB; uint8, uint16 or
     floating in [0, 1]; any size from 1x1. Memory beside the results is that of one tile. Neighbouring tiles overlap and
     are blended; `Tiling.exact_for(receptive_radius(model.config))` says whether the result is that of a single pass.
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dfd_train.config.model import ModelConfig
 from dfd_train.errors import ConfigError
-from dfd_train.model.config import ModelConfig
 
 # Tiles begin at multiples of the network's stride, so that its inner grids fall on the same pixels as in one pass.
 STRIDE = 32

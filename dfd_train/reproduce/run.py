@@ -17,15 +17,16 @@ from typing import Any
 from rich.console import Console
 
 from dfd_train.config.loss import TABLE_II
+from dfd_train.config.model import HEAD_CHOICES, METHODS
 from dfd_train.config.train import RECIPES, TrainConfig, changed_fields, recipe_config
 from dfd_train.data.stream import ShardDataset
 from dfd_train.distributed.device import pick_device, versions
 from dfd_train.errors import CheckpointMissingError, ConfigError
 from dfd_train.evaluation.evaluate import EvalConfig, evaluate
 from dfd_train.evaluation.tables import TABLES, PaperTable, paper_table, write_tables
-from dfd_train.model.config import HEAD_CHOICES, METHODS
+from dfd_train.files import write_atomically
 from dfd_train.reproduce.choices import WIDTHS
-from dfd_train.runs.checkpoint import load_checkpoint, write_atomically
+from dfd_train.runs.checkpoint import load_checkpoint
 from dfd_train.runs.run_folder import CONFIG_FILE, METRICS_FILE, run_config
 from dfd_train.training.train import train
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dfd_train.config.train import TrainConfig
 from dfd_train.errors import CheckpointError, CheckpointMissingError, ConfigError
-from dfd_train.runs.tensor_file import load_tensors
+from dfd_train.files import load_tensors, write_atomically
 
 FOLDER = "checkpoints"
 FORMAT = "dfd_train checkpoint"
@@ -88,25 +88,6 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int = 2, best: b
         old.with_suffix(".json").unlink(missing_ok=True)
         old.unlink(missing_ok=True)
     return path
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Make `content` the file `path` in one rename, on disk before it is visible; raises `OSError`, leaving nothing."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _link_atomically(path: Path, other: Path) -> None:

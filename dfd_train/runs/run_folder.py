@@ -17,7 +17,8 @@ from typing import Any
 from dfd_train.config.toml import toml_text
 from dfd_train.config.train import TrainConfig
 from dfd_train.errors import CheckpointMissingError, ConfigError
-from dfd_train.runs.checkpoint import FOLDER, write_atomically
+from dfd_train.files import write_atomically
+from dfd_train.runs.checkpoint import FOLDER
 
 CONFIG_FILE = "config.json"
 TOML_FILE = "run.toml"

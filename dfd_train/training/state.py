@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dfd_train.config.optim import OptimConfig
 from dfd_train.config.train import SCORES, TrainConfig
 from dfd_train.distributed.world import World
 from dfd_train.errors import CheckpointError
@@ -12,7 +13,6 @@ from dfd_train.losses.loss_balance import LossBalance
 from dfd_train.model.build import Model, build_model
 from dfd_train.runs.checkpoint import Checkpoint
 from dfd_train.training.ema import WeightAverage
-from dfd_train.training.schedule import OptimConfig
 
 
 def build_optimizer(net: nn.Module, config: OptimConfig, *, fused: bool = False) -> torch.optim.Optimizer:

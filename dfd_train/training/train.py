@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from defocus_sim.progress import Meter, clock
 from dfd_train.config.train import SCORES, TrainConfig, changed_fields
 from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.order import MicroBatch
@@ -24,12 +25,10 @@ from dfd_train.data.training_stream import TrainingStream
 from dfd_train.data.transforms import training_frames
 from dfd_train.distributed.device import versions
 from dfd_train.distributed.world import World, join_world
-from dfd_train.distributed.world_size import for_world, step_samples
 from dfd_train.errors import ConfigError, NonFiniteError
 from dfd_train.model.camera_nets import CameraNet
 from dfd_train.model.pretrained import start_encoder
 from dfd_train.model.two_headed import TwoHeadedNet
-from dfd_train.progress import Meter, clock
 from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from dfd_train.runs.run_folder import MetricsLog, create_run, run_config
 from dfd_train.training.interrupt import stop_requested
@@ -39,6 +38,7 @@ from dfd_train.training.state import TrainState
 from dfd_train.training.tensorboard import TensorBoardLog
 from dfd_train.training.train_step import Engine
 from dfd_train.training.validation import Validation, validate
+from dfd_train.training.world_size import for_world, step_samples
 
 # float16's loss scale halves at each overflow; so many in a row mean that no scale fits.
 MOST_SKIPPED = 20

@@ -13,8 +13,8 @@ from dfd_cli import evaluate as eval_command
 from dfd_cli import train as train_command
 
 from dfd_train.config.loss import TABLE_II
+from dfd_train.config.model import VARIANTS
 from dfd_train.config.train import RECIPES
-from dfd_train.model.config import VARIANTS
 
 SMALL = ("--model", "tiny", "--recipe", "fast", "--size", "33x48", "--batch-size", "5", "--device", "cpu")
 

@@ -17,16 +17,16 @@ from defocus_sim.convert.run import convert
 from defocus_sim.datasets.base import RgbdFrame
 from defocus_sim.datasets.synthetic.source import SyntheticSource
 from defocus_sim.lens import Lens
+from dfd_train.config.model import variant
 from dfd_train.config.train import recipe_config
 from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.stream import ShardDataset
 from dfd_train.data.transforms import Frames, training_frames
 from dfd_train.distributed.world import World
-from dfd_train.evaluation.evaluate import load_network
 from dfd_train.evaluation.metrics import psnr_db
 from dfd_train.evaluation.scoring import predict_samples
 from dfd_train.model.build import CameraNet, build_model
-from dfd_train.model.config import variant
+from dfd_train.model.load import load_network
 from dfd_train.model.two_headed import Output
 from dfd_train.runs.checkpoint import load_checkpoint
 from dfd_train.training.state import TrainState
@@ -58,7 +58,8 @@ def trained(model: str, store: Path, out: Path, epochs: int, **options: Any) -> 
         validate_limit=1, checkpoint_every=epochs, device="cpu", tensorboard=False, **options,
     )  # fmt: skip
     train(config, console=Console(quiet=True))
-    net, data = load_network(load_checkpoint(out), CPU), samples_of(config.model, store, "test")
+    net = load_network(config.model, load_checkpoint(out).evaluated)
+    data = samples_of(config.model, store, "test")
     return [
         (frames.depth_m[0, 0].numpy(), output.depth_m[0, 0].numpy())
         for _, frames, output in predict_samples(net, data, data.read(np.arange(len(data))), None, CPU)

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from dfd_train.config.loss import TABLE_II
+from dfd_train.config.model import VARIANTS
 from dfd_train.config.train import RECIPES
 from dfd_train.errors import ConfigError
 from dfd_train.evaluation.tables import TABLES
-from dfd_train.model.config import VARIANTS
 from dfd_train.reproduce import command as command_line
 from dfd_train.reproduce import run as module
 from dfd_train.reproduce.command import main

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dfd_train.config.optim import OptimConfig
 from dfd_train.config.train import TrainConfig, changed_fields, recipe_config, with_options
 from dfd_train.errors import ConfigError
-from dfd_train.training.schedule import OptimConfig, lr_at
+from dfd_train.training.schedule import lr_at
 
 
 def config(recipe: str = "paper", **options: Any) -> TrainConfig:

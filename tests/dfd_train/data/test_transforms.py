@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_train.data.geometry import Geometry, parse_shape
+from dfd_train.config.geometry import Geometry, parse_shape
 from dfd_train.data.stream import Batch
 from dfd_train.data.transforms import evaluation_frames, resize, to_frames, training_frames
 from dfd_train.errors import ConfigError

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from dfd_train.config.geometry import Geometry
 from dfd_train.config.loss import TABLE_II
-from dfd_train.data.geometry import Geometry
+from dfd_train.config.model import variant
 from dfd_train.data.stream import Batch
 from dfd_train.data.transforms import Frames, training_frames
 from dfd_train.losses.terms import compute_losses, count_pixels
 from dfd_train.model.build import build_model
-from dfd_train.model.config import variant
 from dfd_train.model.two_headed import pad_reflect
 
 CUDA = torch.device("cuda", 0)

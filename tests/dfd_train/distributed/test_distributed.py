@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from dfd_train.distributed.world import join_world
-from dfd_train.distributed.world_size import for_world
 from dfd_train.errors import CheckpointError, ConfigError
 from dfd_train.runs.checkpoint import load_checkpoint
 from dfd_train.training.launch import start
 from dfd_train.training.state import TrainState
+from dfd_train.training.world_size import for_world
 
 # float32 sums in another order. With frozen statistics the weights after six steps agree this well.
 FROZEN_TOLERANCE = 2e-5

@@ -11,12 +11,12 @@ from dfd_cli import evaluate as eval_command
 from rich.console import Console
 
 from dfd_train.config.loss import TABLE_II
+from dfd_train.config.model import METHODS, VARIANTS
 from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError, EvaluationError
 from dfd_train.evaluation.evaluate import EvalConfig, default_out, evaluate
 from dfd_train.evaluation.paper_tables import MAKE3D, TABLE2, TABLE3, TABLE4
 from dfd_train.evaluation.tables import paper_table
-from dfd_train.model.config import METHODS, VARIANTS
 from dfd_train.training.train import train
 
 QUIET = Console(quiet=True)

@@ -13,7 +13,6 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from dfd_train.config.loss import TABLE_II, LossConfig, with_terms
 from dfd_train.errors import ConfigError
 from dfd_train.losses.loss_balance import LossBalance
-from dfd_train.losses.ssim import ssim
 from dfd_train.losses.terms import (
     charbonnier,
     compute_losses,
@@ -23,6 +22,7 @@ from dfd_train.losses.terms import (
     ssim_loss,
 )
 from dfd_train.model.two_headed import Output
+from dfd_train.ssim import ssim
 
 
 def numpy_ssim(first: np.ndarray, second: np.ndarray) -> float:

@@ -14,14 +14,15 @@ from click.testing import CliRunner, Result
 from dfd_cli import train as train_command
 from rich.console import Console
 
+from dfd_train.config.model import METHODS, VARIANTS, ModelConfig, variant
 from dfd_train.config.train import TrainConfig, recipe_config, with_options
 from dfd_train.data.focus_pairs import FocusPairs, samples_of
 from dfd_train.data.stream import ShardDataset
 from dfd_train.errors import ConfigError
-from dfd_train.evaluation.evaluate import PREDICTION, EvalConfig, evaluate, load_network
+from dfd_train.evaluation.evaluate import PREDICTION, EvalConfig, evaluate
 from dfd_train.model.baselines import d3net, dncnn, ircnn
 from dfd_train.model.build import build_model
-from dfd_train.model.config import METHODS, VARIANTS, ModelConfig, variant
+from dfd_train.model.load import load_network
 from dfd_train.model.two_headed import parameter_count
 from dfd_train.prediction.export import ExportedStack, export_program
 from dfd_train.prediction.predict import predict
@@ -168,7 +169,7 @@ def test_a_picture_without_a_lens_is_predicted_with_the_lens_of_the_training(
 ) -> None:
     train(run_of(model, stack, tmp_path, epochs=1), console=QUIET)
     checkpoint = load_checkpoint(tmp_path)
-    net = load_network(checkpoint, torch.device("cpu"))
+    net = load_network(checkpoint.config.model, checkpoint.evaluated)
     found = predict(net, np.full((40, 70, 3), 90, np.uint8))
     assert (found.depth_m is not None, found.aif is not None) == (
         "depth" in checkpoint.config.model.heads,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from dfd_train.config.model import VARIANTS, ModelConfig, variant
 from dfd_train.errors import ConfigError
-from dfd_train.model.config import VARIANTS, ModelConfig, variant
 from dfd_train.model.two_headed import TwoHeadedNet, pad_reflect, parameter_count
 
 

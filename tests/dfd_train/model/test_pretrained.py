@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.models import DenseNet121_Weights, densenet121
 
+from dfd_train.config.model import ModelConfig, variant
 from dfd_train.errors import CheckpointError, CheckpointMissingError
-from dfd_train.model.config import ModelConfig, variant
 from dfd_train.model.encoder import Encoder
 from dfd_train.model.pretrained import load_matching, pretrained_state, start_encoder
 

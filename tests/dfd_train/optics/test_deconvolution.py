@@ -8,7 +8,8 @@ from scipy import ndimage
 from defocus_sim.datasets.synthetic.source import SyntheticSource
 from defocus_sim.lens import Lens
 from defocus_sim.simulate import defocus, fill_holes
-from dfd_train.optics.deconvolution import IDENTITY_SIGMA_PX, deconvolve, restore_with_depth
+from dfd_train.config.model import DECONVOLUTIONS
+from dfd_train.optics.deconvolution import IDENTITY_SIGMA_PX, SOLVERS, deconvolve, restore_with_depth
 
 
 def planes(image: np.ndarray) -> torch.Tensor:
@@ -97,3 +98,7 @@ def test_impossible_arguments_are_refused_by_name() -> None:
             deconvolve(arguments[0], arguments[1], method=arguments[2], levels=arguments[3])
     with pytest.raises(ValueError, match="holes"):
         restore_with_depth(image, np.zeros((8, 8)), Lens.preset("paper"))
+
+
+def test_a_model_can_name_every_solver_and_no_other():
+    assert DECONVOLUTIONS == SOLVERS

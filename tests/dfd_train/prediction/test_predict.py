@@ -15,10 +15,10 @@ from PIL import Image, ImageCms, ImageSequence
 from rich.console import Console
 
 from defocus_sim.lens import Lens
+from dfd_train.config.model import variant
 from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError, NonFiniteError, PictureError
 from dfd_train.model.build import build_model
-from dfd_train.model.config import variant
 from dfd_train.model.two_headed import TwoHeadedNet
 from dfd_train.prediction.files import PredictConfig, predict_files
 from dfd_train.prediction.images import find_pictures, gif_bytes, output_names, read_picture

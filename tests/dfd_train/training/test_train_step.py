@@ -15,12 +15,12 @@ from dfd_train.data.order import MicroBatch, epoch_order, step_batches
 from dfd_train.data.stream import ShardDataset
 from dfd_train.data.transforms import Frames, training_frames
 from dfd_train.distributed.world import World
-from dfd_train.distributed.world_size import for_world
 from dfd_train.errors import CheckpointError, ConfigError, NonFiniteError
 from dfd_train.runs.checkpoint import load_checkpoint
 from dfd_train.training.state import TrainState
 from dfd_train.training.train import MOST_SKIPPED, train
 from dfd_train.training.train_step import Engine
+from dfd_train.training.world_size import for_world
 
 CPU = World(device=torch.device("cpu"))
 

@@ -1,7 +1,8 @@
-"""Reading a file that `torch.save` wrote, with one named error for everything that can be wrong with it."""
+"""Files that appear whole or not at all, and reading what `torch.save` wrote with one named error."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -24,6 +25,25 @@ _UNREADABLE = (
     TypeError,
     struct.error,
 )
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Make `content` the file `path` in one rename, on disk before it is visible; raises `OSError`, leaving nothing."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def load_tensors(path: Path, what: str) -> Any:

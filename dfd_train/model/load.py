@@ -1,0 +1,27 @@
+"""A trained network from its configuration and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dfd_train.config.model import ModelConfig
+from dfd_train.errors import CheckpointError
+from dfd_train.model.build import Model, build_model
+
+
+def load_network(config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> Model:
+    """The model that `config` describes with `weights`, on `device` and in evaluation mode.
+
+    Of a checkpoint: `load_network(checkpoint.config.model, checkpoint.evaluated)`. Raises `CheckpointError` where the
+    weights do not fit.
+    """
+    net = build_model(config)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(f"the checkpoint's weights do not fit its {config.name} network: {reason}") from error
+    return net.to(device).eval()
