@@ -9,6 +9,7 @@ import hypothesis
 import numpy as np
 import pytest
 from commands import BIN
+from frames import textured_frame, write_store
 from sources import small_settings
 
 import defocus_sim
@@ -68,3 +69,11 @@ def small_store(tmp_path_factory):
     """A finished store of ten small frames, two samples a shard; not to be changed by a test."""
     out = tmp_path_factory.mktemp("store") / "small.zarr"
     return convert(small_settings(), out).store
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """10 training and 5 test samples of 48x64 px with holes; not to be changed by a test."""
+    rng = np.random.default_rng(0)
+    splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in (("train", 10), ("test", 5))}
+    return write_store(tmp_path_factory.mktemp("stores") / "small.zarr", splits)
