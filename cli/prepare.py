@@ -82,7 +82,7 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, **options:
     cls=OneLineCommand,
     examples=(
         "dfd-prepare synthetic --count 64 --out demo.zarr",
-        "dfd-prepare synthetic --count 16 --scale tabletop --preset d3net --focus 50cm --out tabletop.zarr",
+        "dfd-prepare synthetic --count 16 --scale tabletop --preset d3net-script --focus 50cm --out tabletop.zarr",
     ),
 )
 @under(DATA_SET, "--count", type=click.IntRange(min=1), metavar="N", default=64, help="Number of scenes.")

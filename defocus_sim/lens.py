@@ -7,14 +7,17 @@ focal length F and entrance pupil D that is focused at S, is imaged to a disc of
 
 which is signed here: negative nearer than the focus distance, positive beyond it. In pixels the diameter is coc / pitch,
 so only D, S and s/pitch, the lens-to-sensor distance *in pixels*, matter. `sigma = |coc| / 4`: a uniform disc of diameter
-d has a standard deviation of exactly d/4 along each axis.
+d has a standard deviation of exactly d/4 along each axis. A real lens also blurs a little where it is in focus; the two
+add as variances.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +39,10 @@ class Lens:
     `focal_length_mm` is required unless `focal_length_px` makes it unnecessary.
 
     `focus_distance_m`: distance of sharp focus from the lens. `max_coc_px`: cap on the CoC diameter (None: no cap).
-    `sigma_per_coc`, `sharp_below_px`: Gaussian sigma = sigma_per_coc * max(|coc_px| - sharp_below_px, 0).
+    `sigma_per_coc`, `sharp_below_px`, `focus_blur_px`: Gaussian sigma = sqrt((sigma_per_coc * max(|coc_px| -
+    sharp_below_px, 0))^2 + focus_blur_px^2); the last is the sigma that is there even in focus, in px of the image that is
+    blurred. `corner_light`: light in the corners of the image as a share of that in its middle, (0, 1]; between them it
+    falls with the square of the distance from the middle.
     `sensor_distance`: "thin-lens" (s = F*S/(S-F), default) or "infinity" (s = F, the literal reading of the paper's
     f = 0.07 m; 3.5 % smaller CoC at S = 2 m). `name`: of the preset, for the record.
 
@@ -54,6 +60,8 @@ class Lens:
     max_coc_px: float | None = None
     sigma_per_coc: float = 0.25
     sharp_below_px: float = 0.0
+    focus_blur_px: float = 0.0
+    corner_light: float = 1.0
     sensor_distance: SensorDistance = "thin-lens"
     name: str = "custom"
 
@@ -65,12 +73,14 @@ class Lens:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
                 raise LensError(f"{field.name}={value!r} is not a number")
-            if field.name == "sharp_below_px":
+            if field.name in ("sharp_below_px", "focus_blur_px"):
                 if not (math.isfinite(value) and value >= 0):
-                    raise LensError(f"sharp_below_px={value} must be finite and >= 0")
+                    raise LensError(f"{field.name}={value} must be finite and >= 0")
             elif not (math.isfinite(value) and value > 0):
                 raise LensError(f"{field.name}={value:g} must be finite and > 0")
             object.__setattr__(self, field.name, float(value))
+        if self.corner_light > 1:
+            raise LensError(f"corner_light={self.corner_light:g} must lie in (0, 1]: the share of the middle's light")
         self._exactly_one("the aperture", ("aperture_mm", "f_number", "solve_max_coc_px"))
         self._exactly_one("the sensor", ("sensor_width_mm", "pixel_pitch_um", "focal_length_px"))
         if self.sensor_distance not in ("thin-lens", "infinity"):
@@ -100,19 +110,57 @@ class Lens:
         `aperture_mm`. Changes that are None are ignored. A preset that is changed in anything but the focus distance is
         named "<preset>, changed".
         """
+        name = PRESET_ALIASES.get(name, name)
         if name not in PRESETS:
             raise LensError(f"preset {name!r} is not known: choose one of {', '.join(PRESETS)}")
-        given = {key: value for key, value in changes.items() if value is not None}
-        unknown = given.keys() - {field.name for field in dataclasses.fields(cls)}
-        if unknown:
-            raise LensError(f"{', '.join(sorted(unknown))} is not a property of a lens")
-        settings = dict(PRESETS[name], name=name)
-        for group in _ALTERNATIVES:
-            if given.keys() & set(group):
-                for key in group:
-                    settings.pop(key, None)
-        changed = any(PRESETS[name].get(k) != v for k, v in given.items() if k not in ("focus_distance_m", "name"))
-        return cls(**settings | ({"name": f"{name}, changed"} if changed else {}) | given)
+        return cls(**_laid_over(dict(PRESETS[name], name=name), changes))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Lens:
+        """The lens in the table `[lens]` of a TOML file, as `save` and `dfd-calibrate` write it.
+
+        Raises `LensError` naming the file where it cannot be read, is no TOML, or describes no lens.
+        """
+        from defocus_sim.lens_file import read_lens_fields
+
+        try:
+            return cls(**read_lens_fields(Path(path), [field.name for field in dataclasses.fields(cls)]))
+        except LensError as error:
+            raise LensError(f"{path}: {error}") from error
+        except TypeError:
+            raise LensError(f"{path}: the table [lens] has no focus_distance_m") from None
+
+    def save(self, path: str | Path, about: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
+        """Write the lens as TOML for `load` and `--lens`; returns the path. `about`: further tables, for the record.
+
+        Raises `LensError` where the file cannot be written.
+        """
+        from defocus_sim.lens_file import write_tables
+
+        return write_tables(Path(path), {"lens": self.to_json(), **(about or {})})
+
+    def changed(self, **changes: Any) -> Lens:
+        """This lens with `changes` laid over it, by the rules of `preset`."""
+        return type(self)(**_laid_over({k: v for k, v in dataclasses.asdict(self).items() if v is not None}, changes))
+
+    def beyond(self, *, aperture_mm: float | None = None, f_number: float | None = None) -> Lens:
+        """The lens whose blur, added to a picture taken at a smaller aperture, gives the blur of this lens.
+
+        The smaller aperture is given by exactly one argument, as diameter or f-number. Blurs add as variances, and both
+        grow with their aperture in proportion, so the added one is that of the aperture sqrt(D^2 - D_small^2) at the same
+        focus. The in-focus blur is left as it is: what was measured is already what the smaller aperture does not have.
+        Raises `LensError` where the aperture is not the smaller one.
+        """
+        small = self.changed(aperture_mm=aperture_mm, f_number=f_number).aperture_diameter_m
+        if (aperture_mm is None) == (f_number is None):
+            raise LensError("the sharp picture's aperture is one diameter or one f-number: give exactly one")
+        own = self.aperture_diameter_m
+        if small >= own:
+            raise LensError(
+                f"the sharp picture's aperture {small * 1e3:.4g} mm must be smaller than the lens's {own * 1e3:.4g} mm"
+            )
+        name = self.name if self.name.endswith(ADDED) else self.name + ADDED
+        return self.changed(aperture_mm=1e3 * math.sqrt(own**2 - small**2), name=name)
 
     @property
     def aperture_diameter_m(self) -> float:
@@ -169,14 +217,25 @@ class Lens:
         return dataclasses.replace(self, focus_distance_m=focus_distance_m)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as a dict of JSON types; `Lens(**lens.to_json())` is equal to the lens."""
-        return dataclasses.asdict(self)
+        """The fields as a dict of JSON types; `Lens(**lens.to_json())` is equal to the lens.
+
+        What a lens of earlier versions did not have is left out where it changes nothing, so that checksums over the
+        settings of a store stay what they were.
+        """
+        return {
+            key: value for key, value in dataclasses.asdict(self).items() if key not in _LATER or _LATER[key] != value
+        }
 
 
 _ALTERNATIVES = (
     ("aperture_mm", "f_number", "solve_max_coc_px"),
     ("sensor_width_mm", "pixel_pitch_um", "focal_length_px"),
 )
+
+# Fields that came after the first stores were written, and the value that changes nothing.
+_LATER = {"focus_blur_px": 0.0, "corner_light": 1.0}
+# Ends the name of a lens that `beyond` made.
+ADDED = ", added to a smaller aperture"
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's lens; 36 mm and S are our choice (docs/optics.md), as the paper names neither.
@@ -189,16 +248,27 @@ PRESETS: dict[str, dict[str, Any]] = {
         "focus_distance_m": 2.0,
         "sharp_below_px": 1.0,
     },
-    "d3net": {
+    # D3-Net's simulation script. Its real photographs come from another camera: the next one.
+    "d3net-script": {
         "focal_length_mm": 15.0,
         "f_number": 2.8,
         "pixel_pitch_um": 5.6,
         "focus_distance_m": 2.0,
         "sigma_per_coc": 0.3,
     },
+    # Nikon D200 with a 35 mm lens, as published with D3-Net's real photographs; the script's 0.3 is what they show, too.
+    "d3net-camera": {
+        "focal_length_mm": 35.0,
+        "f_number": 2.8,
+        "sensor_width_mm": 23.6,
+        "focus_distance_m": 1.7,
+        "sigma_per_coc": 0.3,
+    },
     # The geometry of the very picture: 519 px is the Kinect colour camera's calibrated lens-to-sensor distance.
     "kinect": {"focal_length_mm": 70.0, "aperture_mm": 44.8, "focal_length_px": 519.0, "focus_distance_m": 2.0},
 }
+# Earlier names that still work.
+PRESET_ALIASES = {"d3net": "d3net-script"}
 
 
 def coc_diameter_m(depth_m: ArrayLike, lens: Lens) -> NDArray[np.float64]:
@@ -227,8 +297,9 @@ def coc_at_infinity_px(lens: Lens, width_px: int | None = None) -> float:
 
 
 def sigma_px(coc_px: ArrayLike, lens: Lens) -> NDArray[np.float64]:
-    """Gaussian standard deviation in px of a (signed) CoC: sigma_per_coc * max(|coc_px| - sharp_below_px, 0)."""
-    return lens.sigma_per_coc * np.maximum(np.abs(np.asarray(coc_px, np.float64)) - lens.sharp_below_px, 0.0)
+    """Gaussian standard deviation in px of a (signed) CoC, see `Lens`: that of the defocus and that in focus, combined."""
+    own = lens.sigma_per_coc * np.maximum(np.abs(np.asarray(coc_px, np.float64)) - lens.sharp_below_px, 0.0)
+    return own if lens.focus_blur_px == 0 else np.hypot(own, lens.focus_blur_px)
 
 
 def depth_of_field_m(lens: Lens, *, coc_limit_px: float = 1.0, width_px: int | None = None) -> tuple[float, float]:
@@ -239,6 +310,22 @@ def depth_of_field_m(lens: Lens, *, coc_limit_px: float = 1.0, width_px: int | N
     ratio = coc_limit_px / at_infinity
     near = lens.focus_distance_m / (1 + ratio)
     return near, (math.inf if ratio >= 1 else lens.focus_distance_m / (1 - ratio))
+
+
+def _laid_over(settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` of a lens with `changes` that are not None; one replaces the alternatives of its group."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    unknown = given.keys() - {field.name for field in dataclasses.fields(Lens)}
+    if unknown:
+        raise LensError(f"{', '.join(sorted(unknown))} is not a property of a lens")
+    kept = dict(settings)
+    for group in _ALTERNATIVES:
+        if given.keys() & set(group):
+            for key in group:
+                kept.pop(key, None)
+    changed = any(settings.get(k) != v for k, v in given.items() if k not in ("focus_distance_m", "name"))
+    name = str(settings["name"])
+    return kept | ({"name": f"{name.removesuffix(', changed')}, changed"} if changed else {}) | given
 
 
 def _relative(depth_m: ArrayLike, lens: Lens) -> NDArray[np.float64]:

@@ -60,13 +60,13 @@ def save_lens_plot(
     axes.set_title(_description(lenses[0].for_depth(depth_m, width_px), width_px, focus=len(lenses) == 1))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    scale, sharp = lenses[0].sigma_per_coc, lenses[0].sharp_below_px
+    scale, sharp, least = lenses[0].sigma_per_coc, lenses[0].sharp_below_px, lenses[0].focus_blur_px
 
     def sigma_of(coc: Any) -> Any:
-        return scale * (np.asarray(coc) - sharp)
+        return np.hypot(scale * (np.asarray(coc) - sharp), least)
 
     def coc_of(sigma: Any) -> Any:
-        return np.asarray(sigma) / scale + sharp
+        return np.sqrt(np.maximum(np.square(np.asarray(sigma)) - least**2, 0)) / scale + sharp
 
     sigma_axis = axes.secondary_yaxis("right", functions=(sigma_of, coc_of))
     sigma_axis.set_ylabel("Gaussian sigma [px]")
@@ -84,6 +84,8 @@ def _description(lens: Lens, width_px: int, *, focus: bool = True) -> str:
         focal_m = lens.focal_length_mm / 1e3
         parts.append(f"F {lens.focal_length_mm:g} mm, f/{focal_m / lens.aperture_diameter_m:.2f}")
     parts.append(f"aperture {lens.aperture_diameter_m * 1e3:.4g} mm")
+    parts += [f"in-focus blur {lens.focus_blur_px:.3g} px"] if lens.focus_blur_px else []
+    parts += [f"corner light {lens.corner_light:.3g}"] if lens.corner_light < 1 else []
     if focus:
         parts.append(f"focus {lens.focus_distance_m:g} m")
         parts.append(f"sensor at {lens.sensor_distance_px(width_px):.1f} px for {width_px} px of width")

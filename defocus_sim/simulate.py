@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from defocus_sim.blur.gather import blocks_of_zeros, gather
 from defocus_sim.blur.layered import layered_blur
-from defocus_sim.blur.light import F32, SensorNoise, linear_to_srgb, srgb_to_linear, to_uint8
+from defocus_sim.blur.layers import disc_diameter_px
+from defocus_sim.blur.light import F32, SensorNoise, darken_corners, linear_to_srgb, srgb_to_linear, to_uint8
 from defocus_sim.blur.options import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, Psf, Rendering
 from defocus_sim.blur.pixel_format import coc_and_sigma, depth_counts, mirrored, quantised, usual_depths
 from defocus_sim.blur.pyramid import gaussian_gather, gaussian_pixels
@@ -107,6 +108,9 @@ def _fill_maps(depth_m: NDArray[Any], lens: Lens, coc: NDArray[F32], sigma: NDAr
     far, focus = coc_at_infinity_px(solved, filled.shape[1]), float(solved.focus_distance_m)
     per_coc, sharp = float(solved.sigma_per_coc), float(solved.sharp_below_px)
     coc_and_sigma(np.ascontiguousarray(filled), far, focus, float(cap), per_coc, sharp, coc, sigma)
+    if solved.focus_blur_px > 0:
+        own = sigma[: filled.shape[0], : filled.shape[1]]
+        np.hypot(own, F32(solved.focus_blur_px), out=own)
 
 
 def _check_image(image: NDArray[Any]) -> None:
@@ -162,18 +166,18 @@ def _defocus_one(
         _fill_maps(depth, lens, coc, sigma)
     else:
         coc, sigma = blur_maps(depth, lens)
-    untouched = sigma.max() < IDENTITY_SIGMA_PX
-    if untouched and rendering.noise is None and not rendering.dither:
+    untouched, even = sigma.max() < IDENTITY_SIGMA_PX, lens.corner_light == 1
+    if untouched and even and rendering.noise is None and not rendering.dither:
         return image.copy()
     linear, bytes_in = rendering.linear_light, image.dtype == np.uint8
     levels = _linear_levels() if bytes_in and linear else None
     source: NDArray[Any] = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
-    if gaussian and bytes_in and rendering.noise is None and not rendering.dither:
+    if gaussian and bytes_in and even and rendering.noise is None and not rendering.dither:
         return gaussian_pixels(source, sigma, truncate=rendering.truncate, levels=levels).reshape(image.shape)
     if gaussian:
         planes = gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels, keep=False)
     elif rendering.mode == "gather" and not untouched:
-        planes = gather(source, sigma, coc, psf="disc", levels=levels)
+        planes = gather(source, sigma, disc_diameter_px(coc, lens.focus_blur_px), psf="disc", levels=levels)
     else:
         planes = mirrored(source, levels, (0, 0), depth.shape, "visible") if bytes_in else source
     if rendering.mode == "layered" and not untouched:
@@ -183,8 +187,11 @@ def _defocus_one(
             psf=rendering.psf,
             sigma_per_coc=lens.sigma_per_coc,
             sharp_below_px=lens.sharp_below_px,
+            focus_blur_px=lens.focus_blur_px,
             truncate=rendering.truncate,
         )
+    if not even:
+        planes = darken_corners(planes, lens.corner_light, linear)
     if rendering.noise is not None and rng is not None:
         planes = rendering.noise.apply(planes, rng)
     if bytes_in and not rendering.dither:
@@ -193,7 +200,7 @@ def _defocus_one(
     if bytes_in:
         return to_uint8(values, rng)
     result = np.clip(values, 0, 1).astype(image.dtype)
-    if rendering.mode == "gather" and rendering.noise is None:
+    if rendering.mode == "gather" and rendering.noise is None and even:
         # What is in focus is the input itself, also in float64 and across the round trip to linear light.
         sharp = sigma[: depth.shape[0], : depth.shape[1]] < IDENTITY_SIGMA_PX
         result[sharp] = image[sharp]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from dfd_cli.support.help import under
+from dfd_cli.support.logging import note
 from dfd_cli.support.parameters import (
     Aperture,
     ApertureParam,
@@ -14,11 +17,12 @@ from dfd_cli.support.parameters import (
     LengthParam,
     NoiseParam,
     PixelsParam,
+    PresetParam,
     SizeParam,
 )
 
 from defocus_sim.blur.options import Rendering
-from defocus_sim.lens import PRESETS, Lens
+from defocus_sim.lens import PRESET_ALIASES, PRESETS, Lens
 from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,9 +33,17 @@ LENS = (
     under(
         LENS_HEADING,
         "--preset",
-        type=click.Choice([*PRESETS, "none"]),
+        type=PresetParam(),
         default="paper",
-        help="Lens to start from; every option below replaces its value. none: give all yourself.",
+        help=f"Lens to start from: {', '.join(PRESETS)}; every option below replaces its value. none: give all yourself.",
+    ),
+    under(
+        LENS_HEADING,
+        "--lens",
+        "lens_file",
+        type=click.Path(path_type=Path),
+        metavar="TOML",
+        help="Lens to start from, as dfd-calibrate writes it, instead of a preset.",
     ),
     under(
         LENS_HEADING,
@@ -77,6 +89,38 @@ LENS = (
         type=click.Choice(["thin-lens", "infinity"]),
         show_default="the preset's: thin-lens",
         help="Lens to sensor: F*S/(S-F), or F as the paper writes it.",
+    ),
+    under(
+        LENS_HEADING,
+        "--sigma-per-coc",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="RATIO",
+        show_default="the preset's",
+        help="Sigma of the Gaussian for one px of CoC (0.25: of a disc's variance; 0.3: of real lenses).",
+    ),
+    under(
+        LENS_HEADING,
+        "--focus-blur",
+        type=click.FloatRange(min=0),
+        metavar="PX",
+        show_default="the preset's: 0",
+        help="Sigma of the blur that is there even in focus; adds to the defocus as variance.",
+    ),
+    under(
+        LENS_HEADING,
+        "--corner-light",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        show_default="the preset's: 1",
+        help="Light in the corners of the image as a share of that in its middle.",
+    ),
+    under(
+        LENS_HEADING,
+        "--sharp-aperture",
+        type=ApertureParam(),
+        metavar="LENGTH|f/N",
+        show_default="pinhole",
+        help="Aperture that the all-in-focus images were taken at: only what the lens adds to its blur is applied.",
     ),
 )
 RENDERING = (
@@ -189,10 +233,13 @@ def lens_from_options(default_focus_m: float | None = None, **options: Any) -> t
     `default_focus_m`: for a data set whose usual focus is not the preset's.
     """
     preset = options["preset"]
+    if options["lens_file"] is not None and _is_given("preset"):
+        raise click.UsageError("--preset and --lens both say which lens to start from: give one")
     aperture = options["aperture"] or Aperture()
     if aperture.f_number is not None and options["f_number"] is not None:
         raise click.UsageError("--aperture f/N and --f-number say the same: give one")
-    focus_m = options["focus"] or (() if default_focus_m is None else (default_focus_m,))
+    loaded = None if options["lens_file"] is None else Lens.load(options["lens_file"])
+    focus_m = options["focus"] or (() if default_focus_m is None or loaded else (default_focus_m,))
     given = {
         "aperture_mm": aperture.diameter_mm,
         "f_number": aperture.f_number if options["f_number"] is None else options["f_number"],
@@ -203,15 +250,32 @@ def lens_from_options(default_focus_m: float | None = None, **options: Any) -> t
         "focal_length_px": options["focal_length_px"],
         "max_coc_px": options["max_coc"],
         "sensor_distance": options["sensor_distance"],
+        "sigma_per_coc": options["sigma_per_coc"],
+        "focus_blur_px": options["focus_blur"],
+        "corner_light": options["corner_light"],
     }
     given = {key: value for key, value in given.items() if value is not None}
-    if preset == "none":
+    if loaded is not None:
+        lens = loaded.changed(**given)
+    elif preset == "none":
         if "focus_distance_m" not in given:
             raise click.UsageError("--preset none needs --focus")
         lens = Lens(**given)
     else:
+        if preset in PRESET_ALIASES:
+            note(
+                f"note: the preset {preset} is {PRESET_ALIASES[preset]} now; the camera of its photographs is d3net-camera"
+            )
         lens = Lens.preset(preset, **given)
+    sharp = options["sharp_aperture"]
+    if sharp is not None:
+        lens = lens.beyond(aperture_mm=sharp.diameter_mm, f_number=sharp.f_number)
     return lens, focus_m or (lens.focus_distance_m,)
+
+
+def _is_given(name: str) -> bool:
+    """Whether the user wrote the option `name`, and it is not there as its default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def rendering_from_options(**options: Any) -> Rendering:

@@ -10,6 +10,7 @@ import click
 
 from defocus_sim.blur.light import SensorNoise
 from defocus_sim.errors import RenderingError, UnitError
+from defocus_sim.lens import PRESET_ALIASES, PRESETS
 from defocus_sim.units import parse_f_number, parse_length_m
 
 
@@ -70,6 +71,19 @@ class DistancesParam(_Text):
     def parse(self, text: str) -> tuple[float, ...]:
         """`2m` or `1m,2m,4m`."""
         return tuple(LengthParam(1).parse(part) for part in text.split(","))
+
+
+class PresetParam(click.Choice[str]):
+    """Name of a lens preset or `none`; earlier names are taken, but not shown."""
+
+    name = "preset"
+
+    def __init__(self) -> None:
+        super().__init__([*PRESETS, "none"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As `click.Choice.convert`."""
+        return value if value in PRESET_ALIASES else super().convert(value, param, ctx)
 
 
 class PixelsParam(_Text):

@@ -21,6 +21,7 @@ import numpy as np
 from defocus_sim.blur.compositing import NOWHERE, render
 from defocus_sim.blur.layers import (
     LayerPlan,
+    disc_diameter_px,
     disc_quarter_kernel,
     gaussian_half_kernel,
     layer_coordinate,
@@ -39,18 +40,20 @@ def layered_blur(
     psf: Psf,
     sigma_per_coc: float = 0.25,
     sharp_below_px: float = 0.0,
+    focus_blur_px: float = 0.0,
     truncate: float = DEFAULT_TRUNCATE,
 ) -> np.ndarray:
     """Defocus (C,H,W) float32 planes, C 1 or 3, by the signed CoC diameter (H,W) float32 px; returns (C,H,W) float32.
 
     `coc_px` is finite, negative nearer than the focus and ascending with depth, which it also orders. `psf`: "gaussian"
-    of sigma = sigma_per_coc * max(|c| - sharp_below_px, 0) out to truncate*sigma, or "disc" of diameter |c|; a layer of
-    sigma < 0.1 px stays sharp. Border: half-sample mirror. Every output value is a weighted mean of input values.
+    of sigma = sigma_per_coc * max(|c| - sharp_below_px, 0) out to truncate*sigma, or "disc" of diameter |c|, both widened
+    by a Gaussian of `focus_blur_px`; a layer of sigma < 0.1 px stays sharp. Border: half-sample mirror. Every output
+    value is a weighted mean of input values.
     Serial, releases the GIL, deterministic.
     """
     coordinate = layer_coordinate(coc_px)
     plan = plan_layers(coc_px, coordinate)
-    kernels, reach = _kernels(plan, psf, sigma_per_coc, sharp_below_px, truncate)
+    kernels, reach = _kernels(plan, psf, sigma_per_coc, sharp_below_px, focus_blur_px, truncate)
     pad = int(reach.max())
     if pad == 0:
         return planes.copy()
@@ -76,15 +79,16 @@ def layered_blur(
 
 
 def _kernels(
-    plan: LayerPlan, psf: Psf, sigma_per_coc: float, sharp_below_px: float, truncate: float
+    plan: LayerPlan, psf: Psf, sigma_per_coc: float, sharp_below_px: float, focus_blur_px: float, truncate: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The kernels of all layers in one zero-padded float32 array, as `render` wants them, and their radii (K,)."""
     if psf == "disc":
-        quarters = [disc_quarter_kernel(float(c)) for c in plan.centre_px]
+        quarters = [disc_quarter_kernel(float(c)) for c in disc_diameter_px(plan.centre_px, focus_blur_px)]
         # Row dy of the disc as a sum of centred boxes: its weights differenced along the row.
         parts = [quarter - np.pad(quarter[:, 1:], ((0, 0), (0, 1))) for quarter in quarters]
     else:
         sigma = sigma_per_coc * np.maximum(np.abs(plan.centre_px) - sharp_below_px, 0.0)
+        sigma = sigma if focus_blur_px == 0 else np.hypot(sigma, focus_blur_px)
         parts = [gaussian_half_kernel(float(s), truncate)[None] for s in sigma]
     reach = np.array([part.shape[1] - 1 for part in parts])
     kernels = np.zeros((len(parts), max(len(part) for part in parts), int(reach.max()) + 1), np.float32)

@@ -70,6 +70,11 @@ def place_pixels(coc_px: np.ndarray, coordinate: np.ndarray, plan: LayerPlan) ->
     return np.where((low >= 0) & joined[inside], inside + share, own).astype(np.float32)
 
 
+def disc_diameter_px(coc_px: np.ndarray, focus_blur_px: float) -> np.ndarray:
+    """Diameter of the disc with the variance of a disc of diameter |coc| after a Gaussian of `focus_blur_px`."""
+    return coc_px if focus_blur_px == 0 else np.hypot(coc_px, coc_px.dtype.type(4 * focus_blur_px))
+
+
 def gaussian_half_kernel(sigma_px: float, truncate: float) -> np.ndarray:
     """Weights 0..R of the normalised 1-D Gaussian, float32, R = ceil(truncate*sigma); [1] below 0.1 px."""
     if sigma_px < IDENTITY_SIGMA_PX:

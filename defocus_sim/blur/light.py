@@ -55,6 +55,24 @@ def linear_to_srgb(values: NDArray[F32]) -> NDArray[F32]:
     return np.where(clipped <= 0.0031308, clipped * F32(12.92), curve).astype(F32)
 
 
+def corner_gain(height: int, width: int, corner_light: float) -> NDArray[F32]:
+    """(H, W) float32: share of the light that reaches each pixel, 1 in the middle, `corner_light` in the corners.
+
+    1 - (1 - corner_light) * (r / r_corner)^2 with the distance r from the middle: the first term of every fall-off that is
+    even in r, cos^4 included.
+    """
+    y = (np.arange(height, dtype=F32) - F32((height - 1) / 2)) ** 2
+    x = (np.arange(width, dtype=F32) - F32((width - 1) / 2)) ** 2
+    square = y[:, None] + x
+    return (1 - F32(1 - corner_light) * square / max(float(square[0, 0]), 1e-12)).astype(F32)
+
+
+def darken_corners(planes: NDArray[F32], corner_light: float, linear: bool) -> NDArray[F32]:
+    """`planes` (C, H, W) of [0, 1] with `corner_gain`, which is one of light: sRGB values go there and back."""
+    gain = corner_gain(planes.shape[1], planes.shape[2], corner_light)
+    return planes * gain if linear else linear_to_srgb(srgb_to_linear(np.clip(planes, 0, 1)) * gain)
+
+
 def to_uint8(values: NDArray[F32], rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
     """[0, 1] to 0..255 by rounding, or, with `rng`, by adding uniform noise of one step (dither) and flooring."""
     scaled = values * F32(255)

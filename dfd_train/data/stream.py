@@ -97,7 +97,7 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         return self.split.lens(index)
 
     def cameras(self, indices: NDArray[np.int64], size: tuple[int, int] | None = None) -> Tensor:
-        """The lenses of the samples `indices` as cameras (B, 7) for frames resized to `size`, see `camera.camera_of`."""
+        """The lenses of the samples `indices` as cameras (B, 8) for frames resized to `size`, see `camera.camera_of`."""
         return torch.stack([camera_of(self.lens(index), self.frame_hw, size) for index in indices.tolist()])
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ def build_model(config: ModelConfig, *, generator: torch.Generator | None = None
 
 
 def run_model(net: torch.nn.Module, image: Tensor, camera: Tensor | None) -> Output:
-    """`net(image)`, with the `camera` (B, 7) where there is one to tell it."""
+    """`net(image)`, with the `camera` (B, 8) where there is one to tell it."""
     output: Output = net(image) if camera is None else net(image, camera)
     return output
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from dfd_train.config.model import ModelConfig
 from dfd_train.model.two_headed import Output, TwoHeadedNet
-from dfd_train.optics.camera import FOCUS_M, NEAREST_SHARE, aspect, sigma_px
+from dfd_train.optics.camera import FOCUS_M, IN_FOCUS_PX, NEAREST_SHARE, aspect, sigma_px
 from dfd_train.optics.deconvolution import deconvolve
 
 # Depth as S/x, "nearness", between these: 1000 and 1/4 of the focus distance S.
@@ -18,7 +20,7 @@ _START = -1.9459101
 
 
 class CameraNet(TwoHeadedNet):
-    """A depth network that needs the lens; `camera` (7,) is the one to assume where a picture comes without its own.
+    """A depth network that needs the lens; `camera` (8,) is the one to assume where a picture comes without its own.
 
     Training sets it to that of the first training sample; it is kept in the checkpoint.
     """
@@ -27,11 +29,19 @@ class CameraNet(TwoHeadedNet):
 
     def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__(config, generator=generator)
-        self.register_buffer("camera", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.25, 1.0, 1.0]))
+        self.register_buffer("camera", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.25, 1.0, 1.0, 0.0]))
+        self.register_load_state_dict_pre_hook(_with_in_focus_blur)
 
     def cameras(self, image: Tensor, camera: Tensor | None) -> Tensor:
-        """`camera`, or the assumed one for every image of the batch: (B, 7)."""
+        """`camera`, or the assumed one for every image of the batch: (B, 8)."""
         return self.camera.expand(len(image), -1) if camera is None else camera
+
+
+def _with_in_focus_blur(_net: torch.nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A camera of seven numbers, from a checkpoint of before lenses blurred in focus, gets the eighth: none."""
+    camera = weights.get(f"{prefix}camera")
+    if camera is not None and camera.numel() == IN_FOCUS_PX:
+        weights[f"{prefix}camera"] = torch.nn.functional.pad(camera, (0, 1))
 
 
 class AnwarNet(CameraNet):
@@ -43,7 +53,7 @@ class AnwarNet(CameraNet):
     def forward(  # type: ignore[override]  # takes a camera where the two-headed network takes heads
         self, image: Tensor, camera: Tensor | None = None
     ) -> Output:
-        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 7) -> depth and, in evaluation mode, the image in focus."""
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) -> depth and, in evaluation mode, the image in focus."""
         depth_m = super().forward(image).depth_m
         if self.training or depth_m is None:
             return Output(depth_m, None)
@@ -67,7 +77,7 @@ class GurNet(CameraNet):
     def forward(  # type: ignore[override]  # takes a camera where the two-headed network takes heads
         self, image: Tensor, camera: Tensor | None = None
     ) -> Output:
-        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 7) -> depth between 1/4 and 1000 focus distances."""
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) -> depth between 1/4 and 1000 focus distances."""
         raw = super().forward(image).depth_m
         assert raw is not None  # noqa: S101 - the configuration allows the depth head only
         # Not in the half precision that the layers may have computed in: its steps would show in the depth.

@@ -1,8 +1,9 @@
 """What a lens does to a depth map, in torch: the few numbers of a `Lens` as a tensor, so that a loss can go through it.
 
-A camera is (7,), or (B, 7) for a batch: `FOCUS_M` focus distance in metres; `COC_PX` diameter of the circle of confusion
+A camera is (8,), or (B, 8) for a batch: `FOCUS_M` focus distance in metres; `COC_PX` diameter of the circle of confusion
 at infinity, `MOST_PX` its cap, `SHARP_PX` the diameter that is still sharp, in pixels of the stored frame; `PER_COC` sigma
-per diameter; `SCALE_Y`, `SCALE_X` pixels of the frame at hand for one of the stored frame.
+per diameter; `SCALE_Y`, `SCALE_X` pixels of the frame at hand for one of the stored frame; `IN_FOCUS_PX` the sigma that is
+there even in focus, in pixels of the stored frame.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from defocus_sim.lens import Lens
 
-FOCUS_M, COC_PX, MOST_PX, SHARP_PX, PER_COC, SCALE_Y, SCALE_X = range(7)
+FOCUS_M, COC_PX, MOST_PX, SHARP_PX, PER_COC, SCALE_Y, SCALE_X, IN_FOCUS_PX = range(8)
 # Depths below this share of the focus distance count as this: the blur of something at the lens has no bound.
 NEAREST_SHARE = 0.25
 # Finite, as the camera is part of averages of weights, where infinities would become NaN.
@@ -20,7 +21,7 @@ _NO_CAP_PX = 1e9
 
 
 def camera_of(lens: Lens, frame_hw: tuple[int, int], size: tuple[int, int] | None = None) -> Tensor:
-    """`lens` as a camera, (7,) float32, for frames stored at `frame_hw` and resized to `size` (None = as stored).
+    """`lens` as a camera, (8,) float32, for frames stored at `frame_hw` and resized to `size` (None = as stored).
 
     Its aperture must be known: see `Lens.for_depth`.
     """
@@ -34,6 +35,7 @@ def camera_of(lens: Lens, frame_hw: tuple[int, int], size: tuple[int, int] | Non
         lens.sigma_per_coc,
         height / frame_hw[0],
         width / frame_hw[1],
+        lens.focus_blur_px,
     ]
     return torch.tensor(numbers, dtype=torch.float32)
 
@@ -41,20 +43,25 @@ def camera_of(lens: Lens, frame_hw: tuple[int, int], size: tuple[int, int] | Non
 def sigma_px(depth_m: Tensor, camera: Tensor) -> Tensor:
     """Standard deviation of the blur along x, in pixels of the frame at hand, shaped like `depth_m` (B, 1, H, W) metres.
 
-    As `defocus_sim.lens.sigma_px`, but depths below a quarter of the focus distance count as that. `camera`: (B, 7).
+    As `defocus_sim.lens.sigma_px`, but depths below a quarter of the focus distance count as that. `camera`: (B, 8).
     Along y the blur is `aspect` times as wide.
     """
     at = camera[:, :, None, None, None]
     # S/x: the blur is linear in it, and infinity is 0.
     nearness = at[:, FOCUS_M] / depth_m.clamp(min=NEAREST_SHARE * at[:, FOCUS_M])
     coc = torch.minimum(at[:, COC_PX] * (1 - nearness).abs(), at[:, MOST_PX])
-    return at[:, PER_COC] * at[:, SCALE_X] * (coc - at[:, SHARP_PX]).clamp(min=0)
+    own = at[:, PER_COC] * (coc - at[:, SHARP_PX]).clamp(min=0)
+    if bool((camera[:, IN_FOCUS_PX] > 0).any()):
+        # The slope of a root has no value at 0, where the plain case has one.
+        own = (own**2 + at[:, IN_FOCUS_PX] ** 2 + 1e-12).sqrt()
+    return at[:, SCALE_X] * own
 
 
 def largest_sigma_px(camera: Tensor) -> float:
     """The largest value that `sigma_px` can take for any of the cameras (B, 7)."""
     coc = torch.minimum(camera[:, COC_PX] * (1 / NEAREST_SHARE - 1), camera[:, MOST_PX])
-    return float((camera[:, PER_COC] * camera[:, SCALE_X] * (coc - camera[:, SHARP_PX]).clamp(min=0)).max())
+    own = camera[:, PER_COC] * (coc - camera[:, SHARP_PX]).clamp(min=0)
+    return float((camera[:, SCALE_X] * torch.hypot(own, camera[:, IN_FOCUS_PX])).max())
 
 
 def aspect(camera: Tensor) -> Tensor:

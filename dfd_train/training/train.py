@@ -158,7 +158,7 @@ class _Run:
         self.state.reset_average()
 
     def _cameras(self, indices: NDArray[np.int64]) -> Tensor:
-        """The lenses of samples as the network sees them, (B, 7)."""
+        """The lenses of samples as the network sees them, (B, 8)."""
         return self.data.cameras(indices, self.config.geometry.size).to(self.world.device)
 
     def _restored(self) -> TrainState:

@@ -153,3 +153,65 @@ def test_json_round_trip_is_exact():
     for name in PRESETS:
         lens = Lens.preset(name, max_coc_px=12.5)
         assert Lens(**lens.to_json()) == lens
+
+
+def test_fields_that_change_nothing_leave_the_json_of_older_stores_as_it_was():
+    older = {
+        "focus_distance_m", "aperture_mm", "f_number", "solve_max_coc_px", "focal_length_mm", "sensor_width_mm",
+        "pixel_pitch_um", "focal_length_px", "max_coc_px", "sigma_per_coc", "sharp_below_px", "sensor_distance", "name",
+    }  # fmt: skip
+    assert set(Lens.preset("paper").to_json()) == older
+    real = Lens.preset("paper", focus_blur_px=0.35, corner_light=0.92)
+    assert set(real.to_json()) == older | {"focus_blur_px", "corner_light"}
+    assert Lens(**real.to_json()) == real
+
+
+def test_in_focus_blur_adds_to_defocus_as_variance():
+    lens = Lens.preset("d3net-camera", focus_blur_px=0.4)
+    np.testing.assert_allclose(sigma_px([0.0, 1.0, -10.0], lens), np.sqrt(np.array([0, 0.3, 3.0]) ** 2 + 0.16))
+
+
+def test_blur_of_a_small_aperture_and_what_is_added_make_the_whole():
+    whole = Lens.preset("d3net-camera")
+    small, added = whole.changed(f_number=8), whole.beyond(f_number=8)
+    coc = [coc_diameter_px(DEPTHS_M, lens, width_px=645) for lens in (whole, small, added)]
+    np.testing.assert_allclose(coc[0] ** 2, coc[1] ** 2 + coc[2] ** 2, rtol=1e-12)
+    with pytest.raises(LensError, match="must be smaller"):
+        whole.beyond(f_number=2)
+
+
+def test_the_old_name_of_a_preset_still_works_and_the_camera_has_its_own():
+    assert Lens.preset("d3net") == Lens.preset("d3net-script")
+    camera = Lens.preset("d3net-camera")
+    assert (camera.focal_length_mm, camera.f_number, camera.sensor_width_mm) == (35, 2.8, 23.6)
+    assert camera.focus_distance_m == 1.7
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_saved_lens_is_the_lens(tmp_path, name):
+    lens = Lens.preset(name, focus_blur_px=0.3, corner_light=0.9)
+    assert Lens.load(lens.save(tmp_path / "lens.toml", {"calibration": {"samples": 3, "ci_m": [1.0, 2.0]}})) == lens
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        ("lens = [", "not a TOML"),
+        ("a = 1\n", r"no table \[lens\]"),
+        ("[lens]\nfocus_m = 2.0\n", "focus_m in .* is not a property"),
+        ("[lens]\nfocus_distance_m = 2.0\n", "aperture is missing"),
+        ("[lens]\naperture_mm = 2.0\n", "focus_distance_m"),
+        ("[lens]\nfocus_distance_m = 'far'\naperture_mm = 1.0\nfocal_length_px = 500\n", "is not a number"),
+        ("[lens]\nfocus_distance_m = 2.0\naperture_mm = 1.0\nfocal_length_px = 500\nname = 3\n", "is not text"),
+        ("[lens]\nfocus_distance_m = 2\naperture_mm = 1\nfocal_length_px = 500\ncorner_light = 1.5\n", "corner_light"),
+    ],
+)
+def test_a_file_that_is_no_lens_is_named_with_the_reason(tmp_path, content, message):
+    path = tmp_path / "lens.toml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(LensError, match=message) as caught:
+        Lens.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -192,3 +192,27 @@ def test_blur_maps_in_one_pass_are_those_of_the_lens_to_the_last_bit(rng, preset
     wanted = coc_diameter_px(depth[:, ::-1], solved)
     assert (coc == wanted.astype(np.float32)).all()
     assert (sigma == sigma_px(wanted, solved).astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("mode", ["gather", "layered"])
+@pytest.mark.parametrize("psf", ["gaussian", "disc"])
+def test_in_focus_blur_is_there_where_depth_says_sharp(mode, psf, rng):
+    image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    lens = Lens.preset("d3net-camera", focus_distance_m=2.0, focus_blur_px=1.0)
+    blurred = defocus(image, np.full((48, 64), 2.0, np.float32), lens, mode=mode, psf=psf)
+    reference = gaussian_filter(image / 255.0, (1, 1, 0), mode="reflect")
+    # A disc of the same variance is not the Gaussian, but close.
+    assert np.abs(blurred / 255.0 - reference).max() < (0.006 if psf == "gaussian" else 0.2)
+    assert np.abs(blurred / 255.0 - reference).mean() < (0.002 if psf == "gaussian" else 0.03)
+
+
+@pytest.mark.parametrize("linear_light", [False, True])
+@pytest.mark.parametrize("mode", ["gather", "layered"])
+def test_corners_get_their_share_of_light_and_the_middle_all(linear_light, mode):
+    image = np.full((41, 61, 3), 180, np.uint8)
+    lens = Lens.preset("d3net-camera", corner_light=0.8)
+    seen = defocus(image, np.full((41, 61), 3.0, np.float32), lens, mode=mode, linear_light=linear_light)
+    share = ((seen / 255 + 0.055) / 1.055) ** 2.4 / ((180 / 255 + 0.055) / 1.055) ** 2.4
+    assert share[20, 30, 0] == pytest.approx(1, abs=0.01)
+    assert share[0, 0, 1] == pytest.approx(0.8, abs=0.01)
+    assert share[20, 0, 2] == pytest.approx(1 - 0.2 * 30**2 / (30**2 + 20**2), abs=0.01)

@@ -16,7 +16,8 @@ LENSES = {
     "paper": Lens.preset("paper"),
     "capped": Lens.preset("paper", max_coc_px=9.0),
     "sharp below": Lens.preset("kinect", sharp_below_px=1.5),
-    "0.3": Lens.preset("d3net"),
+    "0.3": Lens.preset("d3net-script"),
+    "soft in focus": Lens.preset("kinect", focus_blur_px=0.5),
 }
 
 
