@@ -10,6 +10,7 @@ import click
 from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
 from dfd_cli.support.logging import speaking
+from dfd_cli.support.parameters import OutputPath
 
 WHAT, HOW, REPORT, TABLE = "What to score", "How", "Report", "Table"
 
@@ -89,14 +90,20 @@ def _add_table(name: str, contents: str) -> None:
     @click.argument("more", nargs=-1, metavar="[RUN]...")
     @under(TABLE, "--format", "form", type=click.Choice(("text", "markdown", "latex", "html")), default="text",
            help="What to print.")  # fmt: skip
-    @under(TABLE, "--out", metavar="DIR", help=f"Write {name}.md, {name}.tex and {name}.html there, too.")
+    @under(
+        TABLE,
+        "--out",
+        metavar="DIR",
+        type=OutputPath(),
+        help=f"Write {name}.md, {name}.tex and {name}.html there, too.",
+    )
     @under(TABLE, "--shards", metavar="STORE", default="STORE", help="The store in the commands for what is missing.")
-    def command(runs: tuple[str, ...], more: tuple[str, ...], form: str, out: str | None, shards: str) -> None:
+    def command(runs: tuple[str, ...], more: tuple[str, ...], form: str, out: Path | None, shards: str) -> None:
         from dfd_train.evaluation.tables import paper_table, write_tables
 
         table = paper_table(name, (*runs, *more), shards=shards)
         if out is not None:
-            write_tables(table, name, Path(out))
+            write_tables(table, name, out)
         click.echo(getattr(table, form)())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
-from dfd_cli.support.parameters import Aperture, ApertureParam, DistancesParam, LengthParam
+from dfd_cli.support.parameters import Aperture, ApertureParam, DistancesParam, LengthParam, OutputPath
 
 EXIT_SOME_FAILED = 1
 EXIT_CODES = (
@@ -98,12 +98,21 @@ def images(images: tuple[str, ...], tile: int, overlap: int, size: str | None, *
 
 @main.command(cls=OneLineCommand, examples=("dfd-predict export --checkpoint runs/a --onnx net.onnx --torch net.pt2",))
 @click.option("--checkpoint", metavar="RUN|FILE", required=True, help="A run's folder (newest checkpoint) or a file.")
-@click.option("--onnx", metavar="FILE", help="Write the network as ONNX.")
-@click.option("--torch", "program", metavar="FILE", help="Write the network as a torch.export program (.pt2).")
-def export(checkpoint: str, onnx: str | None, program: str | None) -> None:
+@click.option("--onnx", metavar="FILE", type=OutputPath(dir_okay=False), help="Write the network as ONNX.")
+@click.option(
+    "--torch",
+    "program",
+    metavar="FILE",
+    type=OutputPath(dir_okay=False),
+    help="Write the network as a torch.export program (.pt2).",
+)
+def export(checkpoint: str, onnx: Path | None, program: Path | None) -> None:
     """Write a checkpoint's network for other programs; height and width of the image stay free."""
     if onnx is None and program is None:
         raise click.UsageError("there is nothing to write: give --onnx FILE, --torch FILE or both")
+    for path in (onnx, program):
+        if path is not None and path.resolve() == Path(checkpoint).resolve():
+            raise click.UsageError(f"{path} is the checkpoint itself: write to another FILE")
     from dfd_train.model.load import load_network
     from dfd_train.prediction.export import write_onnx, write_program
     from dfd_train.runs.checkpoint import load_checkpoint
@@ -112,9 +121,9 @@ def export(checkpoint: str, onnx: str | None, program: str | None) -> None:
     net = load_network(read.config.model, read.evaluated)
     for path, write in ((onnx, write_onnx), (program, write_program)):
         if path is not None:
-            write(net, Path(path))
+            write(net, path)
             channels = 3 * net.config.about.pictures
-            click.echo(f"{path}: input image (1, {channels}, H, W) sRGB in [0, 1], {Path(path).stat().st_size:,} bytes")
+            click.echo(f"{path}: input image (1, {channels}, H, W) sRGB in [0, 1], {path.stat().st_size:,} bytes")
 
 
 def _lens(options: dict[str, Any]) -> Any:

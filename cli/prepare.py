@@ -10,7 +10,7 @@ from dfd_cli.support.conversion import run_conversion
 from dfd_cli.support.errors import OneLineCommand, OneLineGroup
 from dfd_cli.support.help import under
 from dfd_cli.support.options import LENS, RENDERING, RESIZE, STORE, lens_from_options, with_options
-from dfd_cli.support.parameters import DistancesParam, SizeParam
+from dfd_cli.support.parameters import DistancesParam, OutputPath, SizeParam
 from dfd_cli.support.progress import sample_progress
 from dfd_cli.support.summary import info_lines
 
@@ -215,7 +215,7 @@ def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
 @under(
     WHAT,
     "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputPath(dir_okay=False),
     metavar="FILE",
     help="Also draw it, as PNG, PDF or SVG.",
 )
@@ -238,7 +238,7 @@ def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **opti
 @under(
     WHAT,
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutputPath(dir_okay=False),
     metavar="FILE",
     show_default="<STORE>_contact_sheet.png",
     help="The picture.",

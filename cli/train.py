@@ -10,6 +10,7 @@ import click
 from dfd_cli.support.errors import EXIT_INTERRUPTED, OneLineCommand, OneLineGroup
 from dfd_cli.support.help import under
 from dfd_cli.support.logging import speaking
+from dfd_cli.support.parameters import OutputPath
 
 # Spelled out here so that `--help` needs no import of the library; a test holds them against it.
 MODELS = (
@@ -150,7 +151,7 @@ def main(ctx: click.Context, **options: Any) -> int:
 
 @main.command(cls=OneLineCommand, examples=("dfd-train plot runs/a runs/b --out curves.png",))
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The picture. [default: curves.png in the first RUN]")
+@click.option("--out", type=OutputPath(), help="The picture. [default: curves.png in the first RUN]")
 def plot(runs: tuple[Path, ...], out: Path | None) -> None:
     """Draw the losses, scores and speed of runs, from their metrics.csv, into one PNG."""
     from dfd_train.evaluation.curves import plot_runs

@@ -49,7 +49,9 @@ def sheet_path(place: str | Path) -> Path:
 
 
 def save_contact_sheet(store: ShardStore, path: Path, samples: int = DEFAULT_SAMPLES) -> Path:
-    """Write `contact_sheet` as a PNG; returns `path`. Raises `ShardError` where it cannot be written."""
+    """Write `contact_sheet` as a PNG; returns `path`. Raises `ShardError` where it cannot be, or in the store."""
+    if Path(store.url).is_dir() and path.resolve().is_relative_to(Path(store.url).resolve()):
+        raise ShardError(f"the contact sheet {path} would lie inside of the store: choose another --out")
     encoded = cv2.imencode(".png", contact_sheet(store, samples)[..., ::-1])[1]
     try:
         path.write_bytes(encoded.tobytes())

@@ -11,6 +11,7 @@ from dfd_cli.support.progress import sample_progress
 from dfd_cli.support.summary import conversion_lines, skipped_lines, stage_lines
 
 from defocus_sim.datasets.base import RgbdSource
+from defocus_sim.errors import DefocusSimError
 
 
 def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m: float | None = None) -> None:
@@ -39,7 +40,11 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
     control = {key: options[key] for key in ("resume", "overwrite", "on_error")}
     with sample_progress("blurring") as report:
         result = convert(settings, out, workers=workers, on_progress=report, **control)
-    sheet = save_contact_sheet(result.store, sheet_path(out))
+    try:
+        sheet = str(save_contact_sheet(result.store, sheet_path(out)))
+    except DefocusSimError as error:
+        # The store is complete all the same.
+        sheet = f"nothing: {error}"
     for line in source.notes():
         note(f"note: {line}")
     stages = stage_lines(result) if options["profile"] else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -110,6 +111,19 @@ class SizeParam(_Text):
         if match is None or 0 in (int(match.group(1)), int(match.group(2))):
             raise UnitError(f"{text!r} is not a size: write width x height, for example 320x240")
         return int(match.group(2)), int(match.group(1))
+
+
+class OutputPath(click.Path):
+    """A file or folder of this machine that is written; a URL would become a folder called `s3:`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As `click.Path.convert`."""
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)):
+            self.fail(f"{value} is a URL: this is written to a local place, which can be copied there", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class NoiseParam(_Text):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defocus_sim.shards.layout import ARRAYS
@@ -19,7 +18,7 @@ INVISIBLE_BLUR_DB = 44.0
 MOST_LISTED = 20
 
 
-def conversion_lines(result: Conversion, sheet: Path) -> list[str]:
+def conversion_lines(result: Conversion, sheet: str) -> list[str]:
     """What was made, how blurred it is, how long it took, and where to look."""
     statistics = result.store.manifest.statistics
     samples = statistics["samples"]

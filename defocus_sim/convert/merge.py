@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from defocus_sim.convert.place import check_apart
 from defocus_sim.convert.plan import program_version
 from defocus_sim.convert.scenes import scene_names
-from defocus_sim.convert.state import ConversionState
+from defocus_sim.convert.state import ConversionState, failed_write
 from defocus_sim.datasets.base import SPLITS
-from defocus_sim.errors import ConvertError
+from defocus_sim.errors import ConvertError, DefocusSimError
 from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.split import ShardSplit
@@ -39,17 +40,18 @@ def merge(
     Raises `ConvertError` for fewer than two stores, stores that do not fit, a scene that would stand in two splits, or a
     target that is taken; `ShardError` for a store that is damaged.
     """
+    check_apart(out, places, staged=True)
     stores = [open_store(place) for place in places]
     _check_fit(stores)
     first = stores[0].manifest
     state = ConversionState(out)
-    state.check_target(resume=False, overwrite=overwrite)
+    state.check_target(resume=False, overwrite=overwrite, can_resume=False)
     description = {"kind": "merge", "stores": [store.manifest.checksum for store in stores]}
     scenes = scene_names(stores)
     splits = {split: _join(stores, split, scenes) for split in SPLITS}
     done, total = 0, sum(len(split.names) for split in splits.values())
-    state.begin(description, resume=False)
     try:
+        state.begin(description, resume=False)
         write_skeleton(
             state.storage,
             {split: len(content.names) for split, content in splits.items()},
@@ -70,8 +72,10 @@ def merge(
             splits[split] = _with_shards(content, files)
         state.write_manifest(_manifest(stores, splits, digest(description)))
         state.publish(description)
-    except BaseException:
+    except BaseException as error:
         state.clean_up([])
+        if isinstance(error, OSError) and not isinstance(error, DefocusSimError):
+            raise ConvertError(failed_write(state.place, error)) from error
         raise
     return open_store(out)
 
@@ -133,6 +137,9 @@ def _manifest(stores: Sequence[ShardStore], splits: dict[str, SplitManifest], se
         if not blurred
         else [min(f["psnr_db_range"][0] for f in blurred), max(f["psnr_db_range"][1] for f in blurred)],
         "unblurred": sum(f["unblurred"] for f in facts),
+        # Stores of an earlier version did not count them.
+        "limited_px": sum(f.get("limited_px", 0) for f in facts),
+        "limited_samples": sum(f.get("limited_samples", 0) for f in facts),
     }
     parts = [{"checksum": s.manifest.checksum, "source": s.manifest.source} for s in stores]
     return Manifest(

@@ -23,12 +23,13 @@ import distributed
 from distributed.comm.core import CommClosedError
 
 from defocus_sim.convert.allocator import keep_freed_memory
+from defocus_sim.convert.place import check_apart
 from defocus_sim.convert.plan import ConversionSettings, PlannedSample, plan_samples
 from defocus_sim.convert.sample import BadFrame, OnError
-from defocus_sim.convert.state import ConversionState, finished_manifest
+from defocus_sim.convert.state import ConversionState, failed_write, finished_manifest
 from defocus_sim.convert.task import TEAMS, Made, ShardTask, help_with_shards, run_shard
 from defocus_sim.convert.workers import Team
-from defocus_sim.errors import ConversionInterruptedError, ConvertError, DefocusSimError
+from defocus_sim.errors import ConversionInterruptedError, ConversionTakenOverError, ConvertError, DefocusSimError
 from defocus_sim.shards import crc
 from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
@@ -110,6 +111,7 @@ def convert(
     state = ConversionState(out)
     tasks: list[ShardTask] = []
     try:
+        check_apart(out, _paths(settings.source).values(), staged=False)
         state.check_target(resume=resume, overwrite=overwrite)
         description = settings.to_json()
         samples = settings.source.samples()
@@ -170,11 +172,15 @@ def _tasks(
 
 def _with_absolute_paths(settings: ConversionSettings) -> ConversionSettings:
     """The same settings for a process with another current folder."""
-    source = settings.source
+    source, paths = settings.source, _paths(settings.source)
     if not is_dataclass(source) or isinstance(source, type):
         return settings
-    paths = {name: value.absolute() for name, value in vars(source).items() if isinstance(value, Path)}
-    return replace(settings, source=replace(source, **paths))
+    return replace(settings, source=replace(source, **{name: path.absolute() for name, path in paths.items()}))
+
+
+def _paths(source: Any) -> dict[str, Path]:
+    """The files and folders that a source is made from, by the name of its field."""
+    return {name: value for name, value in getattr(source, "__dict__", {}).items() if isinstance(value, Path)}
 
 
 class _Progress:
@@ -295,12 +301,13 @@ def _interrupt_held_back() -> Iterator[None]:
 
 def _explain(error: BaseException, state: ConversionState, tasks: list[ShardTask]) -> DefocusSimError:
     """The error to raise, with what is left and how to go on; an attempt that finished no shard leaves nothing."""
+    if isinstance(error, OSError) and state.taken_over:
+        # Its files were renamed under its hands.
+        return ConversionTakenOverError(f"another conversion has begun at {state.place}: it goes on, this one ends")
     kept = state.clean_up(tasks)
     rest = f"; {kept} of {len(tasks)} shards are kept, continue with --resume" if kept else ""
     if isinstance(error, KeyboardInterrupt | ConversionInterruptedError):
         return ConversionInterruptedError(f"interrupted{rest or '; nothing is left behind'}")
     if isinstance(error, DefocusSimError):
         return type(error)(f"{error}{rest}")
-    # An object store's error names the place already.
-    reason = str(getattr(error, "strerror", None) or error)
-    return ConvertError((reason if state.place in reason else f"writing {state.place} failed: {reason}") + rest)
+    return ConvertError(failed_write(state.place, error) + rest)

@@ -5,14 +5,22 @@ All of it lies in the folder `.markers` of the unfinished store and goes when th
 
 from __future__ import annotations
 
-import errno
 import json
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from defocus_sim.convert.place import (
+    locked_folder_of,
+    remove_replaced,
+    replace_folder,
+    restore_replaced,
+    set_aside,
+    target_storage,
+)
 from defocus_sim.convert.plan import ConversionSettings, blur_statistics, differing_settings, program_version
 from defocus_sim.convert.sample import BadFrame
 from defocus_sim.convert.task import RUN, ShardResult, ShardTask, finished_shard, owner
@@ -35,17 +43,25 @@ class ConversionState:
     """
 
     def __init__(self, out: str | Path) -> None:
-        self.final = storage_at(out)
+        self.final = target_storage(out)
         # An object store cannot rename: there the store is built in its final place.
         self.storage = storage_at(self.final.url + UNFINISHED_SUFFIX) if self.final.renames else self.final
         self.place = self.storage.url
         self.run = uuid.uuid4().hex
-        self._owned = self._at_work = self._replaces = False
+        self._owned = self._at_work = self._announced = self._replaces = False
 
-    def check_target(self, *, resume: bool, overwrite: bool) -> None:
-        """Raise `ConvertError` where the target is taken and neither option says what to do with it."""
+    def check_target(self, *, resume: bool, overwrite: bool, can_resume: bool = True) -> None:
+        """Raise `ConvertError` where the target is taken and neither option says what to do with it.
+
+        `can_resume`: whether the command can go on with what another one of its kind left unfinished.
+        """
         if resume and overwrite:
             raise ConvertError("resume and overwrite exclude each other: choose one")
+        if Path(self.final.url).is_file():
+            raise ConvertError(f"{self.final.url} is a file: choose another --out")
+        if self.final.renames and Path(self.final.url).parent.is_dir():
+            with locked_folder_of(self.final.url):
+                restore_replaced(self.final)
         building, built = self.storage.sizes(), self.final.sizes()
         separate = self.storage is not self.final
         unfinished = bool(building) and (separate or "zarr.json" not in building)
@@ -64,12 +80,9 @@ class ConversionState:
         if unfinished and not begun and "zarr.json" not in building:
             raise ConvertError(f"{self.place} is not an unfinished conversion: it is left alone, move it away")
         if unfinished and not (resume or overwrite):
-            raise ConvertError(
-                f"{self.place} holds an unfinished conversion: continue it with --resume, or begin anew with --overwrite"
-            )
-        if Path(self.final.url).is_file():
-            raise ConvertError(f"{self.final.url} is a file: choose another --out")
-        self._replaces = bool(built)
+            go_on = "continue it with --resume, or begin" if can_resume else "begin"
+            raise ConvertError(f"{self.place} holds an unfinished conversion: {go_on} anew with --overwrite")
+        self._replaces = overwrite or bool(built)
 
     def is_finished(self) -> bool:
         """Whether a complete store is there, with or without its final name."""
@@ -83,11 +96,18 @@ class ConversionState:
         sizes = self.storage.sizes()
         if not resume or SETTINGS not in sizes:
             self._owned = self._at_work = True
-            # In an object store the manifest goes first: from then on nothing opens the old store as data.
-            self.storage.remove("zarr.json")
-            self.storage.remove()
-            self.storage.write(SETTINGS, json.dumps(description).encode())
-            self.storage.write(RUN, self.run.encode())
+            aside = None
+            with self._alone():
+                if self.final.renames:
+                    # By one rename: tasks of another attempt that are still at work write into what goes, not in here.
+                    aside = set_aside(Path(self.place))
+                else:
+                    # The manifest goes first: from then on nothing opens the old store as data.
+                    self.storage.remove("zarr.json")
+                    self.storage.remove()
+                self._announce(description)
+            if aside is not None:
+                storage_at(aside).remove()
             return []
         try:
             before = json.loads(self.storage.read(SETTINGS))
@@ -100,13 +120,32 @@ class ConversionState:
                 f"{self.place} was begun with other settings: {'; '.join(differences)}; restore them or use --overwrite"
             )
         self._owned = self._at_work = True
-        self.storage.write(RUN, self.run.encode())
+        with self._alone():
+            self._announce()
         return skipped
+
+    def _alone(self) -> Any:
+        """No other command begins or ends at this place meanwhile; object stores have no such thing."""
+        return locked_folder_of(self.place) if self.final.renames else nullcontext()
+
+    def _announce(self, description: dict[str, Any] | None = None) -> None:
+        if description is not None:
+            self.storage.write(SETTINGS, json.dumps(description).encode())
+        self.storage.write(RUN, self.run.encode())
+        self._announced = True
 
     def check_owner(self) -> None:
         """Raise `ConversionTakenOverError` where another conversion has begun at this place since."""
         if owner(self.storage) != self.run:
             raise ConversionTakenOverError(f"another conversion has begun at {self.place}: it goes on, this one ends")
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether another conversion has begun at this place since."""
+        try:
+            return self._announced and owner(self.storage) not in (self.run, None)
+        except OSError:
+            return False
 
     def release(self) -> None:
         """End this attempt: its tasks stop at their next look. Another's attempt is left alone."""
@@ -114,8 +153,8 @@ class ConversionState:
             return
         self._at_work = False
         try:
-            # None where this attempt did not come so far as to write it.
-            self._owned = owner(self.storage) in (self.run, None)
+            found = owner(self.storage)
+            self._owned = found == self.run or (found is None and not self._announced)
             if self._owned:
                 self.storage.remove(RUN)
         except OSError:
@@ -161,8 +200,17 @@ class ConversionState:
     def publish(self, description: dict[str, Any]) -> None:
         """Give a complete store its name, in place of an earlier one, and remove what only the conversion needed.
 
-        Raises `ConvertError` where the store was made with other settings.
+        An earlier one gives way by a rename, is complete under one of two names at every moment, and is removed last.
+        Raises `ConvertError` where the store was made with other settings, or the place is another conversion's by now.
         """
+        with self._alone():
+            if self._at_work:
+                self.check_owner()
+            self._give_name(description)
+        if self.final.renames:
+            remove_replaced(self.final)
+
+    def _give_name(self, description: dict[str, Any]) -> None:
         sizes = self.storage.sizes()
         place = self.storage if "zarr.json" in sizes else self.final
         store = open_store(place.url)
@@ -174,17 +222,14 @@ class ConversionState:
             if name.endswith(TEMPORARY_SUFFIX) or ("/c/" in name and name not in shard_names):
                 place.remove(name)
         place.remove(STATE_FOLDER)
-        if place is not self.final:
-            if self._replaces:
-                self.final.remove()
-            try:
-                Path(self.place).replace(self.final.url)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                raise ConvertError(
-                    f"{self.final.url} was made by another conversion meanwhile: it is left alone, {self.place} is complete"
-                ) from error
+        self._at_work = False
+        if place is self.final:
+            return
+        if not self._replaces and Path(self.final.url).exists():
+            raise ConvertError(
+                f"{self.final.url} was made by another conversion meanwhile: it is left alone, {self.place} is complete"
+            )
+        replace_folder(Path(self.place), Path(self.final.url))
 
     def clean_up(self, tasks: Iterable[ShardTask]) -> int:
         """After a failure: how many shards are finished; where none is, nothing of this attempt stays."""
@@ -235,3 +280,10 @@ def finished_manifest(
         created_by=program_version(),
         settings=digest(description),
     )
+
+
+def failed_write(place: str, error: BaseException) -> str:
+    """What a storage's error says, with the place's name in it once."""
+    # An object store's error names the place already.
+    reason = str(getattr(error, "strerror", None) or error)
+    return reason if place in reason else f"writing {place} failed: {reason}"

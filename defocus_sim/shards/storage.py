@@ -5,6 +5,7 @@ Both write a file completely or not at all: locally by a flushed temporary file 
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
@@ -157,9 +158,23 @@ class LocalStorage(Storage):
         """See `Storage`."""
         path = self.root / name
         if path.is_dir():
-            shutil.rmtree(path)
+            _remove_folder(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _remove_folder(path: Path) -> None:
+    """As `shutil.rmtree`, also where another process removes the same or still puts a last file there."""
+    for _ in range(20):
+        try:
+            return shutil.rmtree(path)
+        except OSError as error:
+            if error.errno == errno.ENOENT and not path.exists():
+                return None
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
+            last = error
+    raise last
 
 
 class _Descriptor(RangeReader):

@@ -109,7 +109,9 @@ def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord, str | None]]:
 
 def _no_store(storage: Storage) -> ShardError:
     if storage_at(storage.url + UNFINISHED_SUFFIX).sizes() or any(n.startswith(STATE_FOLDER) for n in storage.sizes()):
-        return ShardMissingError(f"{storage.url} is not finished: its conversion stopped, continue it with --resume")
+        return ShardMissingError(
+            f"{storage.url} is not finished: its conversion stopped, continue it with --resume (a merge: --overwrite)"
+        )
     if Path(storage.url).is_dir():
         return ShardError(f"{storage.url} holds no finished shard store: zarr.json with its manifest is missing")
     return ShardMissingError(f"{storage.url} is not there: make it with dfd-prepare")

@@ -13,6 +13,7 @@ from dfd_train.config.geometry import Geometry, parse_shape
 from dfd_train.config.loss import LossConfig, with_terms
 from dfd_train.config.model import HEAD_CHOICES, ModelConfig, tuples_from_lists, variant
 from dfd_train.config.optim import OptimConfig
+from dfd_train.config.places import require_local
 from dfd_train.errors import ConfigError
 
 # What a resumed run may change: where and how fast it runs, never what it computes.
@@ -91,6 +92,7 @@ class TrainConfig:
             raise ConfigError(
                 f"pretrained={self.pretrained} is not possible with the model {self.model.name}: it has no encoder"
             )
+        require_local("out", self.out)
         if not 0 < self.timeout_s < float("inf"):
             raise ConfigError(f"timeout_s={self.timeout_s} must be positive and finite")
 

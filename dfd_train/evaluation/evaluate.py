@@ -15,6 +15,7 @@ from rich.console import Console
 from defocus_sim.errors import DefocusSimError
 from defocus_sim.progress import Meter
 from dfd_train.config.geometry import shape_text
+from dfd_train.config.places import require_local
 from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.stream import ShardDataset
 from dfd_train.distributed.device import versions
@@ -74,6 +75,8 @@ class EvalConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name}={value} must be at least {least}")
+        if self.out is not None:
+            require_local("out", self.out)
         if self.cap_m is not None and not self.cap_m > NEAREST_M:
             raise ConfigError(f"cap_m={self.cap_m} must exceed {NEAREST_M} m")
         if self.convention not in CONVENTIONS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from defocus_sim.errors import DefocusSimError
 from defocus_sim.lens import Lens
+from dfd_train.config.places import require_local
 from dfd_train.distributed.device import pick_device
 from dfd_train.errors import ConfigError, DfdTrainError, PictureError
 from dfd_train.evaluation.figures import colour
@@ -63,6 +65,7 @@ class PredictConfig:
             raise ConfigError("there is no picture to predict: name files, folders or patterns")
         if self.size is not None and min(self.size) < SMALLEST_SIDE:
             raise ConfigError(f"size={self.size} must be at least {SMALLEST_SIDE} pixels a side")
+        require_local("out", self.out)
         if self.film not in FILMS:
             raise ConfigError(f"film={self.film!r} must be one of {', '.join(FILMS)}")
         if self.refocus_m and self.lens is None:
@@ -101,9 +104,10 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
     files, problems = find_pictures(config.images)
     for problem in problems:
         yield Outcome(source=problem.split(" ")[0], error=problem)
+    inputs = {path.resolve() for path in files}
     for path, name in zip(files, output_names(files), strict=True):
         try:
-            yield _predict_file(net, config, path, out / name)
+            yield _predict_file(net, config, path, out / name, inputs)
         except (DfdTrainError, DefocusSimError) as error:
             text = str(error)
             yield Outcome(source=str(path), error=text if str(path) in text else f"{path}: {text}")
@@ -111,7 +115,7 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
             yield Outcome(source=str(path), error=f"{path}: cannot write to {out}: {error.strerror or error}")
 
 
-def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path) -> Outcome:
+def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path, inputs: AbstractSet[Path]) -> Outcome:
     picture = _resized(read_picture(path), config.size)
     height, width = picture.pixels.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
@@ -138,6 +142,9 @@ def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path) -> 
     if frames and config.film == "gif":
         contents["_rack.gif"] = gif_bytes(frames)
     written = [stem.with_name(stem.name + ending) for ending in contents]
+    for target in written:
+        if target.resolve() in inputs:
+            raise PictureError(f"{path}: its result {target} would replace one of the pictures, choose another --out")
     for target, content in zip(written, contents.values(), strict=True):
         write_atomically(target, content)
     if frames and config.film == "mp4":

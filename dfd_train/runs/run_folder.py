@@ -40,10 +40,16 @@ def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file, not a folder for a run")
     if run.is_dir() and any(run.iterdir()):
-        if not (run / CONFIG_FILE).is_file():
+        # A run that was killed as it began has its first file only.
+        if not any((run / name).is_file() for name in (CONFIG_FILE, TOML_FILE)):
             raise ConfigError(f"{run} has content that is no run of dfd-train; choose another --out")
         if not overwrite:
             raise ConfigError(f"{run} holds a run already: go on with --resume, or discard it with --overwrite")
+        for name, place in (("shards", config.shards), ("pretrained", config.pretrained)):
+            if place is not None and any(
+                Path(place).resolve().is_relative_to((run / f).resolve()) for f in (FOLDER, EVENTS)
+            ):
+                raise ConfigError(f"{name}={place} lies in the run that --overwrite discards: choose another --out")
         shutil.rmtree(run / FOLDER, ignore_errors=True)
         shutil.rmtree(run / EVENTS, ignore_errors=True)
         (run / METRICS_FILE).unlink(missing_ok=True)
