@@ -20,6 +20,18 @@ SPLITS_NONE = "none"
 DATA_SET, WHAT = "Data set", "Options"
 
 
+def val_fraction(default: float) -> Any:
+    """The option `--val-fraction`."""
+    return under(
+        DATA_SET,
+        "--val-fraction",
+        type=click.FloatRange(0, 1),
+        metavar="0..1",
+        default=default,
+        help="Share of the training scenes that goes into val, seeded.",
+    )
+
+
 @click.group(
     cls=OneLineGroup,
     examples=(
@@ -49,7 +61,7 @@ def main() -> None:
     "--splits",
     metavar="FILE|none",
     show_default="splits.mat beside FILE",
-    help="Official splits.mat, or `none` for everything in train.",
+    help="Official splits.mat, or `none` for no test split.",
 )
 @under(
     DATA_SET,
@@ -65,8 +77,9 @@ def main() -> None:
     default="filled",
     help="filled: in-painted depths. raw: rawDepths, with holes.",
 )
+@val_fraction(0.1)
 @with_options(LENS, RENDERING, RESIZE, STORE)
-def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, **options: Any) -> None:
+def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, val_fraction: float, **options: Any) -> None:
     """NYU-Depth v2: the labelled set, nyu_depth_v2_labeled.mat.
 
     Without FILE it is looked for in the current folder, ./data and $DFD_DATA.
@@ -75,7 +88,10 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, **options:
 
     given = None if splits in (None, SPLITS_NONE) else Path(splits)
     labelled, split_file = require_official_files(file, given, everything_in_train=splits == SPLITS_NONE)
-    run_conversion(NyuSource(path=labelled, splits=split_file, crop=crop, depth=depth), options)
+    source = NyuSource(
+        path=labelled, splits=split_file, crop=crop, depth=depth, val_fraction=val_fraction, seed=options["seed"]
+    )
+    run_conversion(source, options)
 
 
 @main.command(
@@ -102,14 +118,14 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, **options:
     default=0.25,
     help="Share of the scenes that goes into test.",
 )
+@val_fraction(0.1)
 @with_options(LENS, RENDERING, STORE)
-def synthetic(count: int, size: tuple[int, int], scale: str, test_fraction: float, **options: Any) -> None:
+def synthetic(count: int, size: tuple[int, int], scale: str, **options: Any) -> None:
     """Procedural scenes with exact depth; needs no data set."""
     from defocus_sim.datasets.synthetic.source import SyntheticSource
 
-    source = SyntheticSource(
-        count=count, size_wh=size[::-1], scale=scale, test_fraction=test_fraction, seed=options["seed"]
-    )
+    fractions = {name: options.pop(name) for name in ("test_fraction", "val_fraction")}
+    source = SyntheticSource(count=count, size_wh=size[::-1], scale=scale, seed=options["seed"], **fractions)
     run_conversion(source, options)
 
 
@@ -126,15 +142,17 @@ def synthetic(count: int, size: tuple[int, int], scale: str, test_fraction: floa
     default="345x460",
     help="Working size in px, read directly.",
 )
+@val_fraction(0.1)
 @with_options(LENS, RENDERING, STORE)
-def make3d(folder: Path, size: tuple[int, int], **options: Any) -> None:
+def make3d(folder: Path, size: tuple[int, int], val_fraction: float, **options: Any) -> None:
     """Make3D: the FOLDER with Train400Img, Train400Depth, Test134 and Test134Depth.
 
     Pairs are found by id; what cannot be paired or read is left out and listed. Focus: 10 m unless given.
     """
     from defocus_sim.datasets.make3d import Make3dSource
 
-    run_conversion(Make3dSource(root=folder, size_hw=size), options, default_focus_m=10.0)
+    source = Make3dSource(root=folder, size_hw=size, val_fraction=val_fraction, seed=options["seed"])
+    run_conversion(source, options, default_focus_m=10.0)
 
 
 @main.command(
@@ -176,6 +194,7 @@ def make3d(folder: Path, size: tuple[int, int], **options: Any) -> None:
     default=0.0,
     help="Share of the scenes that goes into test, seeded.",
 )
+@val_fraction(0.0)
 @under(
     DATA_SET,
     "--test-list",
@@ -188,11 +207,13 @@ def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
     """Your own images with metric depth: a FOLDER, paired by name, or a list with --pairs.
 
     Colour as JPEG, PNG, TIFF or BMP; depth as 16-bit PNG, PGM or TIFF, NPY, or EXR (a.png + a.npy, a.jpg + a.depth.png).
-    Everything goes into train unless a test split is asked for.
+    Everything goes into train unless a test or val split is asked for.
     """
     from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
 
-    own = {name: options.pop(name) for name in ("depth_dir", "depth_scale", "test_fraction", "test_list")}
+    own = {
+        name: options.pop(name) for name in ("depth_dir", "depth_scale", "test_fraction", "val_fraction", "test_list")
+    }
     run_conversion(RgbdFolderSource(root=folder, pairs_csv=pairs, seed=options["seed"], **own), options)
 
 

@@ -123,9 +123,13 @@ STEPS, DATA, ENGINE, SIGHT = "Optimization", "Data", "Engine", "Checkpoints and 
     "--validate-every",
     type=int,
     metavar="EPOCHS",
-    help="Score the test split; 0 = after the last only. [default: 10]",
+    help="Score the validation samples; 0 = after the last only. [default: 10]",
 )
-@under(SIGHT, "--validate-limit", type=int, metavar="IMAGES", help="Test images to score. [default: 64]")
+@under(SIGHT, "--validate-limit", type=int, metavar="IMAGES", help="Of the validation samples at most. [default: 64]")
+@under(
+    SIGHT, "--val-fraction", type=float, metavar="0..1",
+    help="Of train, held out for validation where the store has no val split; 0: none. [default: 0.1]",
+)  # fmt: skip
 @under(SIGHT, "--best-by", type=choice(*SCORES), help="Score of best.pt. [default: auto: rmse, psnr without depth]")
 @under(SIGHT, "--tensorboard/--no-tensorboard", default=None, help="Write RUN/tensorboard. [default: yes]")
 @click.pass_context

@@ -73,7 +73,8 @@ def small_store(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
-    """10 training and 5 test samples of 48x64 px with holes; not to be changed by a test."""
+    """10 training, 5 test and 5 validation samples of 48x64 px with holes; not to be changed by a test."""
     rng = np.random.default_rng(0)
-    splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in (("train", 10), ("test", 5))}
+    counts = (("train", 10), ("test", 5), ("val", 5))
+    splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in counts}
     return write_store(tmp_path_factory.mktemp("stores") / "small.zarr", splits)

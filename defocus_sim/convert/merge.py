@@ -49,6 +49,8 @@ def merge(
     description = {"kind": "merge", "stores": [store.manifest.checksum for store in stores]}
     scenes = scene_names(stores)
     splits = {split: _join(stores, split, scenes) for split in SPLITS}
+    if not splits["val"].names:
+        del splits["val"]
     done, total = 0, sum(len(split.names) for split in splits.values())
     try:
         state.begin(description, resume=False)

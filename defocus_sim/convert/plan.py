@@ -100,7 +100,10 @@ def plan_samples(
         raise ConvertError(f"not one of the {len(samples)} frames could be used")
     planned: dict[str, tuple[PlannedSample, ...]] = {}
     for split in SPLITS:
-        frames = _close_gaps([i for i, sample in enumerate(samples) if sample.split == split], skipped)
+        frames = [i for i, sample in enumerate(samples) if sample.split == split]
+        if split == "val" and not frames:
+            continue
+        frames = _close_gaps(frames, skipped)
         planned[split] = tuple(
             PlannedSample(frame, index, _sample_name(samples[frame].name, lens, len(lenses)), samples[frame].scene)
             for frame in frames

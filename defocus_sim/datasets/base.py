@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-SPLITS = ("train", "test")
+# Weights are fitted on `train`, everything else is chosen on `val`, and `test` is for the last word.
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)

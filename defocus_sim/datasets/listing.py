@@ -6,16 +6,23 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from defocus_sim.datasets.base import SampleRef
 from defocus_sim.errors import SourceError, SourceMissingError
 
 # Up to this many bytes are hashed by content (a few seconds); beyond it names and sizes have to do.
 HASHED_BYTES = 2 * 10**9
+# The share of the training frames that the data sets with official splits hold out.
+VAL_FRACTION = 0.1
+# Another stream of random numbers than the test split is drawn from.
+_VAL_STREAM = 7
+_SCENES_FOR_VAL = 4
 
 
 class Skipped(NamedTuple):
@@ -85,11 +92,11 @@ def _problem(path: Path, check: Callable[[Path], None], size: int, changed_ns: i
     return None
 
 
-def draw_test_scenes(scenes: Sequence[str], fraction: float, seed: int | Sequence[int]) -> frozenset[str]:
-    """Scenes of the test split: a seeded draw of whole scenes until `round(fraction * len(scenes))` frames are in it.
+def draw_scenes(scenes: Sequence[str], fraction: float, seed: int | Sequence[int]) -> frozenset[str]:
+    """A seeded draw of whole scenes until `round(fraction * len(scenes))` frames are held out.
 
-    `scenes` names the scene of every frame. Where `fraction` is neither 0 nor 1 and there are two scenes or more, each
-    split gets one at least. With one frame a scene the fraction is held exactly.
+    `scenes` names the scene of every frame. Where `fraction` is neither 0 nor 1 and there are two scenes or more, both
+    the split and what is left get one at least. With one frame a scene the fraction is held exactly.
     """
     sizes: dict[str, int] = {}
     for scene in scenes:
@@ -107,7 +114,36 @@ def draw_test_scenes(scenes: Sequence[str], fraction: float, seed: int | Sequenc
     return frozenset(chosen)
 
 
-def check_fraction(fraction: float) -> None:
+def hold_out_val(samples: Sequence[SampleRef], fraction: float, seed: int) -> tuple[SampleRef, ...]:
+    """`samples` in their order, with `fraction` of the training frames in `val`: whole scenes, drawn with `seed`.
+
+    Nothing is moved where there is a validation split already, or where `fraction` comes to less than half a frame of
+    fewer than four scenes; of more scenes it is at least one.
+    """
+    scenes = [sample.scene for sample in samples if sample.split == "train"]
+    few = len(set(scenes)) < _SCENES_FOR_VAL and round(fraction * len(scenes)) == 0
+    if few or any(sample.split == "val" for sample in samples):
+        return tuple(samples)
+    held_out = draw_scenes(scenes, fraction, [seed, _VAL_STREAM])
+    return tuple(
+        replace(sample, split="val") if sample.split == "train" and sample.scene in held_out else sample
+        for sample in samples
+    )
+
+
+def val_note(samples: Sequence[SampleRef], seed: int) -> list[str]:
+    """What was held out of the training frames, in a line; none where nothing was."""
+    held_out = [sample.scene for sample in samples if sample.split == "val"]
+    together = len(held_out) + sum(sample.split == "train" for sample in samples)
+    if not held_out:
+        return []
+    return [
+        f"val: {len(held_out)} of the {together} training frames, by scene ({len(set(held_out))} scenes), drawn with "
+        f"seed {seed}"
+    ]
+
+
+def check_fraction(fraction: float, name: str = "test_fraction") -> None:
     """Raises `SourceError` unless `fraction` lies in 0..1."""
     if not 0 <= fraction <= 1:
-        raise SourceError(f"test_fraction={fraction} must lie in 0..1")
+        raise SourceError(f"{name}={fraction} must lie in 0..1")

@@ -19,13 +19,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from defocus_sim.datasets.base import SPLITS, RgbdFrame, SampleRef, depth_with_holes
+from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.formats.images import check_whole, colour_size, read_colour, resize_nearest
 from defocus_sim.datasets.formats.matfile import read_matrix
-from defocus_sim.datasets.listing import Skipped, files_below, identity, natural_key, problem
+from defocus_sim.datasets.listing import (
+    VAL_FRACTION,
+    Skipped,
+    check_fraction,
+    files_below,
+    hold_out_val,
+    identity,
+    natural_key,
+    problem,
+    val_note,
+)
 from defocus_sim.errors import SourceError, SourceMissingError
 
 GRID_HW = (55, 305)
+# The splits that have folders; `val` is drawn from the first.
+_FOLDERS = ("train", "test")
 _GRID_NAME = "Position3DGrid"
 _GRID_CHANNELS = 4
 _DISTANCE = 3
@@ -61,6 +73,8 @@ class Make3dSource:
     to it, which `notes` tells, unless a size of their shape is given. The pictures are read at this size directly: at
     their own size there is a depth for every 230th pixel only. A split whose two folders are both absent is empty.
 
+    `val_fraction` of the training pairs, drawn by `seed`, is the validation split.
+
     What cannot be paired or read is left out and listed by `skipped`; a picture of the training split whose id is in
     the test split as well is left out too.
     """
@@ -71,15 +85,18 @@ class Make3dSource:
     test_images: str = "Test134"
     test_depths: str = "Test134Depth"
     size_hw: tuple[int, int] = (460, 345)
+    val_fraction: float = VAL_FRACTION
+    seed: int = 0
     kind: ClassVar[str] = "make3d"
 
     def __post_init__(self) -> None:
         """Check the options; the files are looked at when they are listed."""
         if len(self.size_hw) != 2 or min(self.size_hw) < 1:
             raise SourceError(f"size_hw={self.size_hw} must be a height and a width in px")
+        check_fraction(self.val_fraction, "val_fraction")
 
     def samples(self) -> tuple[SampleRef, ...]:
-        """The pairs of `train`, then of `test`, named by their id, each its own scene.
+        """The pairs of the training folders, then of the test folders, named by their id, each its own scene.
 
         Raises `SourceMissingError` where the folders are not there, `SourceError` where no pair is left.
         """
@@ -87,14 +104,15 @@ class Make3dSource:
         if not any(pairs.values()):
             reason = f", the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
             raise SourceError(f"{self.root} holds no readable pair of Make3D files ({len(skipped)} left out{reason})")
-        return tuple(SampleRef(name=pair.id, scene=pair.id, split=split) for split in SPLITS for pair in pairs[split])
+        samples = [SampleRef(name=pair.id, scene=pair.id, split=split) for split in _FOLDERS for pair in pairs[split]]
+        return hold_out_val(samples, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[Skipped, ...]:
         """Files that give no sample, by their path below `root`, with the reason."""
         return self._pairs()[1]
 
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about the frames: pictures that are stretched, one example for each split."""
+        """What a user should know about the frames: pictures that are stretched, one example a folder, and `val`."""
         notes = []
         for split, pairs in self._pairs()[0].items():
             if not pairs:
@@ -105,12 +123,12 @@ class Make3dSource:
                     f"{split}: {pairs[0].image.name} is {width}x{height} and is stretched to "
                     f"{self.size_hw[1]}x{self.size_hw[0]}; a size of its shape keeps its proportions"
                 )
-        return tuple(notes)
+        return (*notes, *val_note(self.samples(), self.seed))
 
     def grid_paths(self) -> tuple[Path, ...]:
         """The depth file of every sample, in the order of `samples`, for `read_grid`."""
         pairs, _ = self._pairs()
-        return tuple(pair.depth for split in SPLITS for pair in pairs[split])
+        return tuple(pair.depth for split in _FOLDERS for pair in pairs[split])
 
     def frame_hw(self) -> tuple[int, int]:
         """`size_hw`."""
@@ -119,10 +137,12 @@ class Make3dSource:
     def provenance(self) -> dict[str, Any]:
         """Kind, size, the files' number and digest, and what was left out."""
         pairs, skipped = self._pairs()
-        files = [path for split in SPLITS for pair in pairs[split] for path in (pair.image, pair.depth)]
+        files = [path for split in _FOLDERS for pair in pairs[split] for path in (pair.image, pair.depth)]
         return {
             "kind": self.kind,
             "size_hw": list(self.size_hw),
+            "val_fraction": self.val_fraction,
+            "seed": self.seed,
             "files": identity((self._name(path), path) for path in files),
             "skipped": [list(entry) for entry in skipped],
         }
@@ -131,7 +151,7 @@ class Make3dSource:
     def open(self) -> Iterator[_Make3dReader]:
         """A reader for one thread."""
         pairs, _ = self._pairs()
-        yield _Make3dReader([pair for split in SPLITS for pair in pairs[split]], self.size_hw)
+        yield _Make3dReader([pair for split in _FOLDERS for pair in pairs[split]], self.size_hw)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

@@ -21,6 +21,7 @@ from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.files import fingerprint, require_file
 from defocus_sim.datasets.formats.hdf5 import Frames
 from defocus_sim.datasets.formats.matfile import read_matrix
+from defocus_sim.datasets.listing import VAL_FRACTION, check_fraction, hold_out_val, val_note
 from defocus_sim.errors import SourceError, SourceMissingError
 
 NyuCrop = Literal["official", "eigen", "none"]
@@ -45,7 +46,8 @@ _DEPTHS = {"filled": "depths", "raw": "rawDepths"}
 class NyuSource:
     """The labelled frames of NYU-Depth v2.
 
-    `path`: the `.mat` file. `splits`: the official `splits.mat`, or None for everything in `train`. `crop`: "official"
+    `path`: the `.mat` file. `splits`: the official `splits.mat`, or None for no test split. `val_fraction` of the
+    official training frames is the validation split, whole scenes drawn by `seed`. `crop`: "official"
     (561x427), "eigen" (560x426) or "none" (640x480). `depth`: "filled" (in-painted `depths`) or "raw" (`rawDepths`, 0
     where the sensor saw nothing). Raises `SourceError` for an unknown option.
     """
@@ -54,6 +56,8 @@ class NyuSource:
     splits: Path | None = None
     crop: NyuCrop = "official"
     depth: NyuDepth = "filled"
+    val_fraction: float = VAL_FRACTION
+    seed: int = 0
     kind: ClassVar[str] = "nyu"
 
     def __post_init__(self) -> None:
@@ -61,28 +65,32 @@ class NyuSource:
         for name, value, known in (("crop", self.crop, get_args(NyuCrop)), ("depth", self.depth, get_args(NyuDepth))):
             if value not in known:
                 raise SourceError(f"{name}={value!r} is not known: choose one of {', '.join(known)}")
+        check_fraction(self.val_fraction, "val_fraction")
 
     def samples(self) -> tuple[SampleRef, ...]:
-        """Frames of `train`, then of `test`, each in the order of the split file; name = 1-based frame number.
+        """The official training frames, then the test frames, in the order of the split file; name = 1-based number.
+
+        Those of the training frames that are held out for `val` keep their places.
 
         Raises `SourceError` where a file is of another kind, truncated, or the split names a frame that is not there.
         """
         with _open_labelled(self.path) as file:
             count, scenes = file["images"].shape[0], _scene_names(file)
         ids = self._frame_ids(count)
-        return tuple(
+        samples = [
             SampleRef(name=f"{i:04d}", scene=scenes[i - 1] if scenes else f"{i:04d}", split=split)
             for split in ("train", "test")
             for i in ids[split]
-        )
+        ]
+        return hold_out_val(samples, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """Nothing: the labelled set is complete or refused."""
         return ()
 
     def notes(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
+        """What was held out for validation."""
+        return tuple(val_note(self.samples(), self.seed))
 
     def _frame_ids(self, count: int) -> dict[str, list[int]]:
         """The 1-based frames of each split, of a file with `count` frames."""
@@ -112,6 +120,8 @@ class NyuSource:
             "crop": self.crop,
             "depth": self.depth,
             "file": fingerprint(require_file(self.path, "the labelled set")),
+            "val_fraction": self.val_fraction,
+            "seed": self.seed,
             "splits": None if self.splits is None else fingerprint(require_file(self.splits, "the split file")),
         }
 

@@ -60,7 +60,7 @@ def pairs_in_two_folders(root: Path, depth_dir: Path) -> tuple[list[Pair], list[
 
 
 def pairs_from_csv(path: Path) -> tuple[list[Pair], list[Skipped]]:
-    """Pairs of a CSV file: picture, depth, and optionally split (`train` or `test`) and scene; a header is optional.
+    """Pairs of a CSV file: picture, depth, and optionally split (`train`, `val` or `test`) and scene; a header is optional.
 
     Paths are relative to the CSV file. A pair is named by its picture's path without suffix. Raises `SourceError` for a
     line that is no pair, an unknown split, or a picture named twice; files that are not there are left out.

@@ -22,7 +22,15 @@ from defocus_sim.datasets.formats.images import (
     read_depth_units,
     resize_nearest,
 )
-from defocus_sim.datasets.listing import Skipped, check_fraction, draw_test_scenes, identity, problem
+from defocus_sim.datasets.listing import (
+    Skipped,
+    check_fraction,
+    draw_scenes,
+    hold_out_val,
+    identity,
+    problem,
+    val_note,
+)
 from defocus_sim.datasets.pairing import Pair, names_listed, pairs_by_name, pairs_from_csv, pairs_in_two_folders
 from defocus_sim.errors import SourceError, SourceMissingError
 
@@ -46,8 +54,9 @@ class RgbdFolderSource:
     out.
 
     Split: that of the list's third column; or `test_list`, a text file of names a line; or `test_fraction` of the
-    scenes, drawn by `seed`; or everything in `train`. A frame is its own scene unless the list's fourth column groups
-    it.
+    scenes, drawn by `seed`; or everything in `train`. `val_fraction` of what is not `test` is the validation split, whole
+    scenes drawn by `seed`, unless the list's third column says `val`. A frame is its own scene unless the list's fourth
+    column groups it.
 
     Files without a partner or unreadable ones are left out and listed by `skipped`. Raises `SourceError` for options
     that contradict each other.
@@ -59,6 +68,7 @@ class RgbdFolderSource:
     depth_scale: float | None = None
     size_hw: tuple[int, int] | None = None
     test_fraction: float = 0.0
+    val_fraction: float = 0.0
     test_list: Path | None = None
     seed: int = 0
     kind: ClassVar[str] = "rgbd"
@@ -68,6 +78,7 @@ class RgbdFolderSource:
         if self.root is None and self.pairs_csv is None:
             raise SourceError("root or pairs_csv is needed: where are the pictures?")
         check_fraction(self.test_fraction)
+        check_fraction(self.val_fraction, "val_fraction")
         if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
             raise SourceError(f"depth_scale={self.depth_scale} must be metres per unit, above 0")
         if self.size_hw is not None and (len(self.size_hw) != 2 or min(self.size_hw) < 1):
@@ -95,16 +106,17 @@ class RgbdFolderSource:
         scenes: dict[str, str] = {}
         for pair in pairs:
             if scenes.setdefault(pair.scene or pair.name, splits[pair.name]) != splits[pair.name]:
-                raise SourceError(f"scene {pair.scene or pair.name} would be in both splits: keep its frames together")
-        return tuple(SampleRef(name=p.name, scene=p.scene or p.name, split=splits[p.name]) for p in pairs)
+                raise SourceError(f"scene {pair.scene or pair.name} would be in two splits: keep its frames together")
+        samples = [SampleRef(name=p.name, scene=p.scene or p.name, split=splits[p.name]) for p in pairs]
+        return hold_out_val(samples, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[Skipped, ...]:
         """Files that give no sample, with the reason."""
         return self._pairs()[1]
 
     def notes(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
+        """What was held out for validation."""
+        return tuple(val_note(self.samples(), self.seed)) if self.val_fraction else ()
 
     def frame_hw(self) -> tuple[int, int]:
         """`size_hw`, or the size of every picture; raises `SourceError` naming two pictures that differ."""
@@ -135,6 +147,7 @@ class RgbdFolderSource:
             "depth_scale": self.depth_scale,
             "size_hw": None if self.size_hw is None else list(self.size_hw),
             "test_fraction": self.test_fraction,
+            "val_fraction": self.val_fraction,
             "seed": self.seed,
             "files": identity(files),
             "skipped": [list(entry) for entry in skipped],
@@ -182,11 +195,13 @@ class RgbdFolderSource:
         if any(pair.split for pair in pairs):
             if self.test_list is not None or self.test_fraction:
                 raise SourceError(f"{self.pairs_csv} has a column for the split: give no other one")
+            if self.val_fraction and any(pair.split == "val" for pair in pairs):
+                raise SourceError(f"{self.pairs_csv} and val_fraction both say what val is: give one of them")
             return {pair.name: pair.split or "train" for pair in pairs}
         if self.test_list is not None:
             test = names_listed(self.test_list, pairs, skipped)
             return {pair.name: "test" if pair.name in test else "train" for pair in pairs}
-        scenes = draw_test_scenes([pair.scene or pair.name for pair in pairs], self.test_fraction, self.seed)
+        scenes = draw_scenes([pair.scene or pair.name for pair in pairs], self.test_fraction, self.seed)
         return {pair.name: "test" if (pair.scene or pair.name) in scenes else "train" for pair in pairs}
 
 

@@ -51,7 +51,7 @@ class ShardStore:
 
     @property
     def split_names(self) -> tuple[str, ...]:
-        """Splits with at least one sample, "train" before "test"."""
+        """Splits with at least one sample: "train", "val", "test", in this order."""
         return tuple(name for name, split in self.manifest.splits.items() if split.names)
 
     def split(self, name: str) -> ShardSplit:

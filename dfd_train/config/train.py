@@ -43,8 +43,10 @@ class TrainConfig:
     buffer of `shuffle_buffer`. `cache`: keep decoded samples in "ram", on the "device" or not ("none"); "auto" takes the
     fastest that fits. `prefetch`: batches read ahead.
 
+    `val_fraction`: of the training samples, held out for validation where the store has no val split; 0: none.
+
     `checkpoint_every`: epochs between checkpoints, of which the newest `keep` stay. `validate_every`: epochs between
-    scores of the test split, 0 = after the last only; `validate_limit`: on how many of its images; `best_by`: the score
+    scores of the validation samples, 0 = after the last only; `validate_limit`: on how many of them; `best_by`: the score
     that decides which checkpoint is the best ("auto" = rmse, or psnr without a depth head). `tensorboard`: write its
     event files. `timeout_s`: how long processes wait for one another. `profile`: measure some of the first steps by
     part, see `profiling.StepProfile`.
@@ -71,6 +73,7 @@ class TrainConfig:
     prefetch: int = 4
     checkpoint_every: int = 1
     keep: int = 2
+    val_fraction: float = 0.1
     validate_every: int = 10
     validate_limit: int = 64
     best_by: str = "auto"
@@ -93,6 +96,8 @@ class TrainConfig:
                 f"pretrained={self.pretrained} is not possible with the model {self.model.name}: it has no encoder"
             )
         require_local("out", self.out)
+        if not 0 <= self.val_fraction < 1:
+            raise ConfigError(f"val_fraction={self.val_fraction} must be at least 0 and below 1")
         if not 0 < self.timeout_s < float("inf"):
             raise ConfigError(f"timeout_s={self.timeout_s} must be positive and finite")
 

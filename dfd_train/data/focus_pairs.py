@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,14 @@ class FocusPairs(ShardDataset):
 
     pictures = 2
 
-    def __init__(self, store: str | Path, split: str = "train") -> None:
-        super().__init__(store, split)
+    def __init__(
+        self, store: str | Path, split: str = "train", *, samples: Sequence[int] | NDArray[np.int64] | None = None
+    ) -> None:
+        super().__init__(store, split, samples=samples)
         stacks: dict[str, list[int]] = {}
-        for index, name in enumerate(self.split.names):
+        for index, name in enumerate(super().names):
             stacks.setdefault(name.rpartition("@")[0] or name, []).append(index)
-        focus_m = self.split.focus_distance_m
+        focus_m = super().focus_distance_m
         ends = [sorted(stack, key=lambda k: focus_m[k]) for stack in stacks.values()]
         self._ends = np.array([(stack[0], stack[-1]) for stack in ends], dtype=np.int64)
         for frame, (near, far) in zip(stacks, self._ends.tolist(), strict=True):
@@ -47,8 +50,13 @@ class FocusPairs(ShardDataset):
     @property
     def samples_per_shard(self) -> int:
         """How many samples to read together: about as many as are in a shard."""
-        together = len(self.split) / max(len(self), 1)
+        together = super().__len__() / max(len(self), 1)
         return max(int(super().samples_per_shard / together), 1)
+
+    @property
+    def focus_distance_m(self) -> NDArray[np.float64]:
+        """(N,) nearest focus distance of every frame in metres."""
+        return super().focus_distance_m[self._ends[:, 0]]
 
     def lens(self, index: int) -> Lens:
         """The lens of sample `index` at its nearest focus."""
@@ -61,8 +69,12 @@ class FocusPairs(ShardDataset):
         """The samples `indices` (B,) in that order; raises `ShardCorruptError` for damaged bytes."""
         near, far = self._ends[np.asarray(indices)].T
         first = super().read(near)
-        second = torch.from_numpy(self.split.read(far, fields=("defocused",))["defocused"])
+        (second,) = self.read_fields(far, ("defocused",))
         return Batch(indices, torch.cat([first.defocused, second], dim=-1), first.aif, first.depth_m)
+
+    def read_depth_m(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(B, H, W) float32 depth of the frames `indices` in metres, 0 = hole; raises as `read` does."""
+        return super().read_depth_m(self._ends[np.asarray(indices), 0])
 
 
 class SharpInputs(ShardDataset):
@@ -74,8 +86,10 @@ class SharpInputs(ShardDataset):
         return Batch(indices, aif, aif, depth_m)
 
 
-def samples_of(model: ModelConfig, store: str | Path, split: str) -> ShardDataset:
-    """One split of `store` as `model` takes it; raises as the datasets do."""
+def samples_of(
+    model: ModelConfig, store: str | Path, split: str, *, samples: NDArray[np.int64] | None = None
+) -> ShardDataset:
+    """One split of `store`, or its `samples`, as `model` takes it; raises as the datasets do."""
     if model.about.pictures == 2:
-        return FocusPairs(store, split)
-    return (SharpInputs if model.input == "aif" else ShardDataset)(store, split)
+        return FocusPairs(store, split, samples=samples)
+    return (SharpInputs if model.input == "aif" else ShardDataset)(store, split, samples=samples)

@@ -50,7 +50,8 @@ class Reader(Protocol):
 class ShardDataset(Dataset[dict[str, Tensor]]):
     """One split of a shard store as a torch dataset, for this package's loop or anyone's.
 
-    `store`: path or URL of the store; `split`: for example "train". Items are dicts of "defocused" and "aif" (H, W, 3)
+    `store`: path or URL of the store; `split`: for example "train"; `samples`: only these of the split, by their indices
+    in it, in this order. Items are dicts of "defocused" and "aif" (H, W, 3)
     uint8 and "depth_m" (H, W) float32 metres with 0 = hole. Workers of a `DataLoader`, started either way, reopen the
     store by its path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not
     there. `pictures`: how many defocused pictures make a sample. `pinned`: whether `read` decodes into page-locked
@@ -60,7 +61,9 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     pictures = 1
     pinned = False
 
-    def __init__(self, store: str | Path, split: str = "train") -> None:
+    def __init__(
+        self, store: str | Path, split: str = "train", *, samples: Sequence[int] | NDArray[np.int64] | None = None
+    ) -> None:
         self._buffers = BufferPool()
         self._shapes: dict[tuple[int, tuple[str, ...]], tuple[Wanted, ...]] = {}
         # Not a Path, which would make `s3:/bucket` of a URL.
@@ -68,11 +71,12 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         self.split_name = split
         self.store = open_store(self.path)
         self.split = self.store.split(split)
+        self._samples = None if samples is None else np.asarray(samples, np.int64)
         # Here, not in a thread of a training that has begun.
         prepare(max(spec.sample_bytes(self.frame_hw) for spec in ARRAYS.values()))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.path, "split": self.split_name}
+        return {"store": self.path, "split": self.split_name, "samples": self._samples}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -80,7 +84,14 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     @property
     def names(self) -> tuple[str, ...]:
         """The samples' names in the order of their indices."""
-        return self.split.names
+        names = self.split.names
+        return names if self._samples is None else tuple(names[index] for index in self._samples.tolist())
+
+    @property
+    def focus_distance_m(self) -> NDArray[np.float64]:
+        """(N,) focus distance of every sample's lens in metres."""
+        focus_m = self.split.focus_distance_m
+        return focus_m if self._samples is None else focus_m[self._samples]
 
     @property
     def frame_hw(self) -> tuple[int, int]:
@@ -89,19 +100,22 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
 
     @property
     def samples_per_shard(self) -> int:
-        """How many samples a shard file holds."""
-        return self.store.manifest.samples_per_shard
+        """How many samples to read together: those of a shard file, or as many of them as are taken on average."""
+        per_shard = self.store.manifest.samples_per_shard
+        if self._samples is None:
+            return per_shard
+        return max(per_shard * len(self._samples) // len(self.split), 1)
 
     def lens(self, index: int) -> Lens:
         """The lens that sample `index` was rendered with."""
-        return self.split.lens(index)
+        return self.split.lens(index if self._samples is None else int(self._samples[index]))
 
     def cameras(self, indices: NDArray[np.int64], size: tuple[int, int] | None = None) -> Tensor:
         """The lenses of the samples `indices` as cameras (B, 8) for frames resized to `size`, see `camera.camera_of`."""
         return torch.stack([camera_of(self.lens(index), self.frame_hw, size) for index in indices.tolist()])
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.split) if self._samples is None else len(self._samples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if not -len(self) <= index < len(self):
@@ -119,6 +133,11 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         """The samples `indices` (B,) in that order; raises `ShardCorruptError` for damaged bytes."""
         return Batch(indices, *self.read_fields(indices, FIELDS))
 
+    def read_depth_m(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(B, H, W) float32 depth of the samples `indices` in metres, 0 = hole; raises as `read` does."""
+        (depth_m,) = self.read_fields(indices, ("depth_m",))
+        return np.asarray(depth_m.numpy(), np.float32)
+
     def read_fields(self, indices: NDArray[np.int64], fields: Sequence[str]) -> list[Tensor]:
         """The arrays `fields` of the samples `indices`, each (B, ...) as stored; raises as `read` does."""
         wanted = self._wanted(len(indices), tuple(fields))
@@ -130,7 +149,8 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         else:
             arrays, addresses = self._buffers.take(wanted)
             tensors = [torch.from_numpy(array) for array in arrays]
-        self.split.fill(indices, dict(zip(fields, arrays, strict=True)), addresses)
+        stored = indices if self._samples is None else self._samples[indices]
+        self.split.fill(stored, dict(zip(fields, arrays, strict=True)), addresses)
         return tensors
 
     def _wanted(self, count: int, fields: tuple[str, ...]) -> tuple[Wanted, ...]:

@@ -159,14 +159,20 @@ def _with_image(score: ImageScore, predicted: Tensor, aif: Tensor) -> ImageScore
     return ImageScore(name=score.name, depth=score.depth, image=image_sums(predicted, aif, name=score.name))
 
 
-def mean_depth_m(dataset: ShardDataset, cap_m: float = DEFAULT_CAP_M, batch_size: int = 16) -> float:
+def mean_depth_m(
+    dataset: ShardDataset, cap_m: float = DEFAULT_CAP_M, batch_size: int = 16, most: int | None = None
+) -> float:
     """Mean depth in metres over all pixels of `dataset` with `1e-3 < depth < cap_m`, at the frames' own size.
+
+    `most`: of so many samples at most, spread evenly.
 
     The constant that a predictor without eyes would learn. Raises `EvaluationError` where there is no such pixel.
     """
     total, count = [], 0
-    for indices in batched(np.arange(len(dataset), dtype=np.int64), batch_size):
-        depth = dataset.split.read(indices, fields=("depth_m",))["depth_m"]
+    count_of = len(dataset) if most is None else min(most, len(dataset))
+    samples = np.linspace(0, len(dataset) - 1, count_of).round().astype(np.int64)
+    for indices in batched(samples, batch_size):
+        depth = dataset.read_depth_m(indices)
         counted = depth[(depth > NEAREST_M) & (depth < cap_m)]
         total.append(float(counted.sum(dtype=np.float64)))
         count += counted.size

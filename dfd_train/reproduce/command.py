@@ -32,7 +32,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m dfd_train.reproduce", description=__doc__, allow_abbrev=False)
     parser.add_argument("table", choices=TABLES, help="II: losses; III: heads; IV: methods")
-    parser.add_argument("--shards", required=True, metavar="STORE", help="shard store with a train and a test split")
+    parser.add_argument(
+        "--shards",
+        required=True,
+        metavar="STORE",
+        help="shard store with a train and a test split, better a val split too",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder of the runs and the table")
     parser.add_argument("--stack", metavar="STORE", help="store with two focus distances, for Table IV's song")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training split (500; fast 60)")

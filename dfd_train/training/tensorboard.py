@@ -25,10 +25,10 @@ class TensorBoardLog:
         writer = self._open()
         for name, value in values.items():
             if isinstance(value, float):
-                kind = "test" if name.startswith("val_") else "train"
+                kind = "val" if name.startswith("val_") else "train"
                 writer.add_scalar(f"{kind}/{name.removeprefix('val_')}", value, step)
         if sheet is not None:
-            writer.add_image("test/predictions", sheet, step, dataformats="HWC")
+            writer.add_image("val/predictions", sheet, step, dataformats="HWC")
         writer.flush()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from defocus_sim.progress import Meter, clock
 from dfd_train.config.train import SCORES, TrainConfig, changed_fields
-from dfd_train.data.focus_pairs import samples_of
+from dfd_train.data.held_out import train_and_val
 from dfd_train.data.order import MicroBatch
 from dfd_train.data.stream import Batch
 from dfd_train.data.training_stream import TrainingStream
@@ -37,7 +37,7 @@ from dfd_train.training.schedule import lr_at
 from dfd_train.training.state import TrainState
 from dfd_train.training.tensorboard import TensorBoardLog
 from dfd_train.training.train_step import Engine
-from dfd_train.training.validation import Validation, validate
+from dfd_train.training.validation import Validation, Validator, beside
 from dfd_train.training.world_size import for_world, step_samples
 
 # float16's loss scale halves at each overflow; so many in a row mean that no scale fits.
@@ -49,7 +49,7 @@ class TrainResult:
     """How a run ended.
 
     `out`: its folder. `checkpoint`: the newest. `epochs`, `steps`: completed in all. `interrupted`: stopped by a signal
-    before the end. `validation`: the last scores of the test split by metric ({} where none was taken). `seconds`: of
+    before the end. `validation`: their last scores by metric ({} where none was taken). `seconds`: of
     this session.
     """
 
@@ -70,7 +70,7 @@ class TrainResult:
             )
         scores = "  ".join(f"{name} {value:.4g}" for name, value in self.validation.items())
         return f"{self.epochs} epochs, {self.steps} steps in {clock(self.seconds)}; {self.checkpoint}" + (
-            f"\ntest split: {scores}" if scores else ""
+            f"\nval: {scores}" if scores else ""
         )
 
 
@@ -129,7 +129,8 @@ class _Run:
     def __init__(self, config: TrainConfig, world: World, *, resume: bool, overwrite: bool, console: Console) -> None:
         # Everything that can be wrong is found before the folder is touched.
         self.config, self.world, self.console, self.out = config, world, console, Path(config.out)
-        self.data = samples_of(config.model, config.shards, "train")
+        self.divided = train_and_val(config.model, config.shards, config.val_fraction)
+        self.data = self.divided.train
         self.store_checksum = self.data.store.manifest.checksum
         config.geometry.check_frame(self.data.frame_hw)
         if resume:
@@ -140,6 +141,7 @@ class _Run:
             facts = {"versions": versions(world.device), "store_checksum": self.store_checksum}
             world.first_does(lambda: create_run(config, facts, overwrite=overwrite))
         self.stream = TrainingStream(self.data, self.config, world)
+        self.validator = Validator(self.data, self.divided.val, self.config, world)
         self.profile = StepProfile(self.out if config.profile and world.first else None, world.device)
         self.engine = Engine(self.state, self.profile)
         self.scores: dict[str, float] = {}
@@ -184,7 +186,8 @@ class _Run:
     def loop(self, asked: Callable[[], bool]) -> bool:
         """Train to the end, or until `asked()`; returns whether it was interrupted."""
         config, state = self.config, self.state
-        self.console.print(self._headline(), markup=False, highlight=False, soft_wrap=True)
+        for line in (self._headline(), self.divided.told):
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         total = self.stream.steps_per_epoch * config.epochs
         with Meter("step", total, done=state.step, console=self.console) as meter:
             while state.epoch < config.epochs:
@@ -271,9 +274,9 @@ class _Run:
         epoch = state.epoch + 1
         last = epoch == config.epochs
         row = {"epoch": epoch, "step": state.step, **state.averages()}
-        found, best = Validation(scores={}), False
+        found, best = Validation(scores={}, nothing={}), False
         if last or (config.validate_every and epoch % config.validate_every == 0):
-            found = validate(state.evaluated, config, self.world, pictures=config.tensorboard)
+            found = self.validator.validate(state.evaluated, pictures=config.tensorboard)
             self.scores = found.scores
             row |= {f"val_{name}": value for name, value in found.scores.items() if name in SCORES}
             best = config.best_score in found.scores and state.is_best(found.scores[config.best_score])
@@ -294,8 +297,8 @@ class _Run:
             if complaint:
                 meter.say(complaint)
         if found.scores:
-            scores = "  ".join(f"{name} {row[f'val_{name}']:.4g}" for name in ("rmse", "psnr") if f"val_{name}" in row)
-            meter.say(f"epoch {epoch}/{self.config.epochs}  {_brief(row)}  test: {scores}")
+            scores = beside(found.scores, found.nothing)
+            meter.say(f"epoch {epoch}/{self.config.epochs}  {_brief(row)}  val: {scores}")
 
     def _save(self, *, best: bool = False) -> None:
         checkpoint = self.state.checkpoint(self.store_checksum)

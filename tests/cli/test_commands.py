@@ -48,7 +48,8 @@ def test_training_prints_progress_and_where_the_checkpoint_is(store: Path, tmp_p
     assert re.match(
         r"tiny network \([\d,]+ parameters, heads depth \+ aif\), recipe fast, 10 training samples", lines[0]
     )
-    assert re.match(r"epoch 1/2  total .*test: rmse .* psnr ", lines[1])
+    assert "val split, 5 samples" in lines[1]
+    assert re.match(r"epoch 1/2  total .*val: rmse .* m \(mean depth .*\)  psnr .* dB \(input .*\)", lines[2])
     assert "2 epochs, 4 steps in" in result.output
     assert str(next((tmp_path / "a" / "checkpoints").glob("*4.pt"))) in result.output
 
@@ -111,7 +112,7 @@ def test_wrong_training_is_one_line_and_exit_code_2_and_leaves_nothing(
         (("--shards", "nowhere.zarr", "--checkpoint", "{run}"), "nowhere.zarr"),
         (("--shards", "{store}", "--checkpoint", "gone"), "gone not found"),
         (("--shards", "{store}", "--checkpoint", "{text}"), "cannot be read"),
-        (("--shards", "{store}", "--checkpoint", "{run}", "--split", "val"), "val"),
+        (("--shards", "{store}", "--checkpoint", "{run}", "--split", "extra"), "extra"),
         (("--shards", "{store}", "--checkpoint", "{run}", "--size", "large"), "HEIGHTxWIDTH"),
         (("--shards", "{store}", "--checkpoint", "{run}", "--size", "8"), "at least 11 pixels"),
         (("--shards", "{store}", "--checkpoint", "{run}", "--limit", "0"), "limit=0"),

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef
-from defocus_sim.datasets.listing import check_fraction, draw_test_scenes
+from defocus_sim.datasets.listing import VAL_FRACTION, check_fraction, draw_scenes, hold_out_val
 from defocus_sim.datasets.synthetic.render import render
 from defocus_sim.datasets.synthetic.scenes import HFOV_DEG, SCALES, build_scene, focal_length_px
 from defocus_sim.errors import SourceError
@@ -33,15 +33,16 @@ class SyntheticSource:
     """`count` procedural frames of `size_wh` px (width, height), every side 32 to 2048.
 
     `scale`: `tabletop` (0.3-1.5 m), `room` (0.7-10 m), `hall` or `street` (2-60 m), or `mixed` (one of them per
-    frame). `test_fraction` of the frames, rounded, is the test split; where it is neither 0 nor 1 and there are two
-    frames or more, each split has one at least. Frame i depends on (`seed`, i, `size_wh`, `scale`) only. Raises
-    `SourceError` for options out of range.
+    frame). `test_fraction` of the frames, rounded, is the test split, and `val_fraction` of the others the validation
+    split; where a fraction is neither 0 nor 1 and there are two frames or more, both parts have one at least. Frame i
+    depends on (`seed`, i, `size_wh`, `scale`) only. Raises `SourceError` for options out of range.
     """
 
     count: int = 64
     size_wh: tuple[int, int] = (320, 240)
     scale: str = "room"
     test_fraction: float = 0.25
+    val_fraction: float = VAL_FRACTION
     seed: int = 0
     kind: ClassVar[str] = "synthetic"
 
@@ -55,14 +56,16 @@ class SyntheticSource:
         if self.scale not in SCALE_NAMES:
             raise SourceError(f"scale={self.scale!r} is not known: choose one of {', '.join(SCALE_NAMES)}")
         check_fraction(self.test_fraction)
+        check_fraction(self.val_fraction, "val_fraction")
         if self.seed < 0:
             raise SourceError(f"seed={self.seed} must not be negative")
 
     def samples(self) -> tuple[SampleRef, ...]:
         """Every frame, named `synthetic-000012`, each its own scene."""
         names = [f"{self.kind}-{index:06d}" for index in range(self.count)]
-        test = draw_test_scenes(names, self.test_fraction, [self.seed, _SPLIT_STREAM])
-        return tuple(SampleRef(name=name, scene=name, split="test" if name in test else "train") for name in names)
+        test = draw_scenes(names, self.test_fraction, [self.seed, _SPLIT_STREAM])
+        samples = [SampleRef(name=name, scene=name, split="test" if name in test else "train") for name in names]
+        return hold_out_val(samples, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """Nothing: every frame can be made."""
@@ -88,6 +91,7 @@ class SyntheticSource:
             "size_wh": list(self.size_wh),
             "scale": self.scale,
             "test_fraction": self.test_fraction,
+            "val_fraction": self.val_fraction,
             "seed": self.seed,
             "field_of_view_deg": HFOV_DEG,
             "focal_length_px": self.focal_length_px(),

@@ -396,10 +396,12 @@ def test_alpha_is_dropped_and_16_bit_reduced(tmp_path):
 
 def test_the_street_frames_of_the_real_data_convert(real_data):
     source = Make3dSource(root=real_data / "make3d")
-    assert [sample.split for sample in source.samples()] == ["train"] * 5 + ["test"] * 3
+    splits = [sample.split for sample in source.samples()]
+    assert [split == "test" for split in splits] == [False] * 5 + [True] * 3
+    assert splits.count("val") == 1
     assert {"kitti-000001", "kitti-000080"} <= {sample.name for sample in source.samples()}
     assert [entry.name for entry in source.skipped()] == ["Train400Img/img-op36-p-251t000.jpg"]
-    assert len(source.notes()) == 2
+    assert len(source.notes()) == 3
     with source.open() as reader:
         for index in range(8):
             frame = reader.read(index)

@@ -47,6 +47,30 @@ def test_the_split_is_one_based_and_train_comes_first(nyu_files):
     assert samples[0].scene == "kitchen_0000"
 
 
+def test_val_is_whole_scenes_of_the_official_train_and_test_stays_official(tmp_path):
+    mat = faults.write_nyu(tmp_path / "a.mat", 24)
+    splits = faults.write_splits(tmp_path / "s.mat", train=[*range(1, 17)], test=[*range(17, 25)])
+    source = NyuSource(path=mat, splits=splits, val_fraction=0.25)
+    samples = source.samples()
+    assert [s.name for s in samples] == [f"{number:04d}" for number in range(1, 25)]
+    assert [s.split for s in samples[16:]] == ["test"] * 8
+    scenes = {split: {s.scene for s in samples if s.split == split} for split in ("train", "val", "test")}
+    assert len(scenes["val"]) == 2
+    assert not scenes["val"] & (scenes["train"] | scenes["test"])
+    assert source.notes() == ("val: 4 of the 16 training frames, by scene (2 scenes), drawn with seed 0",)
+    assert source.samples() == samples
+    assert NyuSource(path=mat, splits=splits, val_fraction=0.25, seed=1).samples() != samples
+    assert all(s.split == "train" for s in NyuSource(path=mat, splits=splits, val_fraction=0).samples()[:16])
+    with source.open() as reader, NyuSource(path=mat, splits=splits, val_fraction=0).open() as other:
+        assert all((reader.read(i).aif == other.read(i).aif).all() for i in (0, 7, 15, 23))
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5])
+def test_a_share_that_is_none_is_refused(nyu_files, fraction):
+    with pytest.raises(SourceError, match="val_fraction"):
+        NyuSource(path=nyu_files[0], val_fraction=fraction)
+
+
 def test_without_a_split_everything_is_train(nyu_files):
     assert {s.split for s in NyuSource(path=nyu_files[0]).samples()} == {"train"}
 

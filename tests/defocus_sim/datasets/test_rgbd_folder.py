@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from defocus_sim.datasets.formats.images import colour_size, depth_header, read_colour, read_depth_units, resize_nearest
-from defocus_sim.datasets.listing import draw_test_scenes, identity, natural_key
+from defocus_sim.datasets.listing import draw_scenes, identity, natural_key
 from defocus_sim.datasets.pairing import pairs_by_name
 from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
 from defocus_sim.errors import SourceError, SourceMissingError
@@ -218,13 +218,29 @@ def test_a_list_names_pairs_splits_and_scenes(ten, header):
         np.testing.assert_allclose(reader.read(1).depth_m, metres(seed=2), atol=1e-6)
 
 
+def test_the_third_column_may_say_val(ten):
+    (ten / "pairs.csv").write_text("f1.png,f1.npy,train\nf2.png,f2.npy,val\nf3.png,f3.npy,test\n")
+    source = RgbdFolderSource(pairs_csv=ten / "pairs.csv")
+    assert [s.split for s in source.samples()] == ["train", "val", "test"]
+    with pytest.raises(SourceError, match="val_fraction"):
+        RgbdFolderSource(pairs_csv=ten / "pairs.csv", val_fraction=0.5).samples()
+
+
+def test_a_share_of_what_is_not_test_is_val(ten):
+    source = RgbdFolderSource(root=ten, test_fraction=0.2, val_fraction=0.25)
+    splits = [s.split for s in source.samples()]
+    assert (splits.count("train"), splits.count("val"), splits.count("test")) == (6, 2, 2)
+    without = RgbdFolderSource(root=ten, test_fraction=0.2).samples()
+    assert all(s.split == "test" for s, o in zip(source.samples(), without, strict=True) if o.split == "test")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("f1.png\n", "line 1"),
         ("colour,depth\nf1.png,f1.npy,validation\n", "line 2: split 'validation'"),
         ("f1.png,f1.npy\nf1.png,f2.npy\n", "line 2: f1 is in the list twice"),
-        ("f1.png,f1.npy,test,k\nf2.png,f2.npy,train,k\n", "scene k would be in both splits"),
+        ("f1.png,f1.npy,test,k\nf2.png,f2.npy,train,k\n", "scene k would be in two splits"),
         ("", "lists no pair"),
         ("rgb,depth\n", "lists no pair"),
         ("x.png,x.npy\n", "no readable pair"),
@@ -283,7 +299,7 @@ def test_a_list_of_test_frames_must_name_pairs(ten, line, words):
 @given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=20), fraction=st.floats(0, 1), seed=st.integers(0, 2**40))
 def test_scenes_are_never_divided_and_the_fraction_is_met_to_within_a_scene(sizes, fraction, seed):
     frames = [f"s{scene}" for scene, size in enumerate(sizes) for _ in range(size)]
-    chosen = draw_test_scenes(frames, fraction, seed)
+    chosen = draw_scenes(frames, fraction, seed)
     count = sum(frame in chosen for frame in frames)
     assert chosen <= set(frames)
     if 0 < fraction < 1 and len(sizes) > 1:

@@ -177,7 +177,21 @@ def test_the_split_holds_the_fraction_exactly(count, fraction, seed):
     if 1 <= round(count * fraction) <= count - 1:
         assert tests == round(count * fraction)
     assert len({sample.name for sample in samples}) == len({sample.scene for sample in samples}) == count
-    assert {sample.split for sample in samples} <= {"train", "test"}
+    assert {sample.split for sample in samples} <= {"train", "val", "test"}
+
+
+@given(count=st.integers(1, 400), fraction=st.floats(0, 1, allow_nan=False), seed=st.integers(0, 2**32))
+def test_val_is_drawn_from_train_and_leaves_test_alone(count, fraction, seed):
+    with_val, without = (
+        {sample.name: sample.split for sample in SyntheticSource(count=count, val_fraction=f, seed=seed).samples()}
+        for f in (fraction, 0)
+    )
+    assert all(with_val[name] == "test" for name, split in without.items() if split == "test")
+    train = [name for name, split in without.items() if split == "train"]
+    held_out = [name for name in train if with_val[name] == "val"]
+    assert abs(len(held_out) - fraction * len(train)) <= 1
+    if 0 < fraction < 1 and len(train) >= 4:
+        assert 1 <= len(held_out) <= len(train) - 1
 
 
 def test_names_are_numbered_and_the_source_travels():

@@ -97,8 +97,8 @@ def test_the_dataset_pickles_by_its_path_and_knows_its_samples(store: Path) -> N
 def test_a_missing_store_or_split_is_a_named_error(store: Path, tmp_path: Path) -> None:
     with pytest.raises(ShardMissingError, match="nowhere"):
         ShardDataset(tmp_path / "nowhere.zarr")
-    with pytest.raises(ShardError, match="val"):
-        ShardDataset(store, "val")
+    with pytest.raises(ShardError, match="extra"):
+        ShardDataset(store, "extra")
 
 
 def test_memory_of_a_batch_is_used_again_only_when_nothing_refers_to_it() -> None:

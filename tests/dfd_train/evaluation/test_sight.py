@@ -34,9 +34,9 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tensorboard_has_the_losses_the_scores_and_pictures(run: Path) -> None:
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    assert {"train/total", "train/depth", "train/wait_share", "test/rmse", "test/psnr"} <= set(events.Tags()["scalars"])
+    assert {"train/total", "train/depth", "train/wait_share", "val/rmse", "val/psnr"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("train/total")] == [3, 6]
-    assert events.Tags()["images"] == ["test/predictions"]
+    assert events.Tags()["images"] == ["val/predictions"]
 
 
 def test_plotting_needs_no_out_option_and_draws_a_picture(run: Path, tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ def test_crops_train_at_native_resolution(store: Path, tmp_path: Path) -> None:
 def test_two_frames_are_learnt_by_heart(make_store: Callable[..., Path], textured: Textured, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     frames = [textured(rng, 64, 64) for _ in range(2)]
-    store = make_store({"train": frames, "test": frames})
+    store = make_store({"train": frames, "val": frames})
     stored = ShardDataset(store).read(np.arange(2))
     squares = ((stored.defocused / 255 - stored.aif / 255) ** 2).mean(dim=(1, 2, 3))
     untouched = (-10 * squares.log10()).mean().item()
