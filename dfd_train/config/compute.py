@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dfd_train.config.options import ENGINE, STEPS, check_options, option
 from dfd_train.errors import ConfigError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -24,19 +25,18 @@ class EngineConfig:
     Raises `ConfigError` for an impossible value.
     """
 
-    precision: str = "fp32"
-    channels_last: bool = False
-    compile: bool = False
-    graphs: bool = False
-    accumulate: int = 1
-    batch_norm: str = "local"
+    precision: str = option("fp32", group=ENGINE, choices=PRECISIONS, help="Of the network's layers.")
+    channels_last: bool = option(False, group=ENGINE, help="Memory layout.")
+    compile: bool = option(False, group=ENGINE, help="Use torch.compile.")
+    graphs: bool = option(False, group=ENGINE, help="Compile, and replay as CUDA graphs.")
+    accumulate: int = option(1, group=STEPS, metavar="N", at_least=1, help="Batches that make one step.")
+    batch_norm: str = option(
+        "local", group=STEPS, choices=BATCH_NORMS,
+        help="Statistics of each process's batch, of all processes', or the running ones.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for field, known in (("precision", PRECISIONS), ("batch_norm", BATCH_NORMS)):
-            if getattr(self, field) not in known:
-                raise ConfigError(f"{field}={getattr(self, field)!r} must be one of {', '.join(known)}")
-        if self.accumulate < 1:
-            raise ConfigError(f"accumulate={self.accumulate} must be at least 1")
+        check_options(self)
         if self.graphs and self.accumulate > 1:
             # A replay writes its gradients where those of the batch before it lie.
             raise ConfigError(f"graphs and accumulate={self.accumulate} exclude each other: take a larger batch_size")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from dfd_train.config.options import LOSS, check_options, option
 from dfd_train.errors import ConfigError
 
 DEPTH_TERMS = ("l1", "l1+grad")
@@ -24,26 +25,22 @@ class LossConfig:
     Raises `ConfigError` for an impossible value.
     """
 
-    depth: str = "l1+grad"
-    image: str = "charb+ssim"
-    mu: float = 1e-3
-    eps: float = 1e-3
-    psi: float = 4.0
-    deblur_weight: float = PAPER_LAMBDA
-    balance: str = "literal"
-    balance_steps: int = 20
+    depth: str = option("l1+grad", choices=DEPTH_TERMS)
+    image: str = option("charb+ssim", choices=IMAGE_TERMS)
+    mu: float = option(1e-3, at_least=0)
+    eps: float = option(1e-3, above=0, below=1)
+    psi: float = option(4.0, at_least=0)
+    deblur_weight: float = option(
+        PAPER_LAMBDA, group=LOSS, flag="lambda", metavar="WEIGHT", at_least=0, help="Weight of the deblurring loss."
+    )
+    balance: str = option(
+        "literal", group=LOSS, choices=BALANCES,
+        help="Use --lambda as it is, or times the measured ratio of the losses.",
+    )  # fmt: skip
+    balance_steps: int = option(20, at_least=1)
 
     def __post_init__(self) -> None:
-        for field, known in (("depth", DEPTH_TERMS), ("image", IMAGE_TERMS), ("balance", BALANCES)):
-            if getattr(self, field) not in known:
-                raise ConfigError(f"loss {field}={getattr(self, field)!r} must be one of {', '.join(known)}")
-        for field in ("mu", "psi", "deblur_weight"):
-            if not 0 <= getattr(self, field) < float("inf"):
-                raise ConfigError(f"loss {field}={getattr(self, field)} must be finite and not negative")
-        if not 0 < self.eps < 1:
-            raise ConfigError(f"loss eps={self.eps} must lie between 0 and 1")
-        if self.balance_steps < 1:
-            raise ConfigError(f"loss balance_steps={self.balance_steps} must be at least 1")
+        check_options(self, "loss ")
 
 
 # The five rows of the paper's Table II, by the names that the command line takes.
@@ -56,8 +53,8 @@ TABLE_II: dict[str, LossConfig] = {
 }
 
 
-def with_terms(config: LossConfig, name: str) -> LossConfig:
-    """`config` with the terms of Table II's row `name`, its weights kept; raises `ConfigError` for another name."""
+def table_ii_row(name: str) -> LossConfig:
+    """Table II's row `name`; raises `ConfigError` for another name."""
     if name not in TABLE_II:
         raise ConfigError(f"loss={name!r} must be one of {', '.join(TABLE_II)}")
-    return replace(config, depth=TABLE_II[name].depth, image=TABLE_II[name].image)
+    return TABLE_II[name]

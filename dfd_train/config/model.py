@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dfd_train.config.options import NETWORK, check_options, option
 from dfd_train.errors import ConfigError
 
 HEADS = ("depth", "aif")
@@ -46,6 +47,13 @@ METHODS: dict[str, Method] = {
 }
 
 
+def read_heads(name: str) -> tuple[str, ...]:
+    """The heads that people call `name`; raises `ConfigError` for another name."""
+    if name not in HEAD_CHOICES:
+        raise ConfigError(f"heads={name!r} must be one of {', '.join(HEAD_CHOICES)}")
+    return HEAD_CHOICES[name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A model: its method and widths; the defaults are the paper's two-headed network (41,414,400 parameters).
@@ -66,36 +74,32 @@ class ModelConfig:
     """
 
     name: str = "full"
-    method: str = "2hded"
-    stem_width: int = 64
-    growth: int = 32
-    bottleneck: int = 4
+    method: str = option("2hded", choices=tuple(METHODS))
+    stem_width: int = option(64, at_least=1)
+    growth: int = option(32, at_least=1)
+    bottleneck: int = option(4, at_least=1)
     blocks: tuple[int, ...] = (6, 12, 24, 16)
     decoder: tuple[int, ...] = (512, 256, 128, 64, 64)
-    stem: str = "paper"
-    heads: tuple[str, ...] = HEADS
-    dropout: float = 0.0
+    heads: tuple[str, ...] = option(
+        HEADS, group=NETWORK, choices=tuple(HEAD_CHOICES), read=read_heads, default_text="both; baselines: their own",
+        help="Heads to train.",
+    )  # fmt: skip
+    stem: str = option("paper", group=NETWORK, choices=STEMS, help="3x3, or DenseNet's own 7x7.")
+    dropout: float = option(0.0, at_least=0, below=1)
     zero_last_aif: bool = False
-    input_range: str = "unit"
-    input: str = "defocused"
-    deconvolution: str = "hqs"
+    input_range: str = option("unit", choices=INPUT_RANGES)
+    input: str = option(
+        "defocused", group=NETWORK, choices=INPUTS,
+        help="Picture that the network is given; aif, with --heads depth: what it finds without defocus.",
+    )  # fmt: skip
+    deconvolution: str = option("hqs", choices=DECONVOLUTIONS)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f"model method={self.method!r} must be one of {', '.join(METHODS)}")
-        for field in ("stem_width", "growth", "bottleneck"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"model {field}={getattr(self, field)} must be at least 1")
+        check_options(self, "model ")
         if len(self.blocks) != 4 or min(self.blocks) < 1:
             raise ConfigError(f"model blocks={self.blocks} must be four positive numbers")
         if len(self.decoder) != 5 or min(self.decoder) < 1:
             raise ConfigError(f"model decoder={self.decoder} must be five positive numbers")
-        if self.stem not in STEMS:
-            raise ConfigError(f"model stem={self.stem!r} must be one of {', '.join(STEMS)}")
-        if self.input_range not in INPUT_RANGES:
-            raise ConfigError(f"model input_range={self.input_range!r} must be one of {', '.join(INPUT_RANGES)}")
-        if self.input not in INPUTS:
-            raise ConfigError(f"model input={self.input!r} must be one of {', '.join(INPUTS)}")
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"model heads={self.heads} must be one or both of {', '.join(HEADS)}")
         possible = METHODS[self.method].heads
@@ -111,10 +115,6 @@ class ModelConfig:
             )
         if not METHODS[self.method].encoder and self.stem != "paper":
             raise ConfigError(f"stem={self.stem} is not possible with the model {self.name}: it has no encoder")
-        if self.deconvolution not in DECONVOLUTIONS:
-            raise ConfigError(f"model deconvolution={self.deconvolution!r} must be one of {', '.join(DECONVOLUTIONS)}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model dropout={self.dropout} must be at least 0 and below 1")
 
     @property
     def about(self) -> Method:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dfd_train.errors import ConfigError
+from dfd_train.config.options import STEPS, check_options, option
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("step", "cosine")
@@ -24,33 +24,17 @@ class OptimConfig:
     Raises `ConfigError` for an impossible value.
     """
 
-    optimizer: str = "sgd"
-    lr: float = 2e-4
-    momentum: float = 0.9
-    beta2: float = 0.999
-    weight_decay: float = 0.0
-    schedule: str = "step"
-    warmup: float = 0.0
-    decay_after: float = 0.6
-    decay_factor: float = 0.1
-    clip_norm: float | None = None
-    ema_decay: float | None = None
+    optimizer: str = option("sgd", group=STEPS, choices=OPTIMIZERS, help="Rule of the steps.")
+    lr: float = option(2e-4, group=STEPS, metavar="RATE", above=0, help="Peak learning rate.")
+    momentum: float = option(0.9, at_least=0, below=1)
+    beta2: float = option(0.999, at_least=0, below=1)
+    weight_decay: float = option(0.0, at_least=0)
+    schedule: str = option("step", choices=SCHEDULES)
+    warmup: float = option(0.0, at_least=0, below=1)
+    decay_after: float = option(0.6, at_least=0, at_most=1)
+    decay_factor: float = option(0.1, at_least=0, at_most=1)
+    clip_norm: float | None = option(None, group=STEPS, metavar="NORM", above=0, help="Largest norm of the gradient.")
+    ema_decay: float | None = option(None, above=0, below=1)
 
     def __post_init__(self) -> None:
-        for field, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, field) not in known:
-                raise ConfigError(f"{field}={getattr(self, field)!r} must be one of {', '.join(known)}")
-        if not 0 < self.lr < float("inf"):
-            raise ConfigError(f"lr={self.lr} must be positive and finite")
-        for field in ("momentum", "beta2", "warmup"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least 0 and below 1")
-        for field in ("decay_after", "decay_factor"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ConfigError(f"{field}={getattr(self, field)} must lie between 0 and 1")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay={self.weight_decay} must not be negative")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ConfigError(f"clip_norm={self.clip_norm} must be positive")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError(f"ema_decay={self.ema_decay} must lie between 0 and 1")
+        check_options(self)

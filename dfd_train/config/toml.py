@@ -22,10 +22,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "tuple[int, int]": (list,),
     "tuple[int, ...]": (list,), "tuple[str, ...]": (list,),
 }  # fmt: skip
-# Options that are written shorter than the fields that they set.
-_SHORT: dict[str, tuple[type, ...]] = {
-    "model": (str,), "heads": (str,), "loss": (str,), "size": (str, int), "crop": (str, int),
-}  # fmt: skip
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -84,11 +80,10 @@ def _option(name: str, value: Any) -> Any:
     """`value` of a key at the top of a file, checked where its field's type is known."""
     if name not in OPTIONS:
         raise ConfigError(f"unknown key {name}{nearest(name, [*OPTIONS, *PARTS, 'recipe'])}")
-    for owner in (TrainConfig, *PARTS.values()):
-        for f in fields(owner):
-            if f.name == name and name not in _SHORT:
-                return _checked(name, value, str(f.type))
-    if isinstance(value, bool) or not isinstance(value, _SHORT[name]):
+    setting = OPTIONS[name]
+    if setting.read is None:
+        return _checked(name, value, setting.annotation)
+    if isinstance(value, bool) or not isinstance(value, setting.written):
         raise ConfigError(f"{name} = {value!r} is not a text")
     return value
 

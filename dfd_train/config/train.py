@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from dfd_train.config.compute import EngineConfig
-from dfd_train.config.geometry import Geometry, parse_shape
-from dfd_train.config.loss import LossConfig, with_terms
-from dfd_train.config.model import HEAD_CHOICES, ModelConfig, tuples_from_lists, variant
+from dfd_train.config.geometry import Geometry, shape_text
+from dfd_train.config.loss import TABLE_II, LossConfig, table_ii_row
+from dfd_train.config.model import VARIANTS, ModelConfig, tuples_from_lists, variant
 from dfd_train.config.optim import OptimConfig
+from dfd_train.config.options import (
+    CHECKPOINTS,
+    DATA,
+    ENGINE,
+    LOSS,
+    NETWORK,
+    RUN,
+    STEPS,
+    Option,
+    about,
+    check_options,
+    option,
+    options_of,
+)  # fmt: skip
 from dfd_train.config.places import require_local
 from dfd_train.errors import ConfigError
 
-# What a resumed run may change: where and how fast it runs, never what it computes.
-VOLATILE = (
-    "shards", "out", "device", "cache", "prefetch", "checkpoint_every", "keep", "best_by", "validate_every",
-    "validate_limit", "tensorboard", "timeout_s", "profile",
-)  # fmt: skip
 # The parts of a configuration that are dataclasses of their own.
 PARTS = {"model": ModelConfig, "loss": LossConfig, "optim": OptimConfig, "geometry": Geometry, "engine": EngineConfig}
 CACHES = ("none", "ram", "device", "auto")
@@ -54,52 +63,83 @@ class TrainConfig:
     Raises `ConfigError` for an impossible value.
     """
 
-    shards: str
-    out: str
+    shards: str = field(
+        metadata=about(metavar="STORE", volatile=True, help="Shard store made by dfd-prepare. [required for a new run]")
+    )
+    out: str = field(
+        metadata=about(metavar="RUN", volatile=True, help="Folder of the run: config, metrics, checkpoints. [required]")
+    )
     recipe: str = "paper"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    epochs: int = option(500, group=STEPS, metavar="N", at_least=1, help="Passes over the training split.")
+    batch_size: int = option(4, group=STEPS, metavar="N", at_least=1, help="Samples that a process computes at once.")
+    seed: int = option(0, group=RUN, metavar="N", at_least=0, help="Of weights, order and flips.")
+    model: ModelConfig = field(default_factory=ModelConfig, metadata=about(
+        group=NETWORK, metavar="NAME", choices=tuple(VARIANTS), read=variant, default_text="full, 41.4 M parameters",
+        help="Two-headed network full, small or tiny, or a baseline: dncnn, ircnn, d3net, anwar, gur, song; of the last "
+        "four also NAME-small, NAME-tiny.",
+    ))  # fmt: skip
+    loss: LossConfig = field(default_factory=LossConfig, metadata=about(
+        group=LOSS, choices=tuple(TABLE_II), read=table_ii_row, default_text="l1grad+charbssim",
+        help="Row of the paper's Table II.",
+    ))  # fmt: skip
     optim: OptimConfig = field(default_factory=OptimConfig)
     geometry: Geometry = field(default_factory=Geometry)
     engine: EngineConfig = field(default_factory=EngineConfig)
-    epochs: int = 500
-    batch_size: int = 4
-    seed: int = 0
-    pretrained: str | None = None
-    device: str = "auto"
-    order: str = "random"
-    shuffle_buffer: int = 512
-    cache: str = "none"
-    prefetch: int = 4
-    checkpoint_every: int = 1
-    keep: int = 2
-    val_fraction: float = 0.1
-    validate_every: int = 10
-    validate_limit: int = 64
-    best_by: str = "auto"
-    tensorboard: bool = True
-    timeout_s: float = 600.0
-    profile: bool = False
+    pretrained: str | None = option(
+        None, group=NETWORK, metavar="imagenet|cached|FILE",
+        help="DenseNet-121 weights for the encoder; cached: if they are here already.",
+    )  # fmt: skip
+    device: str = option(
+        "auto", group=RUN, metavar="NAME", volatile=True, default_text="auto, CUDA where there is a GPU",
+        help="auto, cpu, cuda or cuda:N.",
+    )  # fmt: skip
+    order: str = option(
+        "random", group=DATA, choices=ORDERS,
+        help="Samples from everywhere, or shard after shard through a shuffle buffer.",
+    )  # fmt: skip
+    shuffle_buffer: int = option(512, group=DATA, metavar="SAMPLES", at_least=1, help="For --order shards.")
+    cache: str = option(
+        "none", group=DATA, choices=CACHES, volatile=True,
+        help="Keep decoded samples; auto: on the GPU or in RAM if they fit.",
+    )  # fmt: skip
+    prefetch: int = option(4, group=DATA, metavar="BATCHES", at_least=0, volatile=True, help="Read ahead.")
+    checkpoint_every: int = option(
+        1, group=CHECKPOINTS, metavar="EPOCHS", at_least=1, volatile=True, help="Save every so many epochs."
+    )
+    keep: int = option(
+        2, group=CHECKPOINTS, metavar="N", at_least=1, volatile=True,
+        help="Newest checkpoints that stay, beside best.pt.",
+    )  # fmt: skip
+    val_fraction: float = option(
+        0.1, group=CHECKPOINTS, metavar="0..1", at_least=0, below=1,
+        help="Of train, held out for validation where the store has no val split; 0: none.",
+    )  # fmt: skip
+    validate_every: int = option(
+        10, group=CHECKPOINTS, metavar="EPOCHS", at_least=0, volatile=True,
+        help="Score the validation samples; 0 = after the last only.",
+    )  # fmt: skip
+    validate_limit: int = option(
+        64, group=CHECKPOINTS, metavar="IMAGES", at_least=1, volatile=True, help="Of the validation samples at most."
+    )
+    best_by: str = option(
+        "auto", group=CHECKPOINTS, choices=("auto", *SCORES), volatile=True,
+        default_text="auto: rmse, psnr without depth", help="Score of best.pt.",
+    )  # fmt: skip
+    tensorboard: bool = option(True, group=CHECKPOINTS, volatile=True, help="Write RUN/tensorboard.")
+    timeout_s: float = option(
+        600.0, group=ENGINE, metavar="SECONDS", above=0, volatile=True, help="Wait for other processes at most."
+    )
+    profile: bool = option(
+        False, group=ENGINE, volatile=True, help="Print a step's time by part, write RUN/trace.json."
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("epochs", 1), ("batch_size", 1), ("seed", 0), ("shuffle_buffer", 1), ("prefetch", 0),
-            ("checkpoint_every", 1), ("keep", 1), ("validate_every", 0), ("validate_limit", 1),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}")
-        for name, known in (("order", ORDERS), ("cache", CACHES), ("best_by", ("auto", *SCORES))):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        check_options(self)
         if self.pretrained not in (None, CACHED) and not self.model.about.encoder:
             raise ConfigError(
                 f"pretrained={self.pretrained} is not possible with the model {self.model.name}: it has no encoder"
             )
         require_local("out", self.out)
-        if not 0 <= self.val_fraction < 1:
-            raise ConfigError(f"val_fraction={self.val_fraction} must be at least 0 and below 1")
-        if not 0 < self.timeout_s < float("inf"):
-            raise ConfigError(f"timeout_s={self.timeout_s} must be positive and finite")
 
     @property
     def best_score(self) -> str:
@@ -157,58 +197,81 @@ def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path,
 
 
 def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
-    """`config` with the flat options of the command line applied; an option that is None changes nothing.
+    """`config` with settings changed by their names in `OPTIONS`; one that is None changes nothing.
 
-    `model`: variant name. `heads`: "both", "depth" or "deblur". `stem`. `input`: "defocused" or "aif". `loss`: a row of
-    Table II by name.
-    `deblur_weight`, `balance`. `size`, `crop`: pixels as "256" or "192x256" (`size="native"` keeps the frames' own).
-    `optimizer`, `lr`, `clip_norm`. The fields of `EngineConfig`.
-
-    Other names are fields of `TrainConfig`. Raises `ConfigError` for an unknown one.
+    `model`: name of a variant; `loss`: a row of Table II; `heads`: "both", "depth" or "deblur"; `size`, `crop`: pixels
+    as "256" or "192x256" (`size="native"` keeps the frames' own), which exclude each other. Other values are those of the
+    fields. Raises `ConfigError` for an unknown name or an impossible value.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    model, loss, optim, geometry = config.model, config.loss, config.optim, config.geometry
-    if "model" in given:
-        chosen = variant(given.pop("model"))
-        # Another method has its own heads; another width of the same keeps those that were chosen.
-        kept = ("stem", "zero_last_aif", "input_range", "input", *(("heads",) if chosen.method == model.method else ()))
-        model = replace(chosen, **{name: getattr(model, name) for name in kept})
-    if "heads" in given:
-        heads = given.pop("heads")
-        if heads not in HEAD_CHOICES:
-            raise ConfigError(f"heads={heads!r} must be one of {', '.join(HEAD_CHOICES)}")
-        model = replace(model, heads=HEAD_CHOICES[heads])
-    model = replace(model, **_take(given, "stem", "input"))
-    ignored = [name for name in ("loss", "deblur_weight", "balance") if name in given]
-    if ignored and not model.about.labelled:
-        option = f"{ignored[0]}={given[ignored[0]]}"
-        raise ConfigError(f"{option} means nothing to the model {model.name}: it has a loss of its own")
-    if "loss" in given:
-        loss = with_terms(loss, given.pop("loss"))
-    loss = replace(loss, **_take(given, "deblur_weight", "balance"))
-    optim = replace(optim, **_take(given, "optimizer", "lr", "clip_norm"))
-    engine = replace(config.engine, **_take(given, *(f.name for f in fields(EngineConfig))))
+    for name in given:
+        if name not in OPTIONS:
+            raise ConfigError(f"unknown option {name}{nearest(name, OPTIONS)}")
     if "size" in given and "crop" in given:
         raise ConfigError("size and crop exclude each other: a crop is taken at the frames' own resolution")
-    if "size" in given:
-        size = given.pop("size")
-        geometry = replace(geometry, size=None if size == "native" else _shape(size), crop=None)
-    if "crop" in given:
-        geometry = replace(geometry, size=None, crop=_shape(given.pop("crop")))
-    plain = {f.name for f in fields(TrainConfig)} - {"recipe", *PARTS}
-    for name in given:
-        if name not in plain:
-            raise ConfigError(f"unknown option {name}{nearest(name, OPTIONS)}")
-    given |= {name: str(given[name]) for name in ("shards", "out", "pretrained") if name in given}
-    return replace(config, model=model, loss=loss, optim=optim, geometry=geometry, engine=engine, **given)
+    parts: dict[str, Any] = {"model": config.model, "loss": config.loss}
+    if "model" in given:
+        parts["model"] = _other_model(config.model, variant(given.pop("model")))
+    about_loss = [name for name in given if name == "loss" or OPTIONS[name].part == "loss"]
+    if about_loss and not parts["model"].about.labelled:
+        asked = f"{about_loss[0]}={given[about_loss[0]]}"
+        raise ConfigError(f"{asked} means nothing to the model {parts['model'].name}: it has a loss of its own")
+    if "loss" in given:
+        row = table_ii_row(given.pop("loss"))
+        parts["loss"] = replace(config.loss, depth=row.depth, image=row.image)
+    changes: dict[str, dict[str, Any]] = {}
+    if "size" in given or "crop" in given:
+        changes["geometry"] = {"size": None, "crop": None}
+    for name, value in given.items():
+        setting = OPTIONS[name]
+        value = str(value) if isinstance(value, Path) else value
+        changes.setdefault(setting.part, {})[name] = value if setting.read is None else setting.read(value)
+    plain = changes.pop("", {})
+    parts |= {part: replace(parts.get(part, getattr(config, part)), **fields) for part, fields in changes.items()}
+    return replace(config, **parts, **plain)
 
 
-# Every name that `with_options` takes.
-OPTIONS = (
-    "model", "heads", "stem", "input", "loss", "deblur_weight", "balance", "size", "crop", "optimizer", "lr", "clip_norm",
-    *(f.name for f in fields(EngineConfig)),
-    *(f.name for f in fields(TrainConfig) if f.name not in ("recipe", *PARTS)),
-)  # fmt: skip
+def _other_model(before: ModelConfig, chosen: ModelConfig) -> ModelConfig:
+    """`chosen` with those settings of `before` that no variant decides."""
+    kept = {name for name, setting in OPTIONS.items() if setting.part == "model"} | {"zero_last_aif", "input_range"}
+    if chosen.method != before.method:
+        # Another method has its own heads; another width of the same keeps those that were chosen.
+        kept.discard("heads")
+    return replace(chosen, **{name: getattr(before, name) for name in kept})
+
+
+def _registry() -> dict[str, Option]:
+    """Every setting that has a name of its own on the command line, in the order of the fields."""
+    found: dict[str, Option] = {}
+    own = options_of(TrainConfig)
+    for f in fields(TrainConfig):
+        found |= {f.name: own[f.name]} if f.name in own else {}
+        found |= options_of(PARTS[f.name], f.name) if f.name in PARTS else {}
+    return {name: setting for name, setting in found.items() if setting.help}
+
+
+# What `with_options`, the command lines and the top of a TOML file take, by name.
+OPTIONS: dict[str, Option] = _registry()
+
+
+def told_default(setting: Option) -> str:
+    """The default of a setting as help tells it, with those of the recipes that have another: "500; fast 60"."""
+    if setting.default_text:
+        return setting.default_text
+    told = {}
+    for recipe in RECIPES:
+        config = recipe_config(recipe, shards="", out="")
+        told[recipe] = _told(getattr(getattr(config, setting.part) if setting.part else config, setting.name))
+    others = [f"{recipe} {value}" for recipe, value in told.items() if value != told["paper"]]
+    return "; ".join([told["paper"], *others])
+
+
+def _told(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, tuple):
+        return shape_text(value[:1] if value[0] == value[1] else value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -222,18 +285,10 @@ def changed_fields(before: TrainConfig, after: TrainConfig) -> list[str]:
     changed = []
     for f in fields(TrainConfig):
         old, new = getattr(before, f.name), getattr(after, f.name)
-        if f.name in VOLATILE or old == new:
+        if (f.name in OPTIONS and OPTIONS[f.name].volatile) or old == new:
             continue
         if f.name in PARTS:
             changed += [f"{f.name}.{g.name}" for g in fields(old) if getattr(old, g.name) != getattr(new, g.name)]
         else:
             changed.append(f.name)
     return changed
-
-
-def _take(given: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: given.pop(name) for name in names if name in given}
-
-
-def _shape(value: str | int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else parse_shape(str(value))

@@ -12,10 +12,6 @@ from click.testing import CliRunner, Result
 from dfd_cli import evaluate as eval_command
 from dfd_cli import train as train_command
 
-from dfd_train.config.loss import TABLE_II
-from dfd_train.config.model import VARIANTS
-from dfd_train.config.train import RECIPES
-
 SMALL = ("--model", "tiny", "--recipe", "fast", "--size", "33x48", "--batch-size", "5", "--device", "cpu")
 
 
@@ -33,12 +29,6 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = dfd_train("--shards", store, "--out", out, *SMALL, "--epochs", 1)
     assert result.exit_code == 0, result.output
     return out
-
-
-def test_the_commands_choices_are_the_librarys() -> None:
-    assert tuple(VARIANTS) == train_command.MODELS
-    assert tuple(RECIPES) == train_command.RECIPES
-    assert tuple(TABLE_II) == train_command.LOSSES
 
 
 def test_training_prints_progress_and_where_the_checkpoint_is(store: Path, tmp_path: Path) -> None:

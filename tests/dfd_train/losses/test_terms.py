@@ -10,7 +10,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from dfd_train.config.loss import TABLE_II, LossConfig, with_terms
+from dfd_train.config.loss import TABLE_II, LossConfig, table_ii_row
 from dfd_train.errors import ConfigError
 from dfd_train.losses.loss_balance import LossBalance
 from dfd_train.losses.terms import (
@@ -202,4 +202,4 @@ def test_an_impossible_loss_is_refused_by_name(field: str, value: object) -> Non
     with pytest.raises(ConfigError, match=field):
         LossConfig(**{field: value})
     with pytest.raises(ConfigError, match="l1grad"):
-        with_terms(LossConfig(), "l3+charb")
+        table_ii_row("l3+charb")
