@@ -25,6 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from defocus_sim.errors import LensError
 
+# How JSON and the command line say `max_coc_px=math.inf`.
+NO_CAP = "none"
+
 SensorDistance = Literal["thin-lens", "infinity"]
 
 
@@ -38,7 +41,8 @@ class Lens:
     `focal_length_px` (the lens-to-sensor distance in px, as camera calibrations give it; needs no other length).
     `focal_length_mm` is required unless `focal_length_px` makes it unnecessary.
 
-    `focus_distance_m`: distance of sharp focus from the lens. `max_coc_px`: cap on the CoC diameter (None: no cap).
+    `focus_distance_m`: distance of sharp focus from the lens. `max_coc_px`: cap on the CoC diameter; None: the longer side
+    of the frame that is blurred (a wider disc shows no more of it), infinity or "none": no cap.
     `sigma_per_coc`, `sharp_below_px`, `focus_blur_px`: Gaussian sigma = sqrt((sigma_per_coc * max(|coc_px| -
     sharp_below_px, 0))^2 + focus_blur_px^2); the last is the sigma that is there even in focus, in px of the image that is
     blurred. `corner_light`: light in the corners of the image as a share of that in its middle, (0, 1]; between them it
@@ -67,6 +71,8 @@ class Lens:
 
     def __post_init__(self) -> None:
         """Check every field; see the class."""
+        if self.max_coc_px == NO_CAP:
+            object.__setattr__(self, "max_coc_px", math.inf)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name in ("name", "sensor_distance") or value is None:
@@ -76,7 +82,7 @@ class Lens:
             if field.name in ("sharp_below_px", "focus_blur_px"):
                 if not (math.isfinite(value) and value >= 0):
                     raise LensError(f"{field.name}={value} must be finite and >= 0")
-            elif not (math.isfinite(value) and value > 0):
+            elif not (math.isfinite(value) and value > 0) and (field.name, value) != ("max_coc_px", math.inf):
                 raise LensError(f"{field.name}={value:g} must be finite and > 0")
             object.__setattr__(self, field.name, float(value))
         if self.corner_light > 1:
@@ -222,9 +228,11 @@ class Lens:
         What a lens of earlier versions did not have is left out where it changes nothing, so that checksums over the
         settings of a store stay what they were.
         """
-        return {
+        fields = {
             key: value for key, value in dataclasses.asdict(self).items() if key not in _LATER or _LATER[key] != value
         }
+        # JSON has no infinity.
+        return fields | {"max_coc_px": NO_CAP} if self.max_coc_px == math.inf else fields
 
 
 _ALTERNATIVES = (
@@ -280,7 +288,7 @@ def coc_diameter_m(depth_m: ArrayLike, lens: Lens) -> NDArray[np.float64]:
 
 
 def coc_diameter_px(depth_m: ArrayLike, lens: Lens, *, width_px: int | None = None) -> NDArray[np.float64]:
-    """Signed CoC diameter in px, negative nearer than focus, limited to +-`lens.max_coc_px`.
+    """Signed CoC diameter in px, negative nearer than focus, limited to +-`lens.max_coc_px` where the lens has one.
 
     `depth_m`: any shape, metres, > 0 (infinity is allowed). `width_px`: width of the image being blurred, needed for a
     lens that is described by its sensor's width; default: the last axis of `depth_m` where that has two or more.
@@ -294,6 +302,16 @@ def coc_diameter_px(depth_m: ArrayLike, lens: Lens, *, width_px: int | None = No
 def coc_at_infinity_px(lens: Lens, width_px: int | None = None) -> float:
     """CoC diameter of an infinitely far point in px, without the cap: D * s_px / S; `width_px` as for `coc_diameter_px`."""
     return lens.aperture_diameter_m * lens.sensor_distance_px(width_px) / lens.focus_distance_m
+
+
+def coc_limit_px(lens: Lens, size_hw: tuple[int, int]) -> float:
+    """Largest |CoC| in px with which a frame of `size_hw` is blurred: `lens.max_coc_px`, or else its longer side."""
+    return float(max(size_hw)) if lens.max_coc_px is None else lens.max_coc_px
+
+
+def nearest_usable_m(lens: Lens, width_px: int | None = None) -> float:
+    """Depth in metres at and below which the CoC is no finite float32, so that the depth is taken for a hole."""
+    return coc_at_infinity_px(lens, width_px) * lens.focus_distance_m / float(np.finfo(np.float32).max)
 
 
 def sigma_px(coc_px: ArrayLike, lens: Lens) -> NDArray[np.float64]:

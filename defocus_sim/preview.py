@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.errors import ShardError
-from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
+from defocus_sim.lens import Lens, coc_diameter_px, coc_limit_px, sigma_px
 from defocus_sim.shards.store import ShardStore
 
 RGB = NDArray[np.uint8]
@@ -64,7 +64,8 @@ def _row(sample: dict[str, NDArray[Any]], lens: Lens, title: str) -> RGB:
     depth = sample["depth_m"]
     valid = depth > 0
     near, far = (float(depth[valid].min()), float(depth[valid].max())) if valid.any() else (0.0, 0.0)
-    coc = coc_diameter_px(np.where(valid, depth, lens.focus_distance_m), lens)
+    limit = coc_limit_px(lens, depth.shape)
+    coc = np.clip(coc_diameter_px(np.where(valid, depth, lens.focus_distance_m), lens), -limit, limit)
     sigma = sigma_px(coc, lens)
     cells = (
         (sample["defocused"], title),

@@ -18,10 +18,12 @@ from defocus_sim.blur.options import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, 
 from defocus_sim.blur.pixel_format import coc_and_sigma, depth_counts, mirrored, quantised, usual_depths
 from defocus_sim.blur.pyramid import gaussian_gather, gaussian_pixels
 from defocus_sim.errors import DepthError, ImageError, RenderingError
-from defocus_sim.lens import Lens, coc_at_infinity_px
+from defocus_sim.lens import Lens, coc_at_infinity_px, coc_diameter_px, coc_limit_px, nearest_usable_m
 
 # Nothing in an RGB-D data set is this far away at its nearest; a depth map in millimetres always is.
 _MILLIMETRES_ABOVE_M = 200.0
+# Wider ones are refused: a pixel of one reaches farther than the largest frame.
+_WIDEST_COC_PX = 2**15
 
 
 def defocus(
@@ -42,7 +44,9 @@ def defocus(
 
     `aif`: uint8, or float in [0, 1]; (H, W), (H, W, 1) or (H, W, 3) with `depth_m` (H, W), or a batch (B, H, W),
     (B, H, W, C) with `depth_m` (B, H, W). `depth_m`: float, metres, z-depth; 0 and +-infinity are holes: there the
-    simulator takes the nearest valid depth. NaN is refused unless `nan="hole"`.
+    simulator takes the nearest valid depth, as where a depth is so near 0 that its circle of confusion is not finite.
+    Circles wider than `lens.max_coc_px`, by default the frame's longer side, are taken for that wide. NaN is refused
+    unless `nan="hole"`.
     The other options are those of `Rendering`; `rng` is needed for noise and dither.
 
     Raises `ImageError` (shape, dtype, range), `DepthError` (shape, dtype, negative, NaN, no valid pixel, millimetres),
@@ -67,7 +71,7 @@ def compile_kernels(rendering: Rendering) -> None:
     depth_m = np.ones((8, 8), F32)
     depth_m[:, 4:] = 4
     # Pixels of both kinds, so wide that a coarser grid pays, and others.
-    lens = Lens(aperture_mm=50, focal_length_mm=50, focus_distance_m=2, pixel_pitch_um=50)
+    lens = Lens(aperture_mm=50, focal_length_mm=50, focus_distance_m=2, pixel_pitch_um=50, max_coc_px=math.inf)
     for channels in (1, 3):
         defocus(
             np.zeros((8, 8, channels), np.uint8), depth_m, lens, **{**vars(rendering), "noise": None, "dither": False}
@@ -102,15 +106,41 @@ def blur_maps(depth_m: NDArray[Any], lens: Lens) -> tuple[NDArray[np.float32], N
 
 def _fill_maps(depth_m: NDArray[Any], lens: Lens, coc: NDArray[F32], sigma: NDArray[F32]) -> None:
     """`blur_maps` into given memory, see `planes.coc_and_sigma`."""
-    filled = fill_holes(depth_m)
+    height, width = np.shape(depth_m)
+    filled = fill_holes(without_unusable(depth_m, lens))
     solved = lens.for_depth(filled)
-    cap = math.inf if solved.max_coc_px is None else solved.max_coc_px
+    cap = coc_limit_px(solved, (height, width))
+    _check_reach(filled, solved, cap)
     far, focus = coc_at_infinity_px(solved, filled.shape[1]), float(solved.focus_distance_m)
     per_coc, sharp = float(solved.sigma_per_coc), float(solved.sharp_below_px)
     coc_and_sigma(np.ascontiguousarray(filled), far, focus, float(cap), per_coc, sharp, coc, sigma)
     if solved.focus_blur_px > 0:
         own = sigma[: filled.shape[0], : filled.shape[1]]
         np.hypot(own, F32(solved.focus_blur_px), out=own)
+
+
+def without_unusable(depth_m: NDArray[Any], lens: Lens) -> NDArray[Any]:
+    """`depth_m` (H, W), metres, with 0 (a hole) where the CoC is not finite, see `nearest_usable_m`; mostly as it is."""
+    # An aperture that is to be solved makes any CoC finite.
+    if lens.solve_max_coc_px is not None:
+        return depth_m
+    nearest_m = nearest_usable_m(lens, np.shape(depth_m)[1])
+    depth = np.asarray(depth_m, F32)
+    unusable = (depth > 0) & (depth <= nearest_m)
+    return np.where(unusable, F32(0), depth) if unusable.any() else depth_m
+
+
+def _check_reach(filled: NDArray[F32], lens: Lens, cap: float) -> None:
+    """Raise `DepthError` for a CoC that no memory holds, which needs a cap that was lifted."""
+    if cap <= _WIDEST_COC_PX:
+        return
+    nearest = float(filled.min())
+    widest = min(abs(float(coc_diameter_px([nearest], lens, width_px=filled.shape[1])[0])), cap)
+    if widest > _WIDEST_COC_PX:
+        raise DepthError(
+            f"depth {nearest:g} m has a circle of confusion of {widest:.0f} px, which asks for too much memory: "
+            f"limit it (max_coc_px), at most to {_WIDEST_COC_PX}"
+        )
 
 
 def _check_image(image: NDArray[Any]) -> None:

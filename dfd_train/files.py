@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,43 @@ def load_tensors(path: Path, what: str) -> Any:
     """
     if not path.is_file():
         raise CheckpointMissingError(f"{what} {path} not found")
+    _check_archive(path, what)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         # torch follows the reason with advice that would let the file run code.
         reason = str(error).split("\n")[0].partition(" In PyTorch")[0].rstrip(".") or type(error).__name__
         raise CheckpointError(f"{what} {path} cannot be read: it is truncated or no torch file ({reason})") from error
+
+
+def _check_archive(path: Path, what: str) -> None:
+    """Raise `CheckpointError` where the ZIP archive that `torch.save` writes is damaged or asks for more than it holds.
+
+    torch itself does not look at the checksums. A file in the format of before torch 1.6 has none, and is left to torch.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                    raise CheckpointError(f"{what} {path} is compressed, which torch.save never does: it is refused")
+                if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                    raise CheckpointError(f"{what} {path} is damaged: its entries are larger than the file")
+                damaged = archive.testzip()
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        ValueError,
+        struct.error,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+    ) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{what} {path} cannot be read: it is truncated or no torch file ({reason})") from error
+    if damaged is not None:
+        raise CheckpointError(f"{what} {path} is damaged: {damaged} in it does not match its checksum (CRC-32)")

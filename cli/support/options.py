@@ -13,6 +13,7 @@ from dfd_cli.support.logging import note
 from dfd_cli.support.parameters import (
     Aperture,
     ApertureParam,
+    CocLimitParam,
     DistancesParam,
     LengthParam,
     NoiseParam,
@@ -78,10 +79,10 @@ LENS = (
     under(
         LENS_HEADING,
         "--max-coc",
-        type=PixelsParam(),
-        metavar="PX",
-        show_default="no cap",
-        help="Cap on the circle of confusion (diameter in px).",
+        type=CocLimitParam(),
+        metavar="PX|none",
+        show_default="the frame's longer side",
+        help="Cap on the circle of confusion (diameter in px); none: no cap.",
     ),
     under(
         LENS_HEADING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 from defocus_sim.blur.light import SensorNoise
 from defocus_sim.errors import RenderingError, UnitError
-from defocus_sim.lens import PRESET_ALIASES, PRESETS
+from defocus_sim.lens import NO_CAP, PRESET_ALIASES, PRESETS
 from defocus_sim.units import parse_f_number, parse_length_m
 
 
@@ -98,6 +99,14 @@ class PixelsParam(_Text):
         if match is None or float(match.group(1)) <= 0:
             raise UnitError(f"{text!r} is not a number of pixels above 0, for example 29px")
         return float(match.group(1))
+
+
+class CocLimitParam(PixelsParam):
+    """A number of pixels, or `none`, which is infinity."""
+
+    def parse(self, text: str) -> float:
+        """`20px` or `none`."""
+        return math.inf if text.strip().lower() == NO_CAP else super().parse(text)
 
 
 class SizeParam(_Text):

@@ -84,10 +84,18 @@ def _store_lines(store: ShardStore) -> list[str]:
         f"  lens       {', '.join(names)}, focus {', '.join(f'{s:g} m' for s in focus_m)}, "
         f"{manifest.rendering['mode']} {manifest.rendering['psf']} blur",
         f"  CoC        {low:+.1f} to {high:+.1f} px (negative: nearer than focus)",
+        *_limit_lines(statistics),
         f"  blurred    {_psnr_text(statistics)}",
         f"  stored     {format_bytes(sum(stored))} in {len(stored)} shard files "
         f"({sum(stored) / raw:.0%} of {format_bytes(raw)} raw)",
     ]
+
+
+def _limit_lines(statistics: dict[str, Any]) -> list[str]:
+    count, samples = statistics.get("limited_px", 0), statistics.get("limited_samples", 0)
+    if not count:
+        return []
+    return [f"  limited    CoC of {count} px in {samples} samples, to the frame's longer side or --max-coc"]
 
 
 def _fields(content: dict[str, Any]) -> str:

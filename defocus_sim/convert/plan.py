@@ -138,7 +138,8 @@ def blur_statistics(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Over all samples: CoC range in px at the size that was blurred, and PSNR in dB of the blurred images.
 
     Each sample has `coc_min_px`, `coc_max_px`, `mse` (of values in [0, 1]). PSNR is the mean over images that differ
-    from their original; `unblurred` counts the others.
+    from their original; `unblurred` counts the others. `limited_px`: pixels, in `limited_samples` images, whose CoC was cut
+    off at the lens's limit.
     """
     psnr_db = [-10 * math.log10(sample["mse"]) for sample in samples if sample["mse"] > 0]
     return {
@@ -147,6 +148,8 @@ def blur_statistics(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         "psnr_db": None if not psnr_db else sum(psnr_db) / len(psnr_db),
         "psnr_db_range": None if not psnr_db else [min(psnr_db), max(psnr_db)],
         "unblurred": len(samples) - len(psnr_db),
+        "limited_px": sum(sample.get("limited_px", 0) for sample in samples),
+        "limited_samples": sum(sample.get("limited_px", 0) > 0 for sample in samples),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from defocus_sim.convert.plan import ConversionSettings, PlannedSample
 from defocus_sim.datasets.base import FrameReader, RgbdFrame
 from defocus_sim.errors import ConvertError, DepthError, ImageError, LensError, SourceError
-from defocus_sim.lens import Lens, coc_diameter_px
+from defocus_sim.lens import Lens, coc_diameter_px, coc_limit_px
 from defocus_sim.shards.write import encode_sample
-from defocus_sim.simulate import defocus
+from defocus_sim.simulate import defocus, without_unusable
 from defocus_sim.timing import StageClock
 
 OnError = Literal["fail", "skip"]
@@ -87,22 +87,31 @@ def render_sample(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
     """One triple as it is stored, by array name, and its statistics. Raises what `defocus` raises."""
     height, width = frame.depth_m.shape
-    nearest_m, farthest_m = frame.depth_m.min(), frame.depth_m.max()
+    depth_m = without_unusable(frame.depth_m, lens)
+    nearest_m, farthest_m = depth_m.min(), depth_m.max()
     if farthest_m <= 0:
         raise DepthError("its depth has no valid pixel")
-    lens = lens.for_depth(frame.depth_m, width)
-    blurred = defocus(frame.aif, frame.depth_m, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
-    arrays: dict[str, NDArray[Any]] = {"defocused": blurred, "aif": frame.aif, "depth_m": frame.depth_m}
+    lens = lens.for_depth(depth_m, width)
+    blurred = defocus(frame.aif, depth_m, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
+    arrays: dict[str, NDArray[Any]] = {"defocused": blurred, "aif": frame.aif, "depth_m": depth_m}
     if settings.size_hw is not None and settings.size_hw != (height, width):
         arrays = {name: _resize(array, settings.size_hw) for name, array in arrays.items()}
     # The signed CoC grows with depth: its range follows from the range of depth.
     if nearest_m <= 0:
-        nearest_m = frame.depth_m.min(where=frame.depth_m > 0, initial=np.inf)
-    nearest, farthest = coc_diameter_px([nearest_m, farthest_m], lens, width_px=width)
+        nearest_m = depth_m.min(where=depth_m > 0, initial=np.inf)
+    limit = coc_limit_px(lens, (height, width))
+    uncapped = replace(lens, max_coc_px=None)
+    nearest, farthest = coc_diameter_px([nearest_m, farthest_m], uncapped, width_px=width)
+    limited = 0
+    if max(-nearest, farthest) > limit:
+        coc = coc_diameter_px(depth_m[depth_m > 0], uncapped, width_px=width)
+        limited = int(np.count_nonzero(np.abs(coc) > limit))
+    nearest, farthest = np.clip([nearest, farthest], -limit, limit)
     squares = cv2.norm(arrays["defocused"], arrays["aif"], cv2.NORM_L2SQR)
     facts = {
         "coc_min_px": float(nearest),
         "coc_max_px": float(farthest),
+        "limited_px": limited,
         "mse": squares / arrays["aif"].size / 255**2,
         "focus_distance_m": lens.focus_distance_m,
         "aperture_mm": lens.aperture_diameter_m * 1e3,

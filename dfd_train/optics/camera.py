@@ -30,7 +30,7 @@ def camera_of(lens: Lens, frame_hw: tuple[int, int], size: tuple[int, int] | Non
     numbers = [
         lens.focus_distance_m,
         coc_px,
-        _NO_CAP_PX if lens.max_coc_px is None else lens.max_coc_px,
+        min(lens.max_coc_px or _NO_CAP_PX, _NO_CAP_PX),
         lens.sharp_below_px,
         lens.sigma_per_coc,
         height / frame_hw[0],

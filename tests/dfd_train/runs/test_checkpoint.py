@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import resource
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,3 +151,44 @@ def test_a_broken_marker_is_named(tmp_path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps({"bytes": "many"}))
     with pytest.raises(CheckpointError, match="marker"):
         load_checkpoint(tmp_path)
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    path = tmp_path / "copied.pt"
+    path.write_bytes(save_checkpoint(tmp_path / "run", checkpoint(1)).read_bytes())
+    return path
+
+
+def test_without_a_marker_a_flipped_bit_is_an_error_or_of_no_consequence(copied: Path) -> None:
+    sound, chance, refused = copied.read_bytes(), random.Random(4), 0
+    wanted = load_checkpoint(copied)
+    for _ in range(150):
+        content = bytearray(sound)
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        copied.write_bytes(content)
+        try:
+            found = load_checkpoint(copied)
+        except CheckpointError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        else:
+            assert torch.equal(found.weights["w"], wanted.weights["w"])
+            assert (found.step, found.progress, found.config) == (wanted.step, wanted.progress, wanted.config)
+    # The weights are most of the file.
+    assert refused > 75
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(copied: Path, tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(copied) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            with target.open(entry.filename, "w") as stream:
+                stream.write(source.read(entry))
+                if entry.filename.endswith("/data/0"):
+                    for _ in range(300):
+                        stream.write(bytes(2**20))
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="compressed"):
+        load_checkpoint(bomb)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 100 * 1024
