@@ -99,16 +99,25 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, val_fracti
     examples=(
         "dfd-prepare synthetic --count 64 --out demo.zarr",
         "dfd-prepare synthetic --count 16 --scale tabletop --preset d3net-script --focus 50cm --out tabletop.zarr",
+        "dfd-prepare synthetic --count 2000 --size 480x360 --scenes varied --out varied.zarr",
     ),
 )
 @under(DATA_SET, "--count", type=click.IntRange(min=1), metavar="N", default=64, help="Number of scenes.")
 @under(DATA_SET, "--size", type=SizeParam(), metavar="WxH", default="320x240", help="Size of the images in px.")
 @under(
     DATA_SET,
+    "--scenes",
+    type=click.Choice(["rooms", "varied"]),
+    default="rooms",
+    help="rooms: furnished spaces. varied: many kinds of scene, light and exposure, as photographs have.",
+)
+@under(
+    DATA_SET,
     "--scale",
     type=click.Choice(["tabletop", "room", "hall", "street", "mixed"]),
-    default="room",
-    help="tabletop: 0.3-1.5 m. room: 0.7-10 m. hall, street: 2-60 m. mixed: one of them a scene.",
+    show_default="room; mixed where varied",
+    help="tabletop: 0.3-1.5 m. room: 0.7-10 m. hall, street: 2-60 m. mixed: one of them a scene. "
+    "Varied tabletops reach to 2 m, streets to 80 m.",
 )
 @under(
     DATA_SET,
@@ -120,12 +129,14 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, val_fracti
 )
 @val_fraction(0.1)
 @with_options(LENS, RENDERING, STORE)
-def synthetic(count: int, size: tuple[int, int], scale: str, **options: Any) -> None:
+def synthetic(count: int, size: tuple[int, int], scenes: str, scale: str | None, **options: Any) -> None:
     """Procedural scenes with exact depth; needs no data set."""
     from defocus_sim.datasets.synthetic.source import SyntheticSource
 
     fractions = {name: options.pop(name) for name in ("test_fraction", "val_fraction")}
-    source = SyntheticSource(count=count, size_wh=size[::-1], scale=scale, seed=options["seed"], **fractions)
+    source = SyntheticSource(
+        count=count, size_wh=size[::-1], scenes=scenes, scale=scale, seed=options["seed"], **fractions
+    )
     run_conversion(source, options)
 
 

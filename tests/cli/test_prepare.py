@@ -69,6 +69,15 @@ def test_synthetic_and_the_tools_on_its_store(run_command, tmp_path):
     assert cv2.imread(str(tmp_path / "sheet.png")) is not None
 
 
+def test_varied_scenes_come_in_every_scale_unless_one_is_named(run_command, tmp_path):
+    arguments = ("dfd-prepare", "synthetic", "--count", "2", "--size", "64x48", "--scenes", "varied", "--overwrite")
+    for given, scale in ((), "mixed"), (("--scale", "street"), "street"):
+        made = run_command(*arguments, *given, "--out", "v.zarr", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+        source = open_store(tmp_path / "v.zarr").manifest.source
+        assert (source["scenes"], source["scale"]) == ("varied", scale)
+
+
 def test_verify_names_every_damaged_file(run_command, tmp_path):
     run_command("dfd-prepare", "synthetic", "--count", "4", "--size", "64x48", "--samples-per-shard", "2", cwd=tmp_path)
     store = open_store(tmp_path / "synthetic.zarr")

@@ -4,7 +4,7 @@ Sums are written out in one order and nothing is contracted or reordered, so a f
 call each other share a file: numba's cache would not notice a change of a function from another one.
 
 A solid is a row of `table` (float64): centre (3), half extents (3), axes (9), and for a lattice period (2) and bar share
-(2). See `raycast` for the conventions of axes and depth.
+(2), for a cutout the number of its mask. See `raycast` for the conventions of axes and depth.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-BOX, SHELL, BALL, ROD, LATTICE = range(5)
+BOX, SHELL, BALL, ROD, LATTICE, DISC, CUTOUT = range(7)
 COLUMNS = 19
 
 
@@ -94,11 +94,34 @@ def _lattice(row, o, d, inf):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def cast_into(depth, owner, kinds, table, rotation, turn, u, v, focal_px, tiny):
+def _disc(s, o, d, inf):
+    depth = -o[2] / d[2]
+    x, y = (o[0] + depth * d[0]) / s[3], (o[1] + depth * d[1]) / s[4]
+    return depth if x * x + y * y <= s[3] / s[3] else inf
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _cutout(row, mask, o, d, inf):
+    """A rectangle that is there where its mask, stretched over it and interpolated, is above the middle grey."""
+    depth = -o[2] / d[2]
+    side = mask.shape[0]
+    x = (np.float64(o[0] + depth * d[0]) / row[3] + 1) * 0.5 * side - 0.5
+    y = (np.float64(o[1] + depth * d[1]) / row[4] + 1) * 0.5 * side - 0.5
+    if not (0 <= x < side - 1 and 0 <= y < side - 1):
+        return inf
+    x0, y0 = int(x), int(y)
+    fx, fy = x - x0, y - y0
+    upper = mask[y0, x0] * (1 - fx) + mask[y0, x0 + 1] * fx
+    lower = mask[y0 + 1, x0] * (1 - fx) + mask[y0 + 1, x0 + 1] * fx
+    return depth if upper * (1 - fy) + lower * fy > 127.5 else inf
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def cast_into(depth, owner, kinds, table, masks, rotation, turn, u, v, focal_px, tiny):
     """First hit of every ray into (H, W) `depth` and `owner`, computed in the type of `depth`.
 
     `u` (W,), `v` (H,): image plane coordinates; `rotation` world to camera, `turn` the same and `tiny` = 1e-12 in
-    that type.
+    that type; `masks` (M, S, S) uint8.
     """
     height, width = depth.shape
     inf = tiny / (tiny - tiny)
@@ -127,6 +150,10 @@ def cast_into(depth, owner, kinds, table, rotation, turn, u, v, focal_px, tiny):
                     found = _rod(s, o, d, inf)
                 elif kind == LATTICE:
                     found = _lattice(row, o, d, inf)
+                elif kind == DISC:
+                    found = _disc(s, o, d, inf)
+                elif kind == CUTOUT:
+                    found = _cutout(row, masks[int(row[15])], o, d, inf)
                 else:
                     found = _slab(s, o, d, tiny, kind == SHELL)
                 if 0 < found < depth[y, x]:

@@ -20,7 +20,10 @@ Vec3 = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """How a surface looks: a texture of the scene, its `texel_px` size at the nearest visible point, place and tint."""
+    """How a surface looks: a texture of the scene, its `texel_px` size at the nearest visible point, place and tint.
+
+    `gloss`: strength of the highlight, `sharpness` its exponent; `emission`: light of the tint's colour it gives off.
+    """
 
     texture: int
     texel_px: float = 1.0
@@ -28,6 +31,14 @@ class Finish:
     offset: tuple[float, float] = (0.0, 0.0)
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     swap: tuple[int, int, int] = (0, 1, 2)
+    gloss: float = 0.0
+    sharpness: float = 1.0
+    emission: float = 0.0
+
+    def row(self) -> list[float]:
+        """The finish as the kernels take it."""
+        turn = [float(np.cos(self.angle)), float(np.sin(self.angle))]
+        return [self.texture, *turn, *self.offset, *self.tint, *self.swap, self.gloss, self.sharpness, self.emission]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,6 +100,24 @@ class Lattice(Solid):
         return [*super().row()[:15], *self.period, *self.solid]
 
 
+class Disc(Solid):
+    """A flat ellipse in its local x, y plane."""
+
+    kind = ray_kernels.DISC
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cutout(Solid):
+    """A flat rectangle in its local x, y plane, there where the scene's mask number `mask` is white."""
+
+    mask: int
+    kind = ray_kernels.CUTOUT
+
+    def row(self) -> list[float]:
+        """The solid as the kernels take it."""
+        return [*super().row()[:15], float(self.mask), 0.0, 0.0, 0.0]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Hits:
     """First hits of a grid of rays: z-depth `depth` (H, W) in m, `owner` (H, W) the solid, -1 and infinite where none.
@@ -105,12 +134,23 @@ class Hits:
     v: Array
 
 
+NO_MASKS = np.zeros((1, 2, 2), np.uint8)
+
+
 def cast(
-    solids: tuple[Solid, ...], rotation: Vec3, focal_px: float, hw: tuple[int, int], dtype: type[np.floating]
+    solids: tuple[Solid, ...],
+    rotation: Vec3,
+    focal_px: float,
+    hw: tuple[int, int],
+    dtype: type[np.floating],
+    *,
+    masks: NDArray[np.uint8] = NO_MASKS,
+    eye: Vec3 | None = None,
 ) -> Hits:
     """First hits of the rays through the centres of an image's pixels, computed in `dtype`.
 
-    `rotation` (3, 3) takes world to camera axes; the principal point is the image centre.
+    `rotation` (3, 3) takes world to camera axes; the principal point is the image centre. `masks` (M, S, S) of the
+    cutouts. `eye` (3,): a camera that is not at the origin.
     """
     height, width = hw
     u = ((np.arange(width) + 0.5 - width / 2) / focal_px).astype(dtype)
@@ -124,8 +164,10 @@ def cast(
         u=u,
         v=v,
     )
+    if eye is not None:
+        hits.table[:, :3] -= eye
     world = np.ascontiguousarray(rotation, np.float64)
     ray_kernels.cast_into(
-        hits.depth, hits.owner, hits.kinds, hits.table, world, hits.turn, u, v, float(focal_px), dtype(1e-12)
+        hits.depth, hits.owner, hits.kinds, hits.table, masks, world, hits.turn, u, v, float(focal_px), dtype(1e-12)
     )
     return hits

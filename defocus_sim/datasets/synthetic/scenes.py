@@ -132,7 +132,7 @@ def build_scene(rng: np.random.Generator, scale: Scale, hw: tuple[int, int]) -> 
 
 def _draw_scored(rng: np.random.Generator, scale: Scale, hw: tuple[int, int]) -> tuple[float, Scene]:
     """The next layout whose enclosure keeps the depth range (about every second one does), and its score."""
-    while (layout := _draw(rng, scale, hw)) is None:
+    while (layout := draw_layout(rng, scale, hw)) is None:
         pass
     return _score(layout, hw), layout
 
@@ -155,7 +155,7 @@ def _enclosure(rng: np.random.Generator, scale: Scale, shop: Workshop, eye: floa
     return Shell(centre=centre, half=half, axes=axes, finishes=(wall, wall, ceiling, floor, wall, other))
 
 
-def _draw(rng: np.random.Generator, scale: Scale, hw: tuple[int, int]) -> Scene | None:
+def draw_layout(rng: np.random.Generator, scale: Scale, hw: tuple[int, int]) -> Scene | None:
     """One layout, or None where the enclosure alone is nearer or farther than allowed."""
     near, far = scale.depth_m
     rotation = _camera(rng, scale)
@@ -170,7 +170,7 @@ def _draw(rng: np.random.Generator, scale: Scale, hw: tuple[int, int]) -> Scene 
         colour=(1.0, float(rng.uniform(0.85, 1.0)), float(rng.uniform(0.7, 1.0))),
     )
     bare = Scene(solids=(shell,), rotation=rotation, light=light)
-    depth, _ = _probe(bare, hw)
+    depth, _ = probe(bare, hw)
     if depth.min() < near * 1.04 or depth.max() > far * 0.97:
         return None
     shop.enclose(shell)
@@ -185,8 +185,8 @@ def _draw(rng: np.random.Generator, scale: Scale, hw: tuple[int, int]) -> Scene 
     return Scene(solids=(shell, *shop.solids), rotation=rotation, light=light)
 
 
-def _probe(scene: Scene, hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    """Depth and owners on a small grid of the same field of view."""
+def probe(scene: Scene, hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Depth and owners of a picture of `hw`, on a small grid of the same field of view."""
     shrink = _PROBE_LONG_SIDE / max(hw)
     small = (max(4, round(hw[0] * shrink)), max(4, round(hw[1] * shrink)))
     return depth_map(scene, focal_length_px(small), small)
@@ -194,7 +194,7 @@ def _probe(scene: Scene, hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDAr
 
 def _score(scene: Scene, hw: tuple[int, int]) -> float:
     """How good the view is, 1 = nothing to wish for: bodies in view, none too large, depth spread, shell still seen."""
-    depth, owner = _probe(scene, hw)
+    depth, owner = probe(scene, hw)
     share = np.bincount(owner.ravel(), minlength=len(scene.solids)) / owner.size
     low, high = np.quantile(depth, [0.05, 0.95])
     return min(

@@ -119,14 +119,41 @@ def trilinear(atlas, starts, side, u, v, level):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _lit(shadow, view, focal_px, x, y, z, cosine):
+    """Share of the light of a lamp that reaches the point (x, y, z) relative to it, whose surface it meets at `cosine`.
+
+    `shadow` (S, S): z-depth of what the lamp sees first, in the axes `view`; what it does not see is lit.
+    """
+    side = shadow.shape[0]
+    far = view[2, 0] * x + view[2, 1] * y + view[2, 2] * z
+    if far <= _ZERO:
+        return _ONE
+    across = (view[0, 0] * x + view[0, 1] * y + view[0, 2] * z) / far * focal_px + np.float32(side / 2 - 0.5)
+    down = (view[1, 0] * x + view[1, 1] * y + view[1, 2] * z) / far * focal_px + np.float32(side / 2 - 0.5)
+    if not (_ZERO <= across < side - 1 and _ZERO <= down < side - 1):
+        return _ONE
+    # What is one texel of the shadow's image further on along the surface is not in its shadow.
+    steep = min(np.sqrt(max(_ONE - cosine * cosine, _ZERO)) / max(cosine, np.float32(0.1)), np.float32(8))
+    limit = far * (_ONE - (np.float32(1.5) + np.float32(1.5) * steep) / focal_px)
+    x0, y0 = int(across), int(down)
+    fx, fy = across - np.float32(x0), down - np.float32(y0)
+    upper = (_ONE - fx if shadow[y0, x0] >= limit else _ZERO) + (fx if shadow[y0, x0 + 1] >= limit else _ZERO)
+    lower = (_ONE - fx if shadow[y0 + 1, x0] >= limit else _ZERO) + (fx if shadow[y0 + 1, x0 + 1] >= limit else _ZERO)
+    return upper * (_ONE - fy) + lower * fy
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def shade_into(
-    out, depth, owner, kinds, table, solids, turn, u, v, texel_m, finishes, looks, lamp, atlas, starts, side
-):
+    out, depth, owner, kinds, table, solids, turn, u, v, texel_m, finishes, looks, lamps, sky, shadow, view, shadow_px,
+    atlas, starts, side,
+):  # fmt: skip
     """Linear light of every 2x2 block of rays, averaged, into `out` (H/2, W/2, 3).
 
     `texel_m` (S, 6): size of a texel on every face; `looks` (S, 6) the row of `finishes` of every face. A finish:
-    texture, cos, sin, offset (2), tint (3), swap (3). `lamp`: position (3), reach, ambient, colour (3). `atlas` (N, 3):
-    the textures' levels one behind the other, beginning at rows `starts` (T, L). `solids`: `table` in float32.
+    texture, cos, sin, offset (2), tint (3), swap (3), gloss, sharpness, emission. A row of `lamps`: position (3), reach,
+    colour (3); `sky`: ambient light (3). `shadow`, `view`, `shadow_px`: what the first lamp sees, see `_lit`; 1x1 for
+    no shadows. `atlas` (N, 3): the textures' levels one behind the other, beginning at rows `starts` (T, L). `solids`:
+    `table` in float32.
     """
     levels = starts.shape[1]
     greatest = np.float32(levels - 1.001)
@@ -142,11 +169,11 @@ def shade_into(
                 grey[i, 0] = (atlas[i, 0] + atlas[i, 1] + atlas[i, 2]) / np.float32(3)
         last = starts[texture, levels - 1]
         mean[texture] = grey[last : last + (side >> (levels - 1)) ** 2].mean()
-    lamp32 = lamp.astype(np.float32)
+    lamps32 = lamps.astype(np.float32)
     finishes32 = finishes.astype(np.float32)
-    reach = lamp32[3] * lamp32[3]
     pixel = u[1] - u[0]
     quarter = np.float32(0.25)
+    shadows = shadow.shape[0] > 1
     out[:] = 0
     for y in range(depth.shape[0]):
         for x in range(depth.shape[1]):
@@ -159,7 +186,8 @@ def shade_into(
             n1 = n[0] * s[7] + n[1] * s[10] + n[2] * s[13]
             n2 = n[0] * s[8] + n[1] * s[11] + n[2] * s[14]
             slope = n0 * ray[0] + n1 * ray[1] + n2 * ray[2]
-            facing = abs(slope) / np.sqrt(ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2])
+            length = np.sqrt(ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2])
+            facing = abs(slope) / length
             turned = -np.sign(slope)
             n0, n1, n2 = n0 * turned, n1 * turned, n2 * turned
             at = looks[number, face]
@@ -179,31 +207,56 @@ def shade_into(
             rows, weights = _corners(starts[texture, base + 1], side >> (base + 1), slow_u, slow_v)
             shade += (_weigh(grey, rows, weights, np.uint64(0)) - shade) * part
             shade = min(max(shade / mean[texture], np.float32(0.55)), np.float32(1.5))
-            # Lambert's cosine with inverse-square falloff beyond the reach, and ambient light that prefers the sky.
-            t0, t1, t2 = lamp32[0] - point[0], lamp32[1] - point[1], lamp32[2] - point[2]
-            distance = t0 * t0 + t1 * t1 + t2 * t2
-            cosine = t0 * n0 + t1 * n1 + t2 * n2
-            direct = max(cosine, _ZERO) / np.sqrt(distance) / (_ONE + distance / reach)
-            ambient = lamp32[4] * (_ONE - np.float32(0.35) * n1)
-            for k in range(3):
-                swap = int(look[8 + k])
-                albedo = colour[swap] * look32[5 + k] * shade
-                out[y >> 1, x >> 1, k] += albedo * (direct * lamp32[5 + k] + ambient) * quarter
+            # Ambient light that prefers the sky; Lambert's cosine with inverse-square falloff beyond a lamp's reach.
+            lit = _ONE - np.float32(0.35) * n1
+            red, green, blue = sky[0] * lit, sky[1] * lit, sky[2] * lit
+            shine_red, shine_green, shine_blue = _ZERO, _ZERO, _ZERO
+            for number_of_lamp in range(len(lamps32)):
+                lamp = lamps32[number_of_lamp]
+                t0, t1, t2 = lamp[0] - point[0], lamp[1] - point[1], lamp[2] - point[2]
+                distance = t0 * t0 + t1 * t1 + t2 * t2
+                cosine = t0 * n0 + t1 * n1 + t2 * n2
+                if cosine <= _ZERO:
+                    continue
+                reached = _ONE + distance / (lamp[3] * lamp[3])
+                away = np.sqrt(distance)
+                direct = cosine / away / reached
+                if number_of_lamp == 0 and shadows:
+                    share = _lit(shadow, view, shadow_px, -t0, -t1, -t2, cosine / away)
+                    if share <= _ZERO:
+                        continue
+                    direct *= share
+                red, green, blue = red + direct * lamp[4], green + direct * lamp[5], blue + direct * lamp[6]
+                if look32[11] > _ZERO:
+                    # Blinn's highlight about the direction midway between the lamp and the eye.
+                    h0, h1, h2 = t0 / away - ray[0] / length, t1 / away - ray[1] / length, t2 / away - ray[2] / length
+                    middle = (h0 * n0 + h1 * n1 + h2 * n2) / np.sqrt(h0 * h0 + h1 * h1 + h2 * h2)
+                    shine = look32[11] * max(middle, _ZERO) ** look32[12] * direct
+                    shine_red += shine * lamp[4]
+                    shine_green += shine * lamp[5]
+                    shine_blue += shine * lamp[6]
+            # (red, ...): irradiance, then light.
+            red = colour[int(look[8])] * look32[5] * shade * red + shine_red + look32[13] * look32[5]
+            green = colour[int(look[9])] * look32[6] * shade * green + shine_green + look32[13] * look32[6]
+            blue = colour[int(look[10])] * look32[7] * shade * blue + shine_blue + look32[13] * look32[7]
+            out[y >> 1, x >> 1, 0] += red * quarter
+            out[y >> 1, x >> 1, 1] += green * quarter
+            out[y >> 1, x >> 1, 2] += blue * quarter
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def develop_into(out, light, gain, edges, guess):
-    """`light` * `gain`, clipped to 0..1, as the code whose lower edge in `edges` (256,) it reaches, into `out` uint8.
+    """`light` (N, 3) * `gain` (3,), clipped to 0..1, as the code whose lower edge in `edges` (256,) it reaches, uint8.
 
     `guess` (4097,): the code at the lower end of each of 4096 bins of 0..1, at most one below any code of the bin.
     """
-    flat, codes = light.ravel(), out.ravel()
-    for i in range(flat.size):
-        value = min(max(flat[i] * gain, _ZERO), _ONE)
-        code = guess[int(value * np.float32(4096))]
-        while code < 255 and value >= edges[code + 1]:
-            code += 1
-        codes[i] = code
+    for i in range(len(light)):
+        for k in range(3):
+            value = min(max(light[i, k] * gain[k], _ZERO), _ONE)
+            code = guess[int(value * np.float32(4096))]
+            while code < 255 and value >= edges[code + 1]:
+                code += 1
+            out[i, k] = code
 
 
 @njit(nogil=True, cache=True)

@@ -18,10 +18,13 @@ from defocus_sim.datasets.base import RgbdFrame, SampleRef
 from defocus_sim.datasets.listing import VAL_FRACTION, check_fraction, draw_scenes, hold_out_val
 from defocus_sim.datasets.synthetic.render import render
 from defocus_sim.datasets.synthetic.scenes import HFOV_DEG, SCALES, build_scene, focal_length_px
+from defocus_sim.datasets.synthetic.varied import build_varied, draw_kind
 from defocus_sim.errors import SourceError
 
 GENERATOR_VERSION = 2
 SCALE_NAMES = (*SCALES, "mixed")
+# With the scale that goes without saying.
+SCENES = {"rooms": "room", "varied": "mixed"}
 _LEAST_SIDE = 32
 _LARGEST_SIDE = 2048
 # Distinct streams for what is drawn per frame and per data set.
@@ -32,18 +35,22 @@ _FRAME_STREAM, _SPLIT_STREAM = 1, 2
 class SyntheticSource:
     """`count` procedural frames of `size_wh` px (width, height), every side 32 to 2048.
 
-    `scale`: `tabletop` (0.3-1.5 m), `room` (0.7-10 m), `hall` or `street` (2-60 m), or `mixed` (one of them per
-    frame). `test_fraction` of the frames, rounded, is the test split, and `val_fraction` of the others the validation
-    split; where a fraction is neither 0 nor 1 and there are two frames or more, both parts have one at least. Frame i
-    depends on (`seed`, i, `size_wh`, `scale`) only. Raises `SourceError` for options out of range.
+    `scenes`: "rooms", furnished spaces with detail on every surface; or "varied", many kinds of scene, light, material
+    and exposure (`varied.KINDS`), for networks that have to work on photographs. `scale`: `tabletop` (0.3-1.5 m,
+    varied: 0.3-2 m), `room` (0.7-10 m), `hall` (2-60 m, varied: 1.5-60 m) or `street` (2-60 m, varied: 2-80 m), or
+    `mixed` (one of them per frame); None: `room` for rooms and `mixed` for varied scenes. `test_fraction` of the frames,
+    rounded, is the test split, and `val_fraction` of the others the validation split; where a fraction is neither 0 nor
+    1 and there are two frames or more, both parts have one at least. Frame i depends on (`seed`, i, `size_wh`, `scenes`,
+    `scale`) only. Raises `SourceError` for options out of range.
     """
 
     count: int = 64
     size_wh: tuple[int, int] = (320, 240)
-    scale: str = "room"
+    scale: str | None = None
     test_fraction: float = 0.25
     val_fraction: float = VAL_FRACTION
     seed: int = 0
+    scenes: str = "rooms"
     kind: ClassVar[str] = "synthetic"
 
     def __post_init__(self) -> None:
@@ -53,6 +60,10 @@ class SyntheticSource:
             raise SourceError(
                 f"size_wh={self.size_wh} must be a width and a height of {_LEAST_SIDE} to {_LARGEST_SIDE} px each"
             )
+        if self.scenes not in SCENES:
+            raise SourceError(f"scenes={self.scenes!r} is not known: choose one of {', '.join(SCENES)}")
+        if self.scale is None:
+            object.__setattr__(self, "scale", SCENES[self.scenes])
         if self.scale not in SCALE_NAMES:
             raise SourceError(f"scale={self.scale!r} is not known: choose one of {', '.join(SCALE_NAMES)}")
         check_fraction(self.test_fraction)
@@ -89,6 +100,7 @@ class SyntheticSource:
             "kind": self.kind,
             "count": self.count,
             "size_wh": list(self.size_wh),
+            "scenes": self.scenes,
             "scale": self.scale,
             "test_fraction": self.test_fraction,
             "val_fraction": self.val_fraction,
@@ -116,6 +128,12 @@ class SyntheticReader:
         if not 0 <= index < source.count:
             raise SourceError(f"frame {index} is not one of the {source.count} synthetic frames 0..{source.count - 1}")
         rng = np.random.default_rng([source.seed, _FRAME_STREAM, index])
-        scale = source.scale if source.scale != "mixed" else str(rng.choice(list(SCALES)))
-        scene = build_scene(rng, SCALES[scale], source.frame_hw())
-        return render(scene, source.focal_length_px(), source.frame_hw())
+        scale = source.scale
+        if scale is None or scale == "mixed":
+            scale = str(rng.choice(list(SCALES)))
+        hw = source.frame_hw()
+        if source.scenes == "varied":
+            scene = build_varied(rng, draw_kind(rng), scale, hw)
+        else:
+            scene = build_scene(rng, SCALES[scale], hw)
+        return render(scene, source.focal_length_px(), hw)

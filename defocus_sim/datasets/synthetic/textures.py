@@ -51,7 +51,7 @@ def palette(rng: np.random.Generator, count: int) -> F32:
     return np.clip(srgb**2.2, 0.02, 0.9).astype(np.float32)
 
 
-def _ramp(field: F32, colours: F32) -> F32:
+def ramp(field: F32, colours: F32) -> F32:
     """Colours interpolated along a noise field of standard deviation 1, in 256 steps."""
     stops = np.linspace(0.0, 255.0, len(colours))
     table = np.stack([np.interp(np.arange(256), stops, channel) for channel in colours.T], axis=1).astype(np.float32)
@@ -73,7 +73,7 @@ def _leaves(rng: np.random.Generator, cloud: F32) -> F32:
 
 
 def _cloud(rng: np.random.Generator, cloud: F32) -> F32:
-    return _ramp(cloud, palette(rng, 4))
+    return ramp(cloud, palette(rng, 4))
 
 
 def _planks(rng: np.random.Generator, cloud: F32) -> F32:
@@ -85,7 +85,7 @@ def _planks(rng: np.random.Generator, cloud: F32) -> F32:
     rings = np.sin(2 * np.pi * (y * rng.integers(30, 60) + 1.3 * cloud + 2.0 * np.sin(2 * np.pi * along)))
     tone = 1.2 * rng.uniform(-1, 1, boards)[board].astype(np.float32) + 0.55 * rings + 0.5 * cloud
     gap = (y * boards) % 1.0 < 0.03
-    return _ramp(tone, palette(rng, 3)) * np.where(gap, 0.35, 1.0).astype(np.float32)[..., None]
+    return ramp(tone, palette(rng, 3)) * np.where(gap, 0.35, 1.0).astype(np.float32)[..., None]
 
 
 def _tiles(rng: np.random.Generator, cloud: F32) -> F32:
@@ -99,7 +99,7 @@ def _tiles(rng: np.random.Generator, cloud: F32) -> F32:
     checks = ((row + col) % 2 * 2.2 - 1.1) * (rng.random() < 0.6)
     tone = checks + 0.7 * rng.uniform(-1, 1, (rows, cols))[row, col] + 0.5 * cloud
     joint = ((y * rows) % 1.0 < 0.05) | (shifted % 1.0 < 0.05 * cols / rows)
-    return _ramp(tone.astype(np.float32), palette(rng, 4)) * np.where(joint, 0.45, 1.0).astype(np.float32)[..., None]
+    return ramp(tone.astype(np.float32), palette(rng, 4)) * np.where(joint, 0.45, 1.0).astype(np.float32)[..., None]
 
 
 def _marks(rng: np.random.Generator, cloud: F32) -> F32:
@@ -119,7 +119,7 @@ def _marks(rng: np.random.Generator, cloud: F32) -> F32:
             x += size
         y += int(size * 1.8)
     ink = (canvas[..., None] / np.float32(255)) * np.float32(0.92)
-    paper = _ramp(0.4 * cloud + 1.2, palette(rng, 3) * 0.35 + 0.5)
+    paper = ramp(0.4 * cloud + 1.2, palette(rng, 3) * 0.35 + 0.5)
     return paper * (1 - ink) + palette(rng, 2)[0] * 0.25 * ink
 
 
@@ -142,8 +142,13 @@ def texture_pyramid(pattern: str, rng: np.random.Generator, noise: F32) -> Pyram
     cloud = np.ascontiguousarray(cloud.T) if rng.random() < 0.5 else -cloud
     # 1/f grain over every pattern: no patch of any surface is without detail that a blur could remove.
     grain = np.roll(cloud, (TEXELS // 3, TEXELS // 5), (0, 1))
-    level = np.ascontiguousarray(_PATTERNS[pattern](rng, cloud), np.float32)
-    shade_kernels.roughen(level, grain, np.float32(_GRAIN))
+    return pyramid_of(_PATTERNS[pattern](rng, cloud), grain, _GRAIN)
+
+
+def pyramid_of(albedo: F32, grain: F32, strength: float) -> Pyramid:
+    """The mip pyramid of `albedo` (S, S, 3), which `grain` (S, S) has made lighter and darker by `strength`."""
+    level = np.ascontiguousarray(albedo, np.float32)
+    shade_kernels.roughen(level, grain, np.float32(strength))
     levels = [level]
     for _ in range(_LEVELS - 1):
         levels.append(np.empty((levels[-1].shape[0] // 2, levels[-1].shape[1] // 2, 3), np.float32))

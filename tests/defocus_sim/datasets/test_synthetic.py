@@ -14,12 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defocus_sim.datasets.synthetic.raycast import Ball, Finish, Lattice, Rod, Shell
-from defocus_sim.datasets.synthetic.render import Light, Scene, depth_map, render
+from defocus_sim.datasets.synthetic.cutouts import CUTOUTS, draw_masks
+from defocus_sim.datasets.synthetic.materials import MATERIALS, material_pyramids
+from defocus_sim.datasets.synthetic.raycast import Ball, Cutout, Disc, Finish, Lattice, Rod, Shell
+from defocus_sim.datasets.synthetic.render import Exposure, Light, Scene, depth_map, render
 from defocus_sim.datasets.synthetic.scenes import SCALES, build_scene, focal_length_px
 from defocus_sim.datasets.synthetic.shade_kernels import trilinear
-from defocus_sim.datasets.synthetic.source import SyntheticSource
+from defocus_sim.datasets.synthetic.source import SCENES, SyntheticSource
 from defocus_sim.datasets.synthetic.textures import PATTERNS, TEXELS, atlas_of, fractal, texture_pyramid
+from defocus_sim.datasets.synthetic.varied import KINDS, SPANS_M, build_varied, draw_kind
 from defocus_sim.errors import SourceError
 
 HW = (48, 64)
@@ -53,27 +56,64 @@ def lookup(pyramid, u, v, footprint):
     return np.array([trilinear(atlas, starts[0], TEXELS, *place) for place in zip(u, v, level, strict=True)])
 
 
+def check_depth(scene, hw):
+    """Every depth lies on the solid that is named for it, and no body is in front of it."""
+    focal = focal_length_px(hw)
+    depth, owner = depth_map(scene, focal, hw)
+    y, x = np.mgrid[0 : hw[0], 0 : hw[1]]
+    camera = np.stack([(x + 0.5 - hw[1] / 2) / focal, (y + 0.5 - hw[0] / 2) / focal, np.ones(hw)], axis=-1)
+    points = camera @ scene.rotation * depth.astype(np.float64)[..., None]
+    # The ray parameter is z-depth: the camera's third axis.
+    np.testing.assert_allclose(points @ scene.rotation[2], depth, rtol=1e-6)
+    assert np.isfinite(depth).all()
+    for number, solid in enumerate(scene.solids):
+        seen = owner == number
+        if isinstance(solid, Lattice | Disc | Cutout):
+            local = (points[seen] - solid.centre) @ solid.axes.T
+            assert (np.abs(local[:, 2]) < 1e-5 * depth[seen]).all()
+            assert (np.abs(local[:, :2]) <= solid.half[:2] * 1.0001).all()
+            check_outline(solid, scene, camera @ scene.rotation, depth, seen)
+            continue
+        assert (np.abs(inside(solid, points[seen])) < 1e-5 * depth[seen].max(initial=1)).all()
+        for part in np.linspace(0.05, 0.999, 25):
+            assert inside(solid, points * part).min() > -2e-3 * depth.min()
+
+
+def check_outline(solid, scene, rays, depth, seen):
+    """A flat thing is seen where its outline says, and is not where that says no."""
+    local_ray, start = rays @ solid.axes.T, -(solid.axes @ solid.centre)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = -start[2] / local_ray[..., 2]
+        at = (start + reach[..., None] * local_ray)[..., :2] / solid.half[:2]
+    if isinstance(solid, Disc):
+        margin = 1 - np.hypot(at[..., 0], at[..., 1])
+    elif isinstance(solid, Cutout):
+        mask = scene.masks[solid.mask].astype(np.float32)
+        place = ((at + 1) / 2 * len(mask) - 0.5).astype(np.float32)
+        value = cv2.remap(mask, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderValue=0)
+        # Beyond the middle of the outermost texels there is nothing.
+        margin = np.where(np.abs(at).max(axis=-1) < 1 - 2 / len(mask), (value - 127.5) / 255, 0)
+    else:
+        return
+    assert (margin[seen] > -0.02).all()
+    assert not ((margin > 0.02) & (reach > 0) & (reach < depth * 0.9999)).any()
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_depth_lies_on_its_surface_and_nothing_is_in_front_of_it(scale):
     for seed in range(3):
-        scene = build_scene(np.random.default_rng(seed), SCALES[scale], HW)
-        focal = focal_length_px(HW)
-        depth, owner = depth_map(scene, focal, HW)
-        y, x = np.mgrid[0 : HW[0], 0 : HW[1]]
-        camera = np.stack([(x + 0.5 - HW[1] / 2) / focal, (y + 0.5 - HW[0] / 2) / focal, np.ones(HW)], axis=-1)
-        points = camera @ scene.rotation * depth.astype(np.float64)[..., None]
-        # The ray parameter is z-depth: the camera's third axis.
-        np.testing.assert_allclose(points @ scene.rotation[2], depth, rtol=1e-6)
-        for number, solid in enumerate(scene.solids):
-            seen = owner == number
-            if isinstance(solid, Lattice):
-                local = (points[seen] - solid.centre) @ solid.axes.T
-                assert (np.abs(local[:, 2]) < 1e-5 * depth[seen]).all()
-                assert (np.abs(local[:, :2]) <= solid.half[:2] * 1.0001).all()
-                continue
-            assert (np.abs(inside(solid, points[seen])) < 1e-5 * depth[seen].max(initial=1)).all()
-            for part in np.linspace(0.05, 0.999, 25):
-                assert inside(solid, points * part).min() > -2e-3 * depth.min()
+        check_depth(build_scene(np.random.default_rng(seed), SCALES[scale], HW), HW)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_varied_scenes_have_exact_depths_within_their_scale(kind):
+    for seed, scale in enumerate(SCALES):
+        scene = build_varied(np.random.default_rng(seed), kind, scale, HW)
+        check_depth(scene, HW)
+        shot = render(scene, focal_length_px(HW), HW)
+        low, high = SPANS_M[scale]
+        assert low <= shot.depth_m.min() < shot.depth_m.max() <= high
+        assert len(np.unique(shot.aif)) > 16
 
 
 @pytest.mark.parametrize("scale", [*SCALES, "mixed"])
@@ -101,10 +141,11 @@ def test_views_hold_several_bodies_and_a_spread_of_depths():
         assert high / low > 1.6
 
 
-def test_a_frame_depends_on_seed_and_index_only():
+@pytest.mark.parametrize("scenes", SCENES)
+def test_a_frame_depends_on_seed_and_index_only(scenes):
     few, many = (
-        SyntheticSource(count=3, size_wh=(48, 40)),
-        SyntheticSource(count=9, size_wh=(48, 40), test_fraction=0.5),
+        SyntheticSource(count=3, size_wh=(48, 40), scenes=scenes),
+        SyntheticSource(count=9, size_wh=(48, 40), scenes=scenes, test_fraction=0.5),
     )
     with few.open() as first, many.open() as second:
         second.read(8)
@@ -112,21 +153,22 @@ def test_a_frame_depends_on_seed_and_index_only():
         forwards = [digest(first.read(index)) for index in range(3)]
     assert forwards == backwards
     assert len(set(forwards)) == 3
-    assert digest(frame(0, count=1, size_wh=(48, 40), seed=1)) != forwards[0]
+    assert digest(frame(0, count=1, size_wh=(48, 40), seed=1, scenes=scenes)) != forwards[0]
 
 
-def test_bytes_are_the_same_in_another_process_and_with_other_thread_counts():
+@pytest.mark.parametrize("scenes", SCENES)
+def test_bytes_are_the_same_in_another_process_and_with_other_thread_counts(scenes):
     code = (
         "import sys, cv2; cv2.setNumThreads(int(sys.argv[1]))\n"
         "from test_synthetic import digest, frame\n"
-        "print(digest(frame(1, count=2, size_wh=(161, 121))))"
+        "print(digest(frame(1, count=2, size_wh=(161, 121), scenes=sys.argv[2])))"
     )
-    here = digest(frame(1, count=2, size_wh=(161, 121)))
+    here = digest(frame(1, count=2, size_wh=(161, 121), scenes=scenes))
     for threads in ("1", "4"):
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
         done = subprocess.run(
-            [sys.executable, "-c", code, threads], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, threads, scenes], env=environment, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == here
 
@@ -161,6 +203,115 @@ def test_colour_edges_are_antialiased_and_depth_edges_are_not():
     on_edge = cv2.morphologyEx((expected < 2).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     assert between.sum() >= 8
     assert not (between & ~on_edge).any()
+
+
+def test_every_kind_of_scene_appears_and_varied_scenes_come_in_every_scale():
+    assert {draw_kind(np.random.default_rng(seed)) for seed in range(100)} == set(KINDS)
+    assert SyntheticSource(scenes="varied").scale == "mixed"
+    assert SyntheticSource().scale == "room"
+    reach = [frame(index, count=12, size_wh=(48, 36), scenes="varied").depth_m for index in range(12)]
+    assert min(depth.min() for depth in reach) < 0.6
+    assert max(depth.max() for depth in reach) > 12
+
+
+def test_varied_pictures_differ_in_brightness_and_nights_are_dark_with_bright_spots():
+    def pictures(kind):
+        scenes = [build_varied(np.random.default_rng(seed), kind, "room", (90, 120)) for seed in range(6)]
+        return [render(scene, focal_length_px((90, 120)), (90, 120)).aif for scene in scenes]
+
+    days, nights = pictures("clutter"), pictures("night")
+    assert max(day.mean() for day in days) > 1.4 * min(day.mean() for day in days)
+    assert np.mean([night.mean() for night in nights]) < 0.7 * np.mean([day.mean() for day in days])
+    assert sum(night.max() == 255 for night in nights) >= 4
+
+
+def plain_scene(ball: Finish, light: Light, exposure: Exposure | None = None) -> Scene:
+    """A grey room of 8 m with a ball of 1 m at a distance of 2 m."""
+    grey = tuple(np.full((TEXELS >> k, TEXELS >> k, 3), 0.3, np.float32) for k in range(6))
+    room = Shell(centre=np.zeros(3), half=np.full(3, 4.0), finishes=(Finish(texture=0),))
+    solid = Ball(centre=np.array([0, 0, 2.0]), half=np.full(3, 0.5), finishes=(ball,))
+    return Scene(solids=(room, solid), rotation=np.eye(3), light=light, textures=(grey,), exposure=exposure)
+
+
+def test_a_lamp_throws_the_shadow_that_geometry_says():
+    lamp = np.array([-1.5, 0, 0])
+    hw, focal = (96, 128), focal_length_px((96, 128))
+    shots = [
+        render(
+            plain_scene(
+                Finish(texture=0),
+                Light(position=lamp, reach_m=50.0, ambient=0.2, shadow_tangent=tangent, aim=np.array([0, 0, 2.0])),
+                Exposure(mean=0.1, bright=1.0, ceiling=1.0),
+            ),
+            focal,
+            hw,
+        )
+        for tangent in (0.0, 1.2)
+    ]
+    y, x = np.mgrid[0 : hw[0], 0 : hw[1]]
+    ray = np.stack([(x + 0.5 - hw[1] / 2) / focal, (y + 0.5 - hw[0] / 2) / focal, np.ones(hw)], axis=-1)
+    points = ray * shots[0].depth_m[..., None]
+    # The distance of the line from lamp to point from the ball's centre.
+    towards = points - lamp
+    along = towards / np.linalg.norm(towards, axis=-1, keepdims=True)
+    miss = np.linalg.norm(np.cross(np.array([0, 0, 2.0]) - lamp, along), axis=-1)
+    wall = shots[0].depth_m > 3
+    ratio = shots[1].aif[..., 0] / np.maximum(shots[0].aif[..., 0].astype(float), 1)
+    dark, light = wall & (miss < 0.46), wall & (miss > 0.56)
+    assert dark.sum() > 30
+    assert ratio[dark].max() < 0.85 * ratio[light].min()
+
+
+def test_gloss_makes_a_highlight_and_emission_a_clipped_spot():
+    light = Light(position=np.array([0, -2.0, 0]), reach_m=50.0, ambient=0.3)
+    fixed = Exposure(mean=0.15, bright=0.5, ceiling=4.0)
+    matt, glossy, shining = (
+        render(plain_scene(Finish(texture=0, **more), light, fixed), focal_length_px(HW), HW)
+        for more in ({}, {"gloss": 4.0, "sharpness": 60.0}, {"emission": 30.0})
+    )
+    ball = matt.depth_m < 2.5
+    assert glossy.aif[ball].max() > 1.5 * matt.aif[ball].max()
+    assert glossy.aif[ball].min() < 1.2 * matt.aif[ball].min() + 2
+    assert (shining.aif[cv2.erode(ball.astype(np.uint8), np.ones((3, 3))) > 0] == 255).all()
+    np.testing.assert_array_equal(shining.depth_m, matt.depth_m)
+
+
+@given(
+    mean=st.floats(0.02, 0.4),
+    gamma=st.floats(0.7, 1.4),
+    contrast=st.floats(-0.5, 0.8),
+)
+def test_every_exposure_keeps_the_order_of_lights(mean, gamma, contrast):
+    light = Light(position=np.array([0, -2.0, 0]), reach_m=50.0, ambient=0.3)
+    looks = (Exposure(), Exposure(mean=mean, gamma=gamma, contrast=contrast))
+    usual, other = (
+        render(plain_scene(Finish(texture=0), light, look), focal_length_px(HW), HW).aif[..., 0] for look in looks
+    )
+    # The pixels of one code are brighter, in the other exposure, than those two codes below.
+    for code in range(2, 256):
+        here, below = other[usual == code], other[usual <= code - 2]
+        assert not here.size or not below.size or here.min() >= below.max()
+
+
+@pytest.mark.parametrize("name", MATERIALS)
+def test_materials_are_albedos_and_soft_ones_stay_soft(name):
+    (pyramid,) = material_pyramids((name,), np.random.default_rng(4))
+    assert [level.shape for level in pyramid] == [(TEXELS >> k, TEXELS >> k, 3) for k in range(6)]
+    assert pyramid[0].min() > 0
+    assert pyramid[0].max() <= 1
+    grey = pyramid[0].mean(axis=-1)
+    step = sum(np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)) / grey.mean()
+    if name in ("plain", "skin"):
+        assert step < 0.02
+    else:
+        assert step > 0.008
+
+
+@pytest.mark.parametrize("name", CUTOUTS)
+def test_outlines_have_an_inside_and_an_outside(name):
+    for seed in range(8):
+        (mask,) = draw_masks((name,), np.random.default_rng(seed))
+        assert 0.01 < (mask > 127).mean() < 0.9
 
 
 @given(
@@ -214,6 +365,7 @@ def test_names_are_numbered_and_the_source_travels():
         ({"size_wh": (31, 64)}, "size_wh=(31, 64)"),
         ({"size_wh": (64, 4096)}, "2048"),
         ({"scale": "ocean"}, "tabletop"),
+        ({"scenes": "films"}, "varied"),
         ({"test_fraction": 1.5}, "test_fraction=1.5"),
         ({"test_fraction": float("nan")}, "test_fraction=nan"),
         ({"seed": -1}, "seed=-1"),
