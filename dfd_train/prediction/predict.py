@@ -9,64 +9,95 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from defocus_sim.lens import Lens
 from dfd_train.config.model import ModelConfig
 from dfd_train.errors import ConfigError, NonFiniteError
 from dfd_train.evaluation.metrics import NEAREST_M
-from dfd_train.model.build import Model
+from dfd_train.model.build import CameraNet, Model, run_model
+from dfd_train.optics.camera import camera_of
 from dfd_train.prediction.tiling import Tiling, axis_tiles
 
 # One cell of the network's deepest map: in anything smaller there is no blur to tell a depth from.
 SMALLEST_SIDE = 32
 _BAND_ROWS = 256
+# What of a model's output is used, and its shape beside (H, W).
+_ANSWERS: dict[str, tuple[int, ...]] = {"depth_m": (), "depth_sigma_m": (), "aif": (3,)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the network makes of one picture of H x W pixels; a head that it lacks gives None.
+    """What the network makes of one picture of H x W pixels; what it does not answer is None.
 
     `aif`: the restored picture, shape, type and range of the input. `depth_m`: (H, W) float32 metres, at least 0.001,
-    not limited above.
+    not limited above. `depth_sigma_m`: (H, W) float32 metres, how uncertain the depth is: the scale of a Laplace
+    distribution, which is its expected error.
     """
 
     aif: NDArray[Any] | None
     depth_m: NDArray[np.float32] | None
+    depth_sigma_m: NDArray[np.float32] | None = None
 
 
 @torch.inference_mode()
-def predict(model: Model, image: NDArray[Any], *, tiling: Tiling | None = None) -> Prediction:
+def predict(model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None) -> Prediction:
     """Restore `image` and predict its depth, tile by tile on the model's device.
 
     `model`: in evaluation mode, see `load_network`. `image`: (H, W, 3) or (H, W) sRGB; uint8, uint16 or
-    floating in [0, 1]; any size from 1x1. Memory beside the results is that of one tile. Neighbouring tiles overlap and
-    are blended; `Tiling.exact_for(receptive_radius(model.config))` says whether the result is that of a single pass.
+    floating in [0, 1]; any size from 1x1. `lens`: the picture's, for a model that is told it (`takes_lens`); None: the
+    one that model assumes. Memory beside the results is that of one tile. Neighbouring tiles overlap and are blended;
+    `Tiling.exact_for(receptive_radius(model.config))` says whether the result is that of a single pass.
 
     Raises `ConfigError` for an array that is no picture, a model in training mode or one that compares two pictures,
-    `NonFiniteError` where the
-    network's output is NaN or infinite.
+    `NonFiniteError` where the network's output is NaN or infinite.
     """
+    raw = predict_raw(model, image, tiling=tiling, lens=lens)
+    return Prediction(
+        aif=None if raw.aif is None else as_input(raw.aif, image),
+        depth_m=raw.depth_m,
+        depth_sigma_m=raw.depth_sigma_m,
+    )
+
+
+@torch.inference_mode()
+def predict_raw(
+    model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None
+) -> Prediction:
+    """As `predict`, but `aif` is (H, W, 3) float32 as the network gives it: nominally in [0, 1], not clamped."""
     if model.training:
         raise ConfigError("the model is in training mode: call model.eval() before predicting with it")
     require_one_picture(model.config)
-    scale = _full_scale(image)
+    scale = full_scale(image)
     tiling = tiling or Tiling()
     device = next(model.parameters()).device
     height, width = image.shape[:2]
-    depth = np.zeros((height, width), np.float32) if "depth" in model.config.heads else None
-    aif = np.zeros((height, width, 3), np.float32) if "aif" in model.config.heads else None
+    camera = None
+    if lens is not None and takes_lens(model):
+        camera = camera_of(lens, (height, width))[None].to(device)
+    totals: dict[str, NDArray[np.float32]] = {}
     for rows in axis_tiles(height, tiling):
         for columns in axis_tiles(width, tiling):
             at = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
             pixels = torch.from_numpy(np.ascontiguousarray(image[at]).astype(np.float32)).to(device).div_(scale)
-            output = model(
-                (pixels if pixels.dim() == 3 else pixels[..., None].expand(-1, -1, 3)).permute(2, 0, 1)[None]
+            output = run_model(
+                model,
+                (pixels if pixels.dim() == 3 else pixels[..., None].expand(-1, -1, 3)).permute(2, 0, 1)[None],
+                camera,
             )
             weights = np.outer(rows.weights, columns.weights)
-            for total, part in ((depth, output.depth_m), (aif, output.aif)):
-                if total is not None and part is not None:
-                    _add(total[at], part[0].permute(1, 2, 0).float().cpu().numpy(), weights)
-    if depth is not None:
-        np.maximum(depth, np.float32(NEAREST_M), out=depth)
-    return Prediction(aif=None if aif is None else _as_input(aif, image, scale), depth_m=depth)
+            for name, part in output._asdict().items():
+                if part is None or name not in _ANSWERS:
+                    continue
+                if name not in totals:
+                    totals[name] = np.zeros((height, width, *_ANSWERS[name]), np.float32)
+                _add(totals[name][at], part[0].permute(1, 2, 0).float().cpu().numpy(), weights)
+    if "depth_m" in totals:
+        np.maximum(totals["depth_m"], np.float32(NEAREST_M), out=totals["depth_m"])
+    return Prediction(aif=totals.get("aif"), depth_m=totals.get("depth_m"), depth_sigma_m=totals.get("depth_sigma_m"))
+
+
+def takes_lens(model: Model) -> bool:
+    """Whether `model` is told the lens beside the picture, so that its depth is for that lens."""
+    return isinstance(model, CameraNet)
 
 
 def require_one_picture(config: ModelConfig) -> None:
@@ -84,7 +115,8 @@ def _add(total: NDArray[np.float32], part: NDArray[np.float32], weights: NDArray
     total += part[..., 0] * weights if total.ndim == 2 else part * weights[..., None]
 
 
-def _full_scale(image: NDArray[Any]) -> float:
+def full_scale(image: NDArray[Any]) -> float:
+    """The value of white in `image`: 255, 65535 or 1; raises `ConfigError` for what is no picture."""
     if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] != 3):
         raise ConfigError(f"image has shape {image.shape}: (H, W, 3) RGB or (H, W) grey is wanted")
     if image.dtype in (np.uint8, np.uint16):
@@ -97,8 +129,9 @@ def _full_scale(image: NDArray[Any]) -> float:
     return 1.0
 
 
-def _as_input(aif: NDArray[np.float32], image: NDArray[Any], scale: float) -> NDArray[Any]:
+def as_input(aif: NDArray[np.float32], image: NDArray[Any]) -> NDArray[Any]:
     """`aif` (H, W, 3) clamped to [0, 1], in shape and type of `image`; in bands, as the copies would be large."""
+    scale = full_scale(image)
     result = np.empty_like(image)
     for top in range(0, len(aif), _BAND_ROWS):
         band = np.clip(aif[top : top + _BAND_ROWS], 0, 1) * np.float32(scale)

@@ -1,0 +1,132 @@
+"""`predict_photograph`: any size, any blur: worked at the scale that a network has learned; what is sharp stays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from defocus_sim.lens import Lens, coc_diameter_px
+from dfd_train.errors import ConfigError
+from dfd_train.model.build import Model
+from dfd_train.prediction.edge_blur import as_floating, local_sigma_px, measure_edges
+from dfd_train.prediction.predict import SMALLEST_SIDE, Prediction, as_input, predict_raw, takes_lens
+from dfd_train.prediction.tiling import Tiling
+
+# The widest blur that networks of this toolkit have learned to take back.
+LEARNED_SIGMA_PX = 4.0
+# A scale chosen from the picture works on no more than this: more takes minutes on a laptop.
+MOST_WORKED_PX = 4_000_000
+# Edges of objects are sharper than those of shadows, which are many; three quarters of all are no wider than the blur.
+_BLUR_SHARE = 0.75
+# Where the search begins: at this longest side even the blur of a large picture is narrow.
+_COARSEST_PX = 512
+# Restoring sets in between these, in px as worked: measured sigmas, or the circle of confusion that a network predicts.
+_SIGMA_FROM_PX, _SIGMA_FULL_PX = 1.0, 1.6
+_COC_FROM_PX, _COC_FULL_PX = 1.0, 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photograph:
+    """A `Prediction` of a photograph at its own size; `scale`: at which share of that the network worked."""
+
+    found: Prediction
+    scale: float
+
+
+def predict_photograph(
+    model: Model,
+    image: NDArray[Any],
+    *,
+    lens: Lens | None = None,
+    scale: float | None = None,
+    tiling: Tiling | None = None,
+) -> Photograph:
+    """Restore `image` and predict its depth at the scale at which its blur is no wider than what networks have learned.
+
+    `image`, `lens`, `tiling` as for `predict`. `scale`: share of the picture's sides to work at, in (0, 1]; None: chosen
+    from the picture, see `choose_scale`. What the network changes at that scale is added to the full picture, weighted
+    by how blurred it is there: what is sharp stays as it is. Depth is brought to the full size linearly.
+
+    Raises as `predict`, and `ConfigError` for an impossible scale.
+    """
+    if scale is None:
+        scale = choose_scale(image)
+    elif not 0 < scale <= 1:
+        raise ConfigError(f"scale={scale:g} must be above 0 and at most 1")
+    # A picture smaller than the network's deepest cell has nothing to tell.
+    scale = min(max(scale, SMALLEST_SIDE / min(image.shape[:2])), 1.0)
+    height, width = image.shape[:2]
+    worked = as_floating(image, scale)
+    shrunk = worked.shape[1] / width
+    if lens is not None and lens.sensor_width_mm is None:
+        lens = _scaled(lens, shrunk)
+    found = predict_raw(model, np.clip(worked, 0, 1), tiling=tiling, lens=lens)
+    aif = None
+    if found.aif is not None:
+        change = (found.aif - worked) * _blurred_share(model, worked, found, lens)[..., None]
+        aif = _changed(image, change)
+    depth, sigma = (None if a is None else _enlarged(a, (height, width)) for a in (found.depth_m, found.depth_sigma_m))
+    return Photograph(found=Prediction(aif=aif, depth_m=depth, depth_sigma_m=sigma), scale=shrunk)
+
+
+def choose_scale(
+    image: NDArray[Any], *, learned_sigma_px: float = LEARNED_SIGMA_PX, most_px: int = MOST_WORKED_PX
+) -> float:
+    """The largest scale in (0, 1] at which three quarters of the edges of `image` are blurred by less than learned.
+
+    Measured from coarse to fine, as wide blur does not look like an edge at full size. At most `most_px` pixels.
+    """
+    height, width = image.shape[:2]
+    limit = min(1.0, math.sqrt(most_px / (height * width)))
+    scale = min(limit, _COARSEST_PX / max(height, width))
+    while True:
+        edges = measure_edges(as_floating(image, scale))
+        sigma = float(np.quantile(edges.sigma_px, _BLUR_SHARE)) if edges.sigma_px.size else 0.0
+        possible = scale * learned_sigma_px / max(sigma, 1e-3)
+        if possible < 1.1 * scale or scale >= limit:
+            return min(possible, scale)
+        scale = min(limit, possible, scale * 2)
+
+
+def _blurred_share(
+    model: Model, worked: NDArray[np.float32], found: Prediction, lens: Lens | None
+) -> NDArray[np.float32]:
+    """(H, W), 0 where the picture as worked is sharp, 1 where it is surely blurred.
+
+    A network that is told the lens says itself, by its depth; for another the picture is measured.
+    """
+    if lens is not None and found.depth_m is not None and takes_lens(model):
+        blur, low, high = np.abs(coc_diameter_px(found.depth_m, lens)), _COC_FROM_PX, _COC_FULL_PX
+    else:
+        blur, low, high = local_sigma_px(worked), _SIGMA_FROM_PX, _SIGMA_FULL_PX
+    t = np.clip((blur - low) / (high - low), 0, 1)
+    return (t * t * (3 - 2 * t)).astype(np.float32)
+
+
+def _changed(image: NDArray[Any], change: NDArray[np.float32]) -> NDArray[Any]:
+    """`image` with `change` (h, w, 3), enlarged to its size, added; where nothing changes exactly as it was."""
+    full = as_floating(image)
+    for channel in range(3):
+        full[..., channel] += _enlarged(change[..., channel], image.shape[:2])
+    return as_input(full, image)
+
+
+def _enlarged(array: NDArray[np.float32], hw: tuple[int, ...]) -> NDArray[np.float32]:
+    if array.shape == hw:
+        return array
+    return np.asarray(cv2.resize(array, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _scaled(lens: Lens, share: float) -> Lens:
+    """`lens`, described by its pixels, for a picture of `share` times as many along each side."""
+    pitch, focal = lens.pixel_pitch_um, lens.focal_length_px
+    return replace(
+        lens,
+        pixel_pitch_um=None if pitch is None else pitch / share,
+        focal_length_px=None if focal is None else focal * share,
+    )
