@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
-from dfd_cli.support.parameters import Aperture, ApertureParam, DistancesParam, LengthParam, OutputPath
+from dfd_cli.support.parameters import Aperture, ApertureParam, FocusParam, FocusPoints, LengthParam, OutputPath
 
 EXIT_SOME_FAILED = 1
 EXIT_CODES = (
@@ -18,7 +19,12 @@ EXIT_CODES = (
     ("2", "nothing was done: a wrong option, a checkpoint that cannot be used"),
     ("130", "interrupted (Ctrl-C)"),
 )
-WHAT, MEMORY, REFOCUS = "What to do", "Memory and device", "Refocusing"
+WHAT, LENS, MEMORY, REFOCUS = (
+    "What to do",
+    "Lens of the photographs, in place of EXIF",
+    "Memory and device",
+    "Refocusing",
+)
 
 
 @click.group(cls=CommandOrDefault, default="images")
@@ -29,27 +35,56 @@ def main() -> None:
 @main.command(
     cls=OneLineCommand,
     examples=(
-        "dfd-predict photo.jpg --checkpoint runs/a --out results",
+        "dfd-predict photo.jpg",
         "dfd-predict photos/ 'more/*.tif' --checkpoint runs/a --out results",
-        "dfd-predict photo.jpg --checkpoint runs/a --out results --refocus 1m,2m,4m --aperture f/2 --film mp4",
+        "dfd-predict photo.jpg --focus 1.2m --refocus @640,360,4m --aperture f/1.4 --film mp4 --ply",
     ),
     exit_codes=EXIT_CODES,
     epilog="See also: dfd-predict export --help",
 )
 @click.argument("images", nargs=-1, required=True)
-@under(WHAT, "--checkpoint", metavar="RUN|FILE", required=True, help="A run's folder (newest checkpoint) or a file.")
-@under(WHAT, "--out", metavar="DIR", required=True, help="Folder for the results.")
+@under(
+    WHAT,
+    "--checkpoint",
+    metavar="RUN|FILE",
+    show_default="the packaged weights",
+    help="A run's folder (newest checkpoint) or a file.",
+)
+@under(WHAT, "--out", metavar="DIR", default="results", help="Folder for the results.")
+@under(
+    WHAT,
+    "--page/--no-page",
+    default=None,
+    show_default="on a terminal",
+    help="One HTML file for each picture, to refocus it in a browser.",
+)
+@under(WHAT, "--ply", is_flag=True, help="A point cloud for each picture.")
 @under(WHAT, "--size", metavar="PX|HxW", help="Reduce pictures to this first.  [default: as they are]")
 @under(
-    MEMORY, "--tile", type=int, metavar="PX", default=1024, help="Side of a tile in px: memory grows with its square."
+    WHAT,
+    "--scale",
+    type=float,
+    metavar="SHARE",
+    show_default="chosen from the picture's blur",
+    help="Work at this share of the sides; 1 for all pixels.",
 )
-@under(MEMORY, "--overlap", type=int, metavar="PX", default=384, help="Pixels that neighbouring tiles share.")
+@under(
+    LENS,
+    "--lens",
+    "whole_lens",
+    metavar="PRESET|FILE",
+    help="A whole lens: paper, lens.toml or NAME.json.",
+)
+@under(LENS, "--focus", "focus_distance_m", type=LengthParam(1), help="Focus distance (1.5m); makes depth metric.")
+@under(LENS, "--f-number", "photo_f_number", type=float, metavar="N", help="Aperture.")
+@under(LENS, "--focal-length", type=LengthParam(1e3), help="Focal length, not its 35 mm equivalent (6.8mm).")
+@under(LENS, "--sensor-width", type=LengthParam(1e3), help="Sensor width across the upright picture's width (9.8mm).")
 @under(
     REFOCUS,
     "--refocus",
-    type=DistancesParam(),
-    metavar="LENGTH,...",
-    help="Render the restored picture focused at 1.5m, or 1m,2m,4m.",
+    type=FocusParam(),
+    metavar="LENGTH|@X,Y,...",
+    help="Render the restored picture focused at 1.5m, 1m,2m,4m, or a pixel: @640,360.",
 )
 @under(
     REFOCUS,
@@ -57,21 +92,25 @@ def main() -> None:
     type=ApertureParam(),
     metavar="LENGTH|f/N",
     default="f/2",
-    help="Of --refocus: f/2, or a diameter (25mm).",
-)
-@under(REFOCUS, "--focal-length", type=LengthParam(1e3), default="50mm", help="Of --refocus.")
-@under(
-    REFOCUS, "--sensor-width", type=LengthParam(1e3), default="36mm", help="Of --refocus, across the picture's width."
+    help="Of --refocus, on full frame with the photograph's field of view.",
 )
 @under(
     REFOCUS, "--film", type=click.Choice(("gif", "mp4")), default="gif", help="Rack focus through several distances."
 )
+@under(
+    MEMORY, "--tile", type=int, metavar="PX", default=1024, help="Side of a tile in px: memory grows with its square."
+)
+@under(MEMORY, "--overlap", type=int, metavar="PX", default=384, help="Pixels that neighbouring tiles share.")
 @under(MEMORY, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
-def images(images: tuple[str, ...], tile: int, overlap: int, size: str | None, **options: Any) -> int:
+def images(
+    images: tuple[str, ...], tile: int, overlap: int, size: str | None, page: bool | None, **options: Any
+) -> int:
     """Restore IMAGES (files, folders, patterns) and predict their depth.
 
-    For each picture: NAME_restored.png (its own bit depth), NAME_depth.png (16 bit, millimetres), NAME_depth.npy
-    (float32 metres) and NAME_depth_colour.png.
+    For each picture: NAME_restored.png (its own bit depth), NAME_depth.png (16 bit, millimetres), NAME_depth.npy (float32
+    metres), NAME_depth_colour.png and NAME_uncertainty.png with a bar, NAME_sheet.jpg (before and after), NAME.json (what
+    is known of the lens) and NAME.html (a page to refocus it). The lens is read from EXIF; without a focus distance depths
+    are in units of it.
     """
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -79,20 +118,32 @@ def images(images: tuple[str, ...], tile: int, overlap: int, size: str | None, *
     from dfd_train.prediction.files import PredictConfig, predict_files
     from dfd_train.prediction.tiling import Tiling
 
-    refocus, lens = options.pop("refocus"), _lens(options)
+    points: FocusPoints = options.pop("refocus") or FocusPoints()
+    aperture: Aperture = options.pop("aperture")
     config = PredictConfig(
         images=images,
         size=None if size is None else parse_shape(size),
         tiling=Tiling(tile=tile, overlap=overlap),
-        refocus_m=refocus or (),
-        lens=lens if refocus else None,
+        photo_lens=_lens(options),
+        refocus_m=points.distances_m,
+        refocus_at=points.pixels,
+        f_number=aperture.f_number,
+        aperture_mm=aperture.diameter_mm,
+        page=sys.stdout.isatty() if page is None else page,
         **options,
     )
     failed = 0
     for outcome in predict_files(config):
         failed += outcome.error is not None
-        text = f"{outcome.source}: {outcome.text}" if outcome.error is None else f"Error: {outcome.error}"
-        click.echo(text, err=outcome.error is not None)
+        if outcome.error is not None:
+            click.echo(f"Error: {outcome.error}", err=True)
+            continue
+        click.echo(f"{outcome.source}: {outcome.text}")
+        for line in outcome.details:
+            click.echo(f"  {line}")
+        for path in outcome.files:
+            if path.suffix == ".html":
+                click.echo(f"  open {path} in a browser")
     return EXIT_SOME_FAILED if failed else 0
 
 
@@ -127,17 +178,16 @@ def export(checkpoint: str, onnx: Path | None, program: Path | None) -> None:
 
 
 def _lens(options: dict[str, Any]) -> Any:
-    """The camera that the options describe, which are taken out of `options`."""
-    from defocus_sim.lens import Lens
+    """What the options say about the photographs' lens; they are taken out of `options`."""
+    from dfd_train.prediction.photo.lens import LensChoice, parse_lens
 
-    aperture: Aperture = options.pop("aperture")
-    return Lens(
-        # Any distance beyond the focal length: every picture is focused by --refocus.
-        focus_distance_m=1e3,
+    whole = options.pop("whole_lens")
+    return LensChoice(
+        lens=None if whole is None else parse_lens(whole),
+        focus_distance_m=options.pop("focus_distance_m"),
+        f_number=options.pop("photo_f_number"),
         focal_length_mm=options.pop("focal_length"),
         sensor_width_mm=options.pop("sensor_width"),
-        aperture_mm=aperture.diameter_mm,
-        f_number=aperture.f_number,
     )
 
 

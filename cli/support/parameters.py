@@ -147,3 +147,32 @@ class NoiseParam(_Text):
         except ValueError:
             raise UnitError(f"{text!r} is not a noise level: write SHOT,READ, for example 0.001,0.005") from None
         return SensorNoise(shot=shot, read=read)
+
+
+@dataclass(frozen=True)
+class FocusPoints:
+    """`--refocus`: distances in metres, and pixels (x, y)."""
+
+    distances_m: tuple[float, ...] = ()
+    pixels: tuple[tuple[int, int], ...] = ()
+
+
+class FocusParam(_Text):
+    """Distances and pixels of the picture with commas between."""
+
+    name = "distances or @X,Y"
+
+    def parse(self, text: str) -> FocusPoints:
+        """`1m,2m` or `@640,360` or both."""
+        parts = re.findall(r"\s*(@[^,]*,[^,]*|[^,]+)\s*(?:,|$)", text)
+        pixels = []
+        for part in parts:
+            if part.startswith("@"):
+                match = re.fullmatch(r"@\s*(\d+)\s*,\s*(\d+)\s*", part)
+                if match is None:
+                    raise UnitError(f"{part!r} is not a pixel: write @X,Y, for example @640,360")
+                pixels.append((int(match.group(1)), int(match.group(2))))
+        distances = tuple(LengthParam(1).parse(part) for part in parts if not part.startswith("@"))
+        if not parts:
+            raise UnitError(f"{text!r} names nothing to focus on: write 1.5m, or a pixel as @640,360")
+        return FocusPoints(distances, tuple(pixels))

@@ -23,14 +23,15 @@ _STRONGEST_SHARE, _LEAST_GRADIENT = 0.8, 0.012
 # What a measured sigma is limited to; beyond it the second blur changes too little.
 LARGEST_SIGMA_PX = 12.0
 # An edge speaks for its surroundings as far as this.
-_REACH_PX = 12.0
+_REACH_PX = 16.0
 
 
 class EdgeBlur(NamedTuple):
-    """Edges of a picture: `rows`, `columns` (N,) and the `sigma_px` (N,) float32 of their blur."""
+    """Edges of a picture: `rows`, `columns` (N,), their `gradient` in 1/px and the `sigma_px` of their blur, float32."""
 
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
+    gradient: NDArray[np.float32]
     sigma_px: NDArray[np.float32]
 
 
@@ -52,24 +53,28 @@ def measure_edges(image: NDArray[np.float32]) -> EdgeBlur:
     ratio = np.hypot(*once)[rows, columns] / twice[rows, columns]
     least = np.sqrt(1 + (_SECOND_SIGMA_PX / LARGEST_SIGMA_PX) ** 2)
     sigma = _SECOND_SIGMA_PX / np.sqrt(np.maximum(ratio, least) ** 2 - 1)
-    return EdgeBlur(rows, columns, sigma.astype(np.float32))
+    return EdgeBlur(rows, columns, _f32(twice[rows, columns]), _f32(sigma))
 
 
 def local_sigma_px(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Blur around every pixel, (H, W) float32 sigma in px: the mean of the edges near it, weighted by their distance.
+    """Blur around every pixel, (H, W) float32 sigma in px: a mean of the edges near it.
 
-    Where no edge is near, that of the whole picture; 0 in a picture without any edge, in which nothing is to be gained.
+    The mean of 1/sigma^2, weighted by gradient and distance, as what looks blurred beside something sharp is a shadow or
+    two edges taken for one. Where no edge is near, that of the whole picture; 0 in a picture without any edge, in which
+    nothing is to be gained.
     """
     edges = measure_edges(image)
     if not edges.sigma_px.size:
         return np.zeros(image.shape[:2], np.float32)
+    sharpness = edges.sigma_px**-2
     weights = np.zeros(image.shape[:2], np.float32)
-    weights[edges.rows, edges.columns] = 1
     values = np.zeros_like(weights)
-    values[edges.rows, edges.columns] = edges.sigma_px
+    weights[edges.rows, edges.columns] = edges.gradient
+    values[edges.rows, edges.columns] = edges.gradient * sharpness
     weights, values = (_f32(cv2.GaussianBlur(a, (0, 0), _REACH_PX)) for a in (weights, values))
-    everywhere = np.float32(1e-4)
-    return _f32((values + everywhere * np.median(edges.sigma_px)) / (weights + everywhere))
+    everywhere = 1e-4 * edges.gradient.mean()
+    whole = np.average(sharpness, weights=edges.gradient)
+    return _f32(np.sqrt((weights + everywhere) / (values + everywhere * whole)))
 
 
 def as_floating(image: NDArray[Any], scale: float = 1.0) -> NDArray[np.float32]:

@@ -1,24 +1,23 @@
-"""`predict_files`: pictures in files -> restored pictures, depth maps and refocused pictures in files."""
+"""`predict_files`: pictures in files -> restored pictures, depth, refocused pictures and pages in files."""
 
 from __future__ import annotations
 
-import io
+import math
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from defocus_sim.errors import DefocusSimError
 from defocus_sim.lens import Lens
 from dfd_train.config.places import require_local
 from dfd_train.distributed.device import pick_device
-from dfd_train.errors import ConfigError, DfdTrainError, PictureError
-from dfd_train.evaluation.figures import colour
+from dfd_train.errors import CheckpointMissingError, ConfigError, DfdTrainError, PictureError
 from dfd_train.files import write_atomically
 from dfd_train.model.build import Model
 from dfd_train.model.load import load_network
@@ -28,37 +27,58 @@ from dfd_train.prediction.images import (
     find_pictures,
     gif_bytes,
     output_names,
-    png_bytes,
     read_picture,
     write_mp4,
 )
-from dfd_train.prediction.predict import SMALLEST_SIDE, predict, require_one_picture
-from dfd_train.prediction.refocus import rack_focus, refocus
+from dfd_train.prediction.outputs import Results, pictures, record, refocused, scene
+from dfd_train.prediction.page.build import page_html
+from dfd_train.prediction.photo.exif import FULL_FRAME_DIAGONAL_MM, read_tags
+from dfd_train.prediction.photo.lens import LensChoice, PhotoLens, lens_of_photograph
+from dfd_train.prediction.photograph import predict_photograph
+from dfd_train.prediction.point_cloud import ply_bytes
+from dfd_train.prediction.predict import SMALLEST_SIDE, require_one_picture, takes_lens
 from dfd_train.prediction.tiling import Tiling
 from dfd_train.runs.checkpoint import load_checkpoint
+
+PACKAGED_WEIGHTS = "any-lens"
+# The shortest lens there is: no picture can be focused nearer.
+_SHORTEST_FOCAL_MM = 2.0
+_USUAL_F_NUMBER, _USUAL_MM = 2.0, 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """A prediction for files.
 
-    `images`: files, folders, glob patterns. `checkpoint`: a run's folder or a file. `out`: folder for the results.
-    `tiling`: see `Tiling`. `size`: (height, width) that pictures are reduced to first, which also shrinks their blur;
-    None = as they are. `refocus_m`: focus distances to render the restored picture at. `lens`: the camera for that
-    (its own focus distance is not used). `film`: "gif" or "mp4", made where there are several distances.
+    `images`: files, folders, glob patterns. `checkpoint`: a run's folder or a file; None = the packaged weights. `out`:
+    folder for the results. `tiling`: see `Tiling`. `size`: (height, width) that pictures are reduced to first, which
+    also shrinks their blur; None = as they are. `scale`: see `predict_photograph`; None = chosen from the picture.
+    `photo_lens`: what is said about the photographs' own lens in place of their EXIF.
+    `refocus_m`, `refocus_at`: focus distances, and pixels (x, y) of the picture to focus on, to render the restored
+    picture at. `lens`: the camera for that (its own focus distance is not used); None: one on full frame with the
+    photograph's field of view and `f_number` (f/2 for None) or `aperture_mm`.
+    `film`: "gif" or "mp4", made where there are several distances. `page`: a page for each picture, to refocus it in a
+    browser. `ply`: a point cloud for each.
 
     Raises `ConfigError` for an impossible value.
     """
 
     images: tuple[str, ...]
-    checkpoint: str
+    checkpoint: str | None = None
     out: str
     device: str = "auto"
     tiling: Tiling = field(default_factory=Tiling)
     size: tuple[int, int] | None = None
+    scale: float | None = None
+    photo_lens: LensChoice = field(default_factory=LensChoice)
     refocus_m: tuple[float, ...] = ()
+    refocus_at: tuple[tuple[int, int], ...] = ()
     lens: Lens | None = None
+    f_number: float | None = None
+    aperture_mm: float | None = None
     film: str = "gif"
+    page: bool = False
+    ply: bool = False
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -66,22 +86,39 @@ class PredictConfig:
         if self.size is not None and min(self.size) < SMALLEST_SIDE:
             raise ConfigError(f"size={self.size} must be at least {SMALLEST_SIDE} pixels a side")
         require_local("out", self.out)
+        if self.scale is not None and not 0 < self.scale <= 1:
+            raise ConfigError(f"scale={self.scale:g} must be above 0 and at most 1, or left out")
         if self.film not in FILMS:
             raise ConfigError(f"film={self.film!r} must be one of {', '.join(FILMS)}")
-        if self.refocus_m and self.lens is None:
-            raise ConfigError("refocusing needs a lens: pass lens=Lens.preset('paper', f_number=2)")
-        if self.lens is not None:
-            for distance in self.refocus_m:
-                self.lens.at_focus(distance)
+        # Checked before the first picture, with a lens as short as there is.
+        shortest = self.lens or self.camera(_SHORTEST_FOCAL_MM, (24, 36), 1.0)
+        for distance in self.refocus_m:
+            shortest.at_focus(distance)
+
+    def camera(self, equivalent_mm: float, hw: tuple[int, int], focus_m: float) -> Lens:
+        """The camera to refocus with: on full frame, with the field of view of a lens of `equivalent_mm`."""
+        height, width = hw
+        return self.lens or Lens(
+            # A focus within the lens is not one; every picture is focused by `at_focus`.
+            focus_distance_m=max(focus_m, equivalent_mm * 2e-3),
+            f_number=_USUAL_F_NUMBER if self.f_number is None and self.aperture_mm is None else self.f_number,
+            aperture_mm=self.aperture_mm,
+            focal_length_mm=equivalent_mm,
+            sensor_width_mm=FULL_FRAME_DIAGONAL_MM * width / math.hypot(height, width),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one picture: the files written and a line about them, or `error`, one line."""
+    """What became of one picture: the files written and a line about them, or `error`, one line.
+
+    `details`: lines on the lens: what was read, given and assumed, and what is only relative therefore.
+    """
 
     source: str
     files: tuple[Path, ...] = ()
     text: str = ""
+    details: tuple[str, ...] = ()
     error: str | None = None
 
 
@@ -91,21 +128,23 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
     Raises `CheckpointError`, `ConfigError` or `LensError` before the first picture, and `PictureError` where the folder
     `out` cannot be made.
     """
-    checkpoint = load_checkpoint(Path(config.checkpoint))
-    net = load_network(checkpoint.config.model, checkpoint.evaluated, pick_device(config.device))
+    net = open_network(config.checkpoint, pick_device(config.device))
     require_one_picture(net.config)
-    if config.refocus_m and set(net.config.heads) != {"depth", "aif"}:
-        raise ConfigError(f"refocusing needs both heads; this checkpoint has {', '.join(net.config.heads)}")
+    for wanted, what in ((config.refocus_m or config.refocus_at, "refocusing"), (config.page, "a page")):
+        if wanted and set(net.config.heads) != {"depth", "aif"}:
+            raise ConfigError(f"{what} needs both heads; this checkpoint has {', '.join(net.config.heads)}")
+    if config.ply and "depth" not in net.config.heads:
+        raise ConfigError(f"a point cloud needs depth; this checkpoint has {', '.join(net.config.heads)}")
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PictureError(f"cannot make the folder {out}: {error.strerror or error}") from error
-    files, problems = find_pictures(config.images)
+    found, problems = find_pictures(config.images)
     for problem in problems:
         yield Outcome(source=problem.split(" ")[0], error=problem)
-    inputs = {path.resolve() for path in files}
-    for path, name in zip(files, output_names(files), strict=True):
+    inputs = {path.resolve() for path in found}
+    for path, name in zip(found, output_names(found), strict=True):
         try:
             yield _predict_file(net, config, path, out / name, inputs)
         except (DfdTrainError, DefocusSimError) as error:
@@ -115,32 +154,58 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
             yield Outcome(source=str(path), error=f"{path}: cannot write to {out}: {error.strerror or error}")
 
 
+def open_network(checkpoint: str | None, device: torch.device) -> Model:
+    """The network of a run's folder or checkpoint file; None: the packaged one, `CheckpointMissingError` without it."""
+    if checkpoint is None:
+        raise CheckpointMissingError(
+            f"this installation has no weights of its own ({PACKAGED_WEIGHTS}): name a run or a checkpoint file with "
+            f"--checkpoint, which dfd-train makes"
+        )
+    saved = load_checkpoint(Path(checkpoint))
+    return load_network(saved.config.model, saved.evaluated, device)
+
+
 def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path, inputs: AbstractSet[Path]) -> Outcome:
-    picture = _resized(read_picture(path), config.size)
+    picture = read_picture(path)
+    tags = read_tags(path)
+    tall, wide = picture.pixels.shape[:2]
+    lens = lens_of_photograph(tags, (wide, tall) if tags.orientation < 5 else (tall, wide), config.photo_lens)
+    picture = _resized(picture, config.size)
     height, width = picture.pixels.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         raise PictureError(f"{path} is {width}x{height} pixels: a picture needs at least {SMALLEST_SIDE} a side")
-    found = predict(net, picture.pixels, tiling=config.tiling)
-    contents: dict[str, bytes] = {}
-    text = [f"{width}x{height}", *picture.notes]
-    if found.aif is not None:
-        contents["_restored.png"] = png_bytes(found.aif, like=picture)
-    if found.depth_m is not None:
-        low, high = (float(v) for v in np.percentile(found.depth_m, (1, 99)))
-        text.append(f"depth {low:.2f} to {high:.2f} m")
-        everywhere = np.ones(found.depth_m.shape, bool)
-        contents["_depth.png"] = png_bytes(depth_millimetres(found.depth_m))
-        contents["_depth_colour.png"] = png_bytes(colour(found.depth_m, low, high, everywhere, cv2.COLORMAP_VIRIDIS))
-        contents["_depth.npy"] = npy_bytes(found.depth_m)
+    for x, y in config.refocus_at:
+        if x >= width or y >= height:
+            raise PictureError(f"{path} is {width}x{height} pixels: it has no pixel {x},{y} to focus on")
+    made = predict_photograph(
+        net, picture.pixels, lens=_in_pixels_of(lens, width), scale=config.scale, tiling=config.tiling
+    )
+    relative = takes_lens(net) and not lens.knows_focus
+    results = Results(
+        name=path.name,
+        picture=picture,
+        lens=lens,
+        made=made,
+        network=net.config.name,
+        lens_used=takes_lens(net),
+        camera=config.camera(lens.equivalent_mm or _USUAL_MM, (height, width), lens.lens.focus_distance_m),
+        unit_m=lens.lens.focus_distance_m if relative else 1.0,
+        unit="focus distances" if relative else "m",
+    )
+    contents, text = pictures(results)
     frames: list[NDArray[np.uint8]] = []
-    if config.lens is not None and found.aif is not None and found.depth_m is not None:
-        for distance in config.refocus_m:
-            seen = refocus(found.aif, found.depth_m, config.lens.at_focus(distance))
-            contents[f"_refocus_{distance:g}m.png"] = png_bytes(seen, like=picture)
-        if len(config.refocus_m) > 1:
-            frames = rack_focus(found.aif, found.depth_m, config.lens, config.refocus_m)
+    if made.found.aif is not None and made.found.depth_m is not None:
+        more, frames = refocused(results, config.refocus_m, config.refocus_at)
+        contents |= more
     if frames and config.film == "gif":
         contents["_rack.gif"] = gif_bytes(frames)
+    if config.page:
+        contents[".html"] = page_html(scene(results, stem.name))
+    if config.ply and made.found.depth_m is not None:
+        shown = picture.pixels if made.found.aif is None else made.found.aif
+        contents[".ply"] = ply_bytes(shown, made.found.depth_m, results.camera.sensor_distance_px(width))
+    details = (lens.describe(), *(lens.relative if takes_lens(net) else ()))
+    contents[".json"] = record(results, [*contents])
     written = [stem.with_name(stem.name + ending) for ending in contents]
     for target in written:
         if target.resolve() in inputs:
@@ -150,7 +215,20 @@ def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path, inp
     if frames and config.film == "mp4":
         written.append(stem.with_name(stem.name + "_rack.mp4"))
         write_mp4(written[-1], frames)
-    return Outcome(source=str(path), files=tuple(written), text=", ".join(text))
+    return Outcome(source=str(path), files=tuple(written), text=", ".join(text), details=details)
+
+
+def _in_pixels_of(lens: PhotoLens, width: int) -> Lens:
+    """The lens for the picture reduced to `width` pixels, whatever describes it."""
+    if lens.lens.sensor_width_mm is not None or width == lens.size_hw[1]:
+        return lens.lens
+    share = width / lens.size_hw[1]
+    pitch, focal = lens.lens.pixel_pitch_um, lens.lens.focal_length_px
+    return replace(
+        lens.lens,
+        pixel_pitch_um=None if pitch is None else pitch / share,
+        focal_length_px=None if focal is None else focal * share,
+    )
 
 
 def _resized(picture: Picture, size: tuple[int, int] | None) -> Picture:
@@ -161,15 +239,3 @@ def _resized(picture: Picture, size: tuple[int, int] | None) -> Picture:
         None if a is None else cv2.resize(a, size[::-1], interpolation=how) for a in (picture.pixels, picture.alpha)
     )
     return replace(picture, pixels=np.asarray(pixels), alpha=None if alpha is None else np.asarray(alpha))
-
-
-def depth_millimetres(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """`depth_m` (H, W) as whole millimetres, 1 to 65,535; what is farther than 65.5 m says 65,535."""
-    return np.clip(np.rint(depth_m.astype(np.float64) * 1000), 1, np.iinfo(np.uint16).max).astype(np.uint16)
-
-
-def npy_bytes(array: NDArray[Any]) -> bytes:
-    """`array` as a `.npy` file."""
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()

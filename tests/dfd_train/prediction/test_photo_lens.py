@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from defocus_sim.errors import LensError
 from defocus_sim.lens import Lens
 from dfd_train.errors import ConfigError
-from dfd_train.prediction.exif import read_tags
-from dfd_train.prediction.photo_lens import INFINITE_FOCUS_M, LensChoice, PhotoLens, lens_of_photograph, parse_lens
+from dfd_train.prediction.photo.exif import read_tags
+from dfd_train.prediction.photo.lens import INFINITE_FOCUS_M, LensChoice, PhotoLens, lens_of_photograph, parse_lens
 
 TAGS = {
     "make": 0x010F, "model": 0x0110, "orientation": 0x0112, "f": 0x829D, "apex": 0x9202, "focal": 0x920A, "eq": 0xA405,
@@ -183,7 +183,7 @@ def test_what_the_user_says_replaces_what_the_file_says(tmp_path: Path) -> None:
     wider = lens_of(path, LensChoice(focal_length_mm=50.0, sensor_width_mm=36.0))
     assert (wider.lens.focal_length_mm, wider.lens.sensor_width_mm) == (50.0, 36.0)
     whole = lens_of(path, LensChoice(lens=Lens.preset("paper"), focus_distance_m=3.0, f_number=2.0))
-    assert whole.lens == replace(Lens.preset("paper"), focus_distance_m=3.0, f_number=2.0, aperture_mm=None)
+    assert whole.lens == Lens.preset("paper", focus_distance_m=3.0, f_number=2.0)
     assert (whole.read, whole.assumed, whole.relative) == ({}, {}, ())
     with pytest.raises(ConfigError, match="f_number=-1"):
         LensChoice(f_number=-1)
@@ -199,7 +199,7 @@ def test_the_equivalent_focal_length_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [(7, 0), "wide open", math.nan, -2.0, b"\xff\xfe"], ids=str)
 def test_impossible_values_count_as_missing(value: object, tmp_path: Path) -> None:
-    from dfd_train.prediction.exif import tags_from
+    from dfd_train.prediction.photo.exif import tags_from
 
     tags = tags_from(dict.fromkeys(TAGS.values(), value), (400, 300))
     assert tags.f_number is None or 0.5 <= tags.f_number <= 128
@@ -223,7 +223,9 @@ def test_damaged_exif_is_no_exif(tmp_path: Path) -> None:
 def test_a_lens_is_a_preset_or_a_file(tmp_path: Path) -> None:
     assert parse_lens("paper") == Lens.preset("paper")
     mine = Lens(focus_distance_m=1.7, f_number=2.8, focal_length_mm=35, sensor_width_mm=23.6)
-    for content in (mine.to_json(), {"lens": mine.to_json()}, {"lens": {"lens": mine.to_json(), "read": {}}}):
+    mine.save(tmp_path / "lens.toml")
+    assert parse_lens(str(tmp_path / "lens.toml")) == mine
+    for content in (mine.to_json(), {"lens": mine.to_json()}, {"photograph": {"lens": mine.to_json(), "read": {}}}):
         (tmp_path / "lens.json").write_text(json.dumps(content))
         assert parse_lens(str(tmp_path / "lens.json")) == mine
     for text in ("{", "[1]", '{"lens": 3}', '{"f_number": 2}', '{"focus_distance_m": "far"}'):

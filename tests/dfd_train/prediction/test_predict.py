@@ -28,7 +28,7 @@ from dfd_train.prediction.tiling import Tiling, axis_tiles, receptive_radius
 from dfd_train.runs.checkpoint import load_checkpoint, save_checkpoint
 from dfd_train.training.train import train
 
-ENDINGS = ("_depth.npy", "_depth.png", "_depth_colour.png", "_restored.png")
+ENDINGS = (".json", "_depth.npy", "_depth.png", "_depth_colour.png", "_restored.png", "_sheet.jpg")
 
 
 @pytest.fixture(scope="module")

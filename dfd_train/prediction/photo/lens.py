@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from defocus_sim.errors import LensError
-from defocus_sim.lens import PRESETS, Lens
+from defocus_sim.lens import PRESET_ALIASES, PRESETS, Lens
 from dfd_train.errors import ConfigError
-from dfd_train.prediction.exif import FULL_FRAME_DIAGONAL_MM, PhotoTags
+from dfd_train.prediction.photo.exif import FULL_FRAME_DIAGONAL_MM, PhotoTags
 
 # What stands in for what nobody says: a usual lens, opened as one does for blur, at a distance of conversation.
 ASSUMED_EQUIVALENT_MM, ASSUMED_F_NUMBER, ASSUMED_FOCUS_M = 35.0, 2.8, 2.0
@@ -154,19 +154,22 @@ def lens_of_photograph(tags: PhotoTags, stored_wh: tuple[int, int], choice: Lens
 
 
 def parse_lens(text: str) -> Lens:
-    """A preset's name, or a JSON file with the fields of `Lens` (also under "lens", as `NAME.json` and a manifest have it).
+    """A preset's name, a TOML file as `Lens.save` and dfd-calibrate write it, or the `NAME.json` of another photograph.
 
-    Raises `ConfigError` naming the file or the presets.
+    Raises `ConfigError` or `LensError` naming the file or the presets.
     """
-    if text in PRESETS:
+    if text in PRESETS or text in PRESET_ALIASES:
         return Lens.preset(text)
     path = Path(text)
     if not path.is_file():
         raise ConfigError(f"lens={text!r} is neither a file nor one of {', '.join(PRESETS)}")
+    if path.suffix.lower() != ".json":
+        return Lens.load(path)
     try:
-        content = json.loads(path.read_text())
-        fields = content.get("lens", content)
-        return Lens(**(fields.get("lens", fields) if isinstance(fields, dict) else {}))
+        fields = json.loads(path.read_text())
+        for room in ("photograph", "lens"):
+            fields = fields.get(room, fields)
+        return Lens(**fields)
     except (OSError, ValueError, TypeError, AttributeError, LensError) as error:
         raise ConfigError(f"{path} does not describe a lens: {' '.join(str(error).split())}") from error
 
@@ -174,17 +177,10 @@ def parse_lens(text: str) -> Lens:
 def _whole_lens(lens: Lens, size_hw: tuple[int, int], choice: LensChoice) -> PhotoLens:
     if lens.solve_max_coc_px is not None:
         raise ConfigError(f"lens={lens.name!r} has no aperture of its own, it is solved for each picture: give another")
-    changes: dict[str, Any] = {}
-    if choice.focus_distance_m is not None:
-        changes["focus_distance_m"] = choice.focus_distance_m
-    if choice.f_number is not None:
-        changes |= {"f_number": choice.f_number, "aperture_mm": None}
-    if choice.focal_length_mm is not None:
-        changes["focal_length_mm"] = choice.focal_length_mm
-    if choice.sensor_width_mm is not None:
-        changes |= {"sensor_width_mm": choice.sensor_width_mm, "pixel_pitch_um": None, "focal_length_px": None}
-    given = {"lens": lens.name, **{name: value for name, value in changes.items() if value is not None}}
-    return PhotoLens(lens=replace(lens, **changes), size_hw=size_hw, read={}, given=given, assumed={})
+    names = ("focus_distance_m", "f_number", "focal_length_mm", "sensor_width_mm")
+    changes = {name: value for name in names if (value := getattr(choice, name)) is not None}
+    given = {"lens": lens.name, **changes}
+    return PhotoLens(lens=lens.changed(**changes), size_hw=size_hw, read={}, given=given, assumed={})
 
 
 def _sensor_width_mm(

@@ -1,0 +1,1 @@
+"""A page to refocus a photograph in a browser; import from the modules."""

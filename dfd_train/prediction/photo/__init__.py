@@ -1,0 +1,1 @@
+"""The lens of a photograph: from EXIF, from the user, assumed; import from the modules."""
