@@ -35,7 +35,7 @@ def main() -> None:
     "--checkpoint",
     metavar="RUN|FILE",
     required=True,
-    help="A run's folder (newest checkpoint) or a file; more may follow.",
+    help="A run's folder (best checkpoint), RUN@last or a file; more may follow.",
 )
 @click.argument("more", nargs=-1, metavar="[RUN|FILE]...")
 @under(WHAT, "--split", metavar="NAME", default="test", help="Split of the store.")

@@ -48,7 +48,7 @@ def main() -> None:
     "--checkpoint",
     metavar="RUN|FILE",
     show_default="the packaged weights",
-    help="A run's folder (newest checkpoint) or a file.",
+    help="A run's folder (best checkpoint), RUN@last or a file.",
 )
 @under(WHAT, "--out", metavar="DIR", default="results", help="Folder for the results.")
 @under(
@@ -148,7 +148,9 @@ def images(
 
 
 @main.command(cls=OneLineCommand, examples=("dfd-predict export --checkpoint runs/a --onnx net.onnx --torch net.pt2",))
-@click.option("--checkpoint", metavar="RUN|FILE", required=True, help="A run's folder (newest checkpoint) or a file.")
+@click.option(
+    "--checkpoint", metavar="RUN|FILE", required=True, help="A run's folder (best checkpoint), RUN@last or a file."
+)
 @click.option("--onnx", metavar="FILE", type=OutputPath(dir_okay=False), help="Write the network as ONNX.")
 @click.option(
     "--torch",
@@ -166,9 +168,9 @@ def export(checkpoint: str, onnx: Path | None, program: Path | None) -> None:
             raise click.UsageError(f"{path} is the checkpoint itself: write to another FILE")
     from dfd_train.model.load import load_network
     from dfd_train.prediction.export import write_onnx, write_program
-    from dfd_train.runs.checkpoint import load_checkpoint
+    from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
 
-    read = load_checkpoint(Path(checkpoint))
+    read = load_checkpoint(find_checkpoint(checkpoint))
     net = load_network(read.config.model, read.evaluated)
     for path, write in ((onnx, write_onnx), (program, write_program)):
         if path is not None:

@@ -198,6 +198,10 @@ class Lens:
         assert self.sensor_width_mm is not None  # noqa: S101 - __post_init__ left no other case
         return self.sensor_distance_m * 1e3 * width_px / self.sensor_width_mm
 
+    def coc_px(self, depth_m: ArrayLike, *, width_px: int | None = None) -> NDArray[np.float64]:
+        """`coc_diameter_px(depth_m, self)`: signed CoC diameter in px, negative nearer than the focus distance."""
+        return coc_diameter_px(depth_m, self, width_px=width_px)
+
     def for_depth(self, depth_m: NDArray[Any], width_px: int | None = None) -> Lens:
         """This lens with its aperture solved for one image, or itself where there is nothing to solve.
 

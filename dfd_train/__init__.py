@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dfd_train.evaluation.report import Report
     from dfd_train.model.two_headed import TwoHeadedNet
     from dfd_train.prediction.predict import Prediction, predict
+    from dfd_train.runs.load import load
     from dfd_train.training.train import TrainResult, train
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "TwoHeadedNet": "model.two_headed",
     "compare": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
+    "load": "runs.load",
     "predict": "prediction.predict",
     "recipe_config": "config.train",
     "stream_batches": "data.stream",
@@ -53,6 +55,7 @@ __all__ = [
     "TwoHeadedNet",
     "compare",
     "evaluate",
+    "load",
     "predict",
     "recipe_config",
     "stream_batches",

@@ -17,33 +17,44 @@ from defocus_sim.progress import Meter
 from dfd_train.config.geometry import shape_text
 from dfd_train.config.places import require_local
 from dfd_train.data.focus_pairs import samples_of
+from dfd_train.data.store_facts import differences, store_facts
 from dfd_train.data.stream import ShardDataset
 from dfd_train.distributed.device import versions
 from dfd_train.distributed.world import World, join_world
 from dfd_train.errors import ConfigError, DfdTrainError, EvaluationError
+from dfd_train.evaluation.collapse import Collapse
 from dfd_train.evaluation.figures import Shown, choose_samples, predictions_sheet, show_samples
 from dfd_train.evaluation.html import html_page, per_image_csv
 from dfd_train.evaluation.metrics import CONVENTIONS, DEFAULT_CAP_M, NEAREST_M, ImageScore, summarise
-from dfd_train.evaluation.report import Comparison, Report, write_report
+from dfd_train.evaluation.report import Comparison, Report, differs_line, write_report
 from dfd_train.evaluation.score_cache import ScoreJournal
-from dfd_train.evaluation.scoring import Profile, SampleScore, Truth, mean_depth_m, score_split
+from dfd_train.evaluation.scoring import (
+    Profile,
+    SampleScore,
+    Truth,
+    first_picture,
+    mean_depth_m,
+    predict_samples,
+    score_split,
+)
 from dfd_train.model.build import Model
 from dfd_train.model.load import load_network
-from dfd_train.runs.checkpoint import FOLDER, Checkpoint, latest_checkpoint, load_checkpoint
+from dfd_train.runs.checkpoint import FOLDER, Checkpoint, find_checkpoint, load_checkpoint, split_place
 
 NATIVE = "native"
 # Make3D's C1: its laser ends at about 81 m, and what is beyond 70 m is mostly sky.
 CAPS_M = {"make3d": 70.0}
 PREDICTION = "prediction"
+_SAMPLES_TO_SUSPECT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """One evaluation.
 
-    `shards`: the store. `checkpoint`: a run's folder (its newest checkpoint) or a file. `split`: of the store. `size`:
-    (height, width) that frames are resized to, "native", or None = as in training (native for a run with crops).
-    `batch_size`: images read at once; it changes no digit.
+    `shards`: the store. `checkpoint`: a file, a run's folder (its best checkpoint, else the newest), or
+    `RUN@last`. `split`: of the store. `size`: (height, width) that frames are resized to, "native", or None = as in
+    training (native for a run with crops). `batch_size`: images read at once; it changes no digit.
     `limit`: only the first so many samples. `cap_m`: depths beyond are not scored; None = 70 m for Make3D (its C1; C2 is
     80 m), 10 m for all else. `convention`: "per-image" or "pooled" (see `metrics.summarise`). `out`: folder for
     report.json, report.md, per_image.csv and predictions.png, None = no files; an evaluation that was interrupted goes on
@@ -111,7 +122,7 @@ def compare(
 
 def default_out(checkpoints: Sequence[str]) -> Path:
     """Where a report of `checkpoints` goes if nobody says: into the run's folder, or of several beside the first run."""
-    path = Path(checkpoints[0])
+    path, _ = split_place(checkpoints[0])
     if path.is_file() and path.parent.name != FOLDER:
         return path.with_name(f"{path.stem}-report")
     run = path.parent.parent if path.is_file() else path
@@ -174,7 +185,7 @@ class _Scored:
 
 
 def _load(config: EvalConfig, device: torch.device) -> _Subject:
-    checkpoint = load_checkpoint(Path(config.checkpoint))
+    checkpoint = load_checkpoint(find_checkpoint(config.checkpoint))
     return _Subject(
         config=config,
         checkpoint=checkpoint,
@@ -205,20 +216,23 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
     total = len(dataset) if config.limit is None else min(config.limit, len(dataset))
     asked = {
         "store_checksum": dataset.store.manifest.checksum,
-        "checkpoint_sha256": _sha256(Path(config.checkpoint)),
+        "checkpoint_sha256": _sha256(config.checkpoint),
         "split": config.split,
         "size": shape_text(subject.size or dataset.frame_hw),
         "cap_m": cap_m,
         "depth_scored_on": "the frames" if truth is None else "the source's own grid",
         "versions": versions(subject.device),
     }
+    speaking = console if world.first else Console(quiet=True)
+    differs = differences(checkpoint.store_facts, store_facts(dataset.store)) if checkpoint.store_facts else []
+    if differs:
+        (speaking or Console()).print(f"note: {differs_line(differs)}", markup=False, highlight=False, soft_wrap=True)
     journal = ScoreJournal(config.out, asked, world.rank)
     # Only the first reads, as it also mends what was cut off.
     scores = world.gather(journal.read() if world.first else {})[0]
     missing = sorted(set(range(total)) - scores.keys())
     own: list[SampleScore] = []
     problem: DfdTrainError | DefocusSimError | None = None
-    speaking = console if world.first else Console(quiet=True)
     with Meter("image", total, done=total - len(missing), unit="images", console=speaking) as meter:
         try:
             for score in score_split(
@@ -260,17 +274,33 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
             "shards": config.shards,
             **asked,
             "trained_on_checksum": checkpoint.store_checksum,
+            "store_differs": differs,
+            "collapsed": _collapsed(subject, total),
             "images": total,
             "images_in_split": len(dataset),
             "resized": subject.size is not None and subject.size != dataset.frame_hw,
             "convention": config.convention,
             "checkpoint": config.checkpoint,
+            "checkpoint_file": find_checkpoint(config.checkpoint).name,
             "epochs": checkpoint.epoch,
             "steps": checkpoint.step,
             "training": checkpoint.config.to_dict(),
         },
     )
     return _Scored(subject=subject, report=report, scores=ordered, journal=journal)
+
+
+def _collapsed(subject: _Subject, total: int) -> list[str]:
+    """What a few samples, spread evenly, say of a network that does nothing."""
+    seen = Collapse()
+    samples = np.unique(np.linspace(0, total - 1, min(_SAMPLES_TO_SUSPECT, total)).round().astype(np.int64))
+    batch = subject.dataset.read(samples)
+    for _, frames, output in predict_samples(subject.net, subject.dataset, batch, subject.size, subject.device):
+        if output.depth_m is not None:
+            seen.add_depth(output.depth_m[0, 0].float().cpu().numpy())
+        if output.aif is not None:
+            seen.add_restored(output.aif[0].float().cpu().numpy(), first_picture(frames)[0].float().cpu().numpy())
+    return seen.lines(steps=subject.checkpoint.step)
 
 
 def _pictures(config: EvalConfig, scored: Mapping[str, _Scored]) -> tuple[NDArray[np.uint8] | None, list[Shown]]:
@@ -289,9 +319,8 @@ def _pictures(config: EvalConfig, scored: Mapping[str, _Scored]) -> tuple[NDArra
     return sheet, show_samples(networks, subject.dataset, samples, device=subject.device, cap_m=cap_m)
 
 
-def _sha256(checkpoint: Path) -> str:
-    path = checkpoint if checkpoint.is_file() else latest_checkpoint(checkpoint)
-    with open(path, "rb") as file:
+def _sha256(checkpoint: str) -> str:
+    with open(find_checkpoint(checkpoint), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -64,6 +64,7 @@ def html_page(comparison: Comparison, shown: Sequence[Shown]) -> str:
     parts = [
         "<h1>Depth from defocus: evaluation</h1>",
         f"<p>{escape(comparison.headline())}</p>",
+        *(f'<p class="note">{escape(line)}</p>' for line in comparison.remarks()),
         html_table(comparison.cells()),
         f'<p class="note">{escape(comparison.first.footnote)}. "input": the defocused image left as it is; '
         '"mean depth": the training split\'s mean as every depth.</p>',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,17 +76,23 @@ class Report:
             f"{s['steps']} steps"
         )
 
+    def remarks(self) -> list[str]:
+        """What a reader of the table should know beside it, a line each."""
+        differs = self.settings.get("store_differs") or []
+        return [*([differs_line(differs)] if differs else []), *(self.settings.get("collapsed") or [])]
+
     def cells(self) -> list[list[str]]:
         """The table: a header, then one line a metric; methods are columns."""
         return metric_cells(self.rows, self.published)
 
     def text(self) -> str:
         """The table for a terminal, some 70 characters wide."""
-        return "\n".join([self.headline(), "", text_table(self.cells()), "", self.footnote])
+        return "\n".join([self.headline(), *self.remarks(), "", text_table(self.cells()), "", self.footnote])
 
     def markdown(self) -> str:
         """The same as Markdown."""
-        return f"# Evaluation\n\n{self.headline()}\n\n{markdown_table(self.cells())}\n\n{self.footnote}\n"
+        head = "\n\n".join([self.headline(), *self.remarks()])
+        return f"# Evaluation\n\n{head}\n\n{markdown_table(self.cells())}\n\n{self.footnote}\n"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, JSON-ready; the paper's figures apart from the measured ones."""
@@ -136,15 +142,28 @@ class Comparison:
 
     def text(self) -> str:
         """The table for a terminal."""
-        return "\n".join([self.headline(), "", text_table(self.cells()), "", self.first.footnote])
+        return "\n".join([self.headline(), *self.remarks(), "", text_table(self.cells()), "", self.first.footnote])
 
     def markdown(self) -> str:
         """The same as Markdown."""
-        return f"# Evaluation\n\n{self.headline()}\n\n{markdown_table(self.cells())}\n\n{self.first.footnote}\n"
+        head = "\n\n".join([self.headline(), *self.remarks()])
+        return f"# Evaluation\n\n{head}\n\n{markdown_table(self.cells())}\n\n{self.first.footnote}\n"
+
+    def remarks(self) -> list[str]:
+        """Those of every report, under its name where there are several."""
+        several = len(self.reports) > 1
+        return [
+            f"{name}: {line}" if several else line for name, report in self.reports.items() for line in report.remarks()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Every report's content by name, JSON-ready."""
         return {"reports": {name: report.to_dict() for name, report in self.reports.items()}}
+
+
+def differs_line(differs: Sequence[str]) -> str:
+    """That a store is not like the one that was trained on, in one line."""
+    return f"this store differs from the one that was trained on: {'; '.join(differs)}"
 
 
 def metric_cells(

@@ -18,6 +18,7 @@ from defocus_sim.lens import Lens
 from dfd_train.config.places import require_local
 from dfd_train.distributed.device import pick_device
 from dfd_train.errors import CheckpointMissingError, ConfigError, DfdTrainError, PictureError
+from dfd_train.evaluation.collapse import lines_of_picture
 from dfd_train.files import write_atomically
 from dfd_train.model.build import Model
 from dfd_train.model.load import load_network
@@ -38,7 +39,7 @@ from dfd_train.prediction.photograph import predict_photograph
 from dfd_train.prediction.point_cloud import ply_bytes
 from dfd_train.prediction.predict import SMALLEST_SIDE, require_one_picture, takes_lens
 from dfd_train.prediction.tiling import Tiling
-from dfd_train.runs.checkpoint import load_checkpoint
+from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
 
 PACKAGED_WEIGHTS = "any-lens"
 # The shortest lens there is: no picture can be focused nearer.
@@ -50,9 +51,10 @@ _USUAL_F_NUMBER, _USUAL_MM = 2.0, 50.0
 class PredictConfig:
     """A prediction for files.
 
-    `images`: files, folders, glob patterns. `checkpoint`: a run's folder or a file; None = the packaged weights. `out`:
-    folder for the results. `tiling`: see `Tiling`. `size`: (height, width) that pictures are reduced to first, which
-    also shrinks their blur; None = as they are. `scale`: see `predict_photograph`; None = chosen from the picture.
+    `images`: files, folders, glob patterns. `checkpoint`: a run's folder (its best one), `RUN@last` or a file; None = the
+    packaged weights. `out`: folder for the results. `tiling`: see `Tiling`. `size`: (height, width) that pictures are
+    reduced to first, which also shrinks their blur; None = as they are. `scale`: see `predict_photograph`; None = chosen
+    from the picture.
     `photo_lens`: what is said about the photographs' own lens in place of their EXIF.
     `refocus_m`, `refocus_at`: focus distances, and pixels (x, y) of the picture to focus on, to render the restored
     picture at. `lens`: the camera for that (its own focus distance is not used); None: one on full frame with the
@@ -125,8 +127,8 @@ class Outcome:
 def predict_files(config: PredictConfig) -> Iterator[Outcome]:
     """Predict every picture, one `Outcome` each; a picture that cannot be used does not stop the others.
 
-    Raises `CheckpointError`, `ConfigError` or `LensError` before the first picture, and `PictureError` where the folder
-    `out` cannot be made.
+    Raises `CheckpointError`, `ConfigError` or `LensError` before the first picture, and `PictureError` where there is no
+    picture at all or the folder `out` cannot be made.
     """
     net = open_network(config.checkpoint, pick_device(config.device))
     require_one_picture(net.config)
@@ -135,12 +137,14 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
             raise ConfigError(f"{what} needs both heads; this checkpoint has {', '.join(net.config.heads)}")
     if config.ply and "depth" not in net.config.heads:
         raise ConfigError(f"a point cloud needs depth; this checkpoint has {', '.join(net.config.heads)}")
+    found, problems = find_pictures(config.images)
+    if not found:
+        raise PictureError(f"there is no picture to predict: {'; '.join(problems) or 'nothing was found'}")
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PictureError(f"cannot make the folder {out}: {error.strerror or error}") from error
-    found, problems = find_pictures(config.images)
     for problem in problems:
         yield Outcome(source=problem.split(" ")[0], error=problem)
     inputs = {path.resolve() for path in found}
@@ -161,7 +165,7 @@ def open_network(checkpoint: str | None, device: torch.device) -> Model:
             f"this installation has no weights of its own ({PACKAGED_WEIGHTS}): name a run or a checkpoint file with "
             f"--checkpoint, which dfd-train makes"
         )
-    saved = load_checkpoint(Path(checkpoint))
+    saved = load_checkpoint(find_checkpoint(checkpoint))
     return load_network(saved.config.model, saved.evaluated, device)
 
 
@@ -204,7 +208,8 @@ def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path, inp
     if config.ply and made.found.depth_m is not None:
         shown = picture.pixels if made.found.aif is None else made.found.aif
         contents[".ply"] = ply_bytes(shown, made.found.depth_m, results.camera.sensor_distance_px(width))
-    details = (lens.describe(), *(lens.relative if takes_lens(net) else ()))
+    suspicions = lines_of_picture(made.found.depth_m, made.found.aif, picture.pixels)
+    details = (lens.describe(), *(lens.relative if takes_lens(net) else ()), *suspicions)
     contents[".json"] = record(results, [*contents])
     written = [stem.with_name(stem.name + ending) for ending in contents]
     for target in written:

@@ -26,7 +26,7 @@ from dfd_train.evaluation.evaluate import EvalConfig, evaluate
 from dfd_train.evaluation.tables import TABLES, PaperTable, paper_table, write_tables
 from dfd_train.files import write_atomically
 from dfd_train.reproduce.choices import WIDTHS
-from dfd_train.runs.checkpoint import load_checkpoint
+from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint
 from dfd_train.runs.run_folder import CONFIG_FILE, METRICS_FILE, run_config
 from dfd_train.training.train import train
 
@@ -158,7 +158,7 @@ def _trained(config: TrainConfig, console: Console) -> bool:
     if not (Path(config.out) / CONFIG_FILE).is_file():
         return not train(config, console=quiet).interrupted
     try:
-        if load_checkpoint(Path(config.out)).epoch >= config.epochs:
+        if load_checkpoint(latest_checkpoint(Path(config.out))).epoch >= config.epochs:
             return True
     except CheckpointMissingError:
         # Stopped before its first checkpoint: there is nothing to lose.
@@ -175,7 +175,11 @@ def _scored(plan: Plan, config: TrainConfig, console: Console) -> None:
             return
     evaluate(
         EvalConfig(
-            shards=config.shards, checkpoint=config.out, out=str(report.parent), device=config.device, limit=plan.limit
+            shards=config.shards,
+            checkpoint=f"{config.out}@last",
+            out=str(report.parent),
+            device=config.device,
+            limit=plan.limit,
         ),
         console=console,
     )

@@ -24,7 +24,7 @@ from dfd_train.files import load_tensors, write_atomically
 FOLDER = "checkpoints"
 FORMAT = "dfd_train checkpoint"
 FORMAT_VERSION = 2
-BEST = "best"
+BEST, LAST = "best", "last"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class Checkpoint:
     `config`: the resolved run. `store_checksum`: identity of the shards. `epoch`, `batch`: the next batch to train on;
     `step`: steps taken. `weights`, `averaged` (None without averaging), `optimizer`: state dicts. `rng`: generators'
     states by name ("torch", "cuda"; those of process 1 are "torch.1", ...). `progress`: plain numbers of the trainer
-    (the running sums of this epoch, the measured balance, the best score, the number of processes). `scaler`: state of
-    the loss scale, empty without fp16.
+    (the running sums of this epoch, the measured balance, the best score, the number of processes, what the store is
+    like). `scaler`: state of the loss scale, empty without fp16.
     """
 
     config: TrainConfig
@@ -49,6 +49,11 @@ class Checkpoint:
     rng: dict[str, Tensor]
     progress: dict[str, Any]
     scaler: dict[str, Any]
+
+    @property
+    def store_facts(self) -> dict[str, Any]:
+        """Lens, sensor, frame size and rendering of the store trained on; empty in checkpoints that do not say it."""
+        return dict(self.progress.get("store", {}))
 
     @property
     def evaluated(self) -> dict[str, Tensor]:
@@ -108,6 +113,31 @@ def latest_checkpoint(run: Path) -> Path:
     if not marked:
         raise CheckpointMissingError(f"{run} holds no complete checkpoint" if run.is_dir() else f"{run} not found")
     return marked[-1]
+
+
+def find_checkpoint(place: str | Path) -> Path:
+    """The checkpoint file that `place` names: a file, `RUN` (the best one, else the newest), `RUN@best` or `RUN@last`.
+
+    Raises `CheckpointMissingError` where there is none.
+    """
+    path = Path(place)
+    if path.is_file():
+        return path
+    run, which = split_place(place)
+    best = run / FOLDER / f"{BEST}.pt"
+    if which == LAST:
+        return latest_checkpoint(run)
+    if which == BEST and not best.is_file():
+        raise CheckpointMissingError(f"{run} holds no best checkpoint: {run}@{LAST} is its newest")
+    return best if best.is_file() else latest_checkpoint(run)
+
+
+def split_place(place: str | Path) -> tuple[Path, str]:
+    """`RUN@last` as (RUN, "last"); of anything else the second part is empty."""
+    name, at, which = str(place).rpartition("@")
+    if at and which in (BEST, LAST) and not Path(place).exists():
+        return Path(name), which
+    return Path(place), ""
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

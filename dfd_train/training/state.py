@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -118,7 +120,7 @@ class TrainState:
             self.best = value
         return better
 
-    def checkpoint(self, store_checksum: str) -> Checkpoint:
+    def checkpoint(self, store_checksum: str, store_facts: dict[str, Any] | None = None) -> Checkpoint:
         """Everything above as a `Checkpoint`, sharing memory with the state; to be called by all processes."""
         own = {"torch": torch.get_rng_state()}
         if self.device.type == "cuda":
@@ -140,6 +142,7 @@ class TrainState:
                 "best": self.best,
                 "skipped": self.skipped,
                 "world": self.world.size,
+                "store": store_facts or {},
             },
             scaler=self.scaler.state_dict(),
         )

@@ -20,6 +20,7 @@ from defocus_sim.progress import Meter, clock
 from dfd_train.config.train import SCORES, TrainConfig, changed_fields
 from dfd_train.data.held_out import train_and_val
 from dfd_train.data.order import MicroBatch
+from dfd_train.data.store_facts import store_facts
 from dfd_train.data.stream import Batch
 from dfd_train.data.training_stream import TrainingStream
 from dfd_train.data.transforms import training_frames
@@ -132,6 +133,7 @@ class _Run:
         self.divided = train_and_val(config.model, config.shards, config.val_fraction)
         self.data = self.divided.train
         self.store_checksum = self.data.store.manifest.checksum
+        self.store_facts = store_facts(self.data.store)
         config.geometry.check_frame(self.data.frame_hw)
         if resume:
             self.state = self._restored()
@@ -165,7 +167,7 @@ class _Run:
 
     def _restored(self) -> TrainState:
         before = run_config(self.out)
-        checkpoint = load_checkpoint(self.out)
+        checkpoint = load_checkpoint(latest_checkpoint(self.out))
         changed = changed_fields(before, self.config)
         if step_samples(self.config, self.world.size) == step_samples(
             checkpoint.config, int(checkpoint.progress["world"])
@@ -301,7 +303,7 @@ class _Run:
             meter.say(f"epoch {epoch}/{self.config.epochs}  {_brief(row)}  val: {scores}")
 
     def _save(self, *, best: bool = False) -> None:
-        checkpoint = self.state.checkpoint(self.store_checksum)
+        checkpoint = self.state.checkpoint(self.store_checksum, self.store_facts)
         self.world.first_does(lambda: save_checkpoint(self.out, checkpoint, keep=self.config.keep, best=best))
 
     def _headline(self) -> str:

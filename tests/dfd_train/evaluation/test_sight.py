@@ -61,7 +61,7 @@ def test_what_cannot_be_plotted_is_named(run: Path, tmp_path: Path) -> None:
 
 def test_help_groups_the_options_and_stays_light() -> None:
     text = CliRunner().invoke(main, ["--help"]).output
-    for heading in ("Run:", "Network:", "Loss:", "Optimization:", "Data:", "Engine:", "Checkpoints and sight:"):
+    for heading in ("Run:", "Network:", "Loss:", "Optimization:", "Data:", "Engine:", "Checkpoints and scores:"):
         assert heading in text
     assert "plot" in text
     code = (

@@ -1,0 +1,66 @@
+"""What decides how blur looks in a store: lens, sensor, frame size and rendering; and how two stores differ in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from defocus_sim.shards.store import ShardStore
+
+# Fields of a lens with the words and the unit they are told in; aperture and focus distance are each sample's own.
+_LENS = {
+    "focal_length_mm": ("focal length", "mm"),
+    "sensor_width_mm": ("sensor width", "mm"),
+    "pixel_pitch_um": ("pixel pitch", "um"),
+    "focal_length_px": ("lens to sensor", "px"),
+    "max_coc_px": ("largest CoC", "px"),
+}
+_RENDERING = ("mode", "psf", "linear_light")
+
+
+def store_facts(store: ShardStore) -> dict[str, Any]:
+    """JSON-ready facts of `store` by their ordinary name: text, or (smallest, largest, unit) over its samples."""
+    manifest = store.manifest
+    height, width = manifest.size_hw
+    splits = [split for split in manifest.splits.values() if split.names]
+    facts: dict[str, Any] = {"frame size": f"{width}x{height}"}
+    facts["focus distance"] = _range([s for split in splits for s in split.focus_distance_m], "m")
+    facts["aperture"] = _range([a for split in splits for a in split.aperture_mm], "mm")
+    for field, (name, unit) in _LENS.items():
+        values = [lens[field] for lens in manifest.lenses if lens.get(field) is not None]
+        if values:
+            facts[name] = _range(values, unit)
+    described = [str(manifest.rendering[key]) for key in _RENDERING[:2] if key in manifest.rendering]
+    if described:
+        light = " in linear light" if manifest.rendering.get(_RENDERING[2]) else ""
+        facts["blur"] = " ".join(described) + light
+    return facts
+
+
+def differences(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> list[str]:
+    """Where the facts of the store `scored` are not within those of the store `trained`, a phrase each."""
+    found = []
+    for name, value in scored.items():
+        if name not in trained or not _within(value, trained[name]):
+            other = "not so" if name not in trained else _text(trained[name])
+            found.append(f"{name} {_text(value)} (trained with {other})")
+    return found
+
+
+def _range(values: list[float], unit: str) -> list[Any]:
+    return [min(values, default=math.nan), max(values, default=math.nan), unit]
+
+
+def _within(value: Any, allowed: Any) -> bool:
+    if isinstance(value, str) or isinstance(allowed, str):
+        return bool(value == allowed)
+    slack = 1e-6 * max(abs(allowed[0]), abs(allowed[1]))
+    return bool(allowed[0] - slack <= value[0] and value[1] <= allowed[1] + slack)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    low, high, unit = value
+    return f"{low:g} {unit}" if math.isclose(low, high) else f"{low:g} to {high:g} {unit}"
