@@ -15,7 +15,7 @@ from defocus_sim.datasets.synthetic.scene_builder import Built, Workshop
 
 # Places in a varied scene's list of textures.
 GROUND, WALL, NATURAL, SOFT, PRINT, OTHER = range(6)
-ANY = (NATURAL, SOFT, PRINT, OTHER, OTHER)
+ANY = (NATURAL, SOFT, SOFT, SOFT, PRINT, OTHER)
 MASKS = ("blob", "foliage", "twigs", "netting", "letters", "figure")
 
 
@@ -183,6 +183,20 @@ def _slab(shop: Workshop, centre: Vec3, size: float, axes: Vec3) -> Built:
     return [Box(centre=centre, half=half, axes=axes, finishes=(shop.finish((WALL, *ANY)),))]
 
 
+def _pane(shop: Workshop, centre: Vec3, size: float, axes: Vec3) -> Built:
+    """A window, lampshade or screen: a panel that shines, in a frame."""
+    rng, turned = shop.rng, _facing(shop, centre, 0.4)
+    half = size / 2 * np.array([rng.uniform(0.4, 1.2), rng.uniform(0.4, 1.2), 0.01])
+    look = Finish(texture=SOFT, tint=(1.0, 1.0, 1.0), emission=float(np.exp(rng.uniform(np.log(0.3), np.log(6.0)))))
+    frame = Box(
+        centre=centre + 0.02 * size * turned[2],
+        half=half + np.array([0.05, 0.05, 0.0]) * size,
+        axes=turned,
+        finishes=(shop.finish((SOFT,)),),
+    )
+    return [Box(centre=centre, half=half, axes=turned, finishes=(look,)), frame]
+
+
 def point_light(centre: Vec3, radius: float, colour: tuple[float, float, float], emission: float) -> Solid:
     """A small ball that shines."""
     look = Finish(texture=SOFT, tint=colour, emission=emission)
@@ -202,5 +216,6 @@ CLUTTER: dict[str, Callable[[Workshop, Vec3, float, Vec3], Built]] = {
     "stack": _stack,
     "sign": _sign,
     "bunch": _bunch,
+    "pane": _pane,
     "slab": _slab,
 }

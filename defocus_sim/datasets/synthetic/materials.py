@@ -37,10 +37,12 @@ def colour(rng: np.random.Generator) -> F32:
     """(3,) any linear colour: greys and muted ones above all, few strong ones; dark and light."""
     # Most of what photographs show is brown, ochre or red, or next to grey.
     hue = float(rng.normal(0.08, 0.05)) if rng.random() < 0.55 else float(rng.random())
-    strength = float(rng.choice([0.1, 0.4, 0.95], p=[0.5, 0.36, 0.14])) * float(rng.random())
-    value = float(rng.uniform(0.12, 0.95))
+    strength = float(rng.choice([0.08, 0.3, 0.95], p=[0.58, 0.32, 0.1])) * float(rng.random())
+    # White and black things are more frequent than what lies between.
+    low, high = ((0.8, 0.97), (0.08, 0.25), (0.15, 0.95))[int(rng.choice(3, p=[0.3, 0.2, 0.5]))]
+    value = float(rng.uniform(low, high))
     wave = 0.5 + 0.5 * np.cos(2 * np.pi * (hue - np.array([0.0, 1 / 3, 2 / 3])))
-    return np.clip((value * (1 - strength * (1 - wave))) ** 2.2, 0.015, 0.92).astype(np.float32)
+    return np.clip((value * (1 - strength * (1 - wave))) ** 2.2, 0.012, 0.92).astype(np.float32)
 
 
 def _grid() -> tuple[NDArray[np.floating], NDArray[np.floating]]:

@@ -14,7 +14,7 @@ from defocus_sim.datasets.synthetic.textures import TEXELS, Pyramid, atlas_of
 
 _SUPERSAMPLING = 2
 _FACES = 6
-_SHADOW_SIDE = 640
+_SHADOW_SIDE = 896
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +44,8 @@ class Light:
 class Exposure:
     """How light becomes codes: gain to a `mean` of what is below the quantile `bright`, which lands at `ceiling` at most.
 
-    Then sRGB's curve, to the power `gamma`, with `contrast` (-1 to 1) about the middle; `balance`: gain of the colours.
+    Then sRGB's curve, to the power `gamma`, with `contrast` (-1 to 1) about the middle; `balance`: gain of the colours;
+    `saturation`: 1 as they are, 0 grey.
     """
 
     mean: float = 0.22
@@ -53,6 +54,7 @@ class Exposure:
     gamma: float = 1.0
     contrast: float = 0.0
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    saturation: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,6 +154,7 @@ def _develop(light: NDArray[np.float32], exposure: Exposure | None) -> NDArray[n
     else:
         bright = float(np.quantile(luminance, exposure.bright))
         gain = min(exposure.mean / float(np.minimum(luminance, bright).mean()), exposure.ceiling / bright)
+        light = luminance[..., None] + np.float32(exposure.saturation) * (light - luminance[..., None])
         gains, (edges, guess) = gain * np.array(exposure.balance), _tone_edges(exposure.gamma, exposure.contrast)
     out = np.empty(light.shape, np.uint8)
     shade_kernels.develop_into(out.reshape(-1, 3), light.reshape(-1, 3), gains.astype(np.float32), edges, guess)

@@ -21,9 +21,13 @@ from defocus_sim.datasets.synthetic.scenes import HFOV_DEG, SCALES, Range, Scale
 
 # Wider than the rooms' scales: from what lies before the lens to the end of a street.
 SPANS_M: dict[str, Range] = {"tabletop": (0.3, 2.0), "room": (0.7, 10.0), "hall": (1.5, 60.0), "street": (2.0, 80.0)}
-_SOFT, _WALLS = ("plain", "skin", "plain"), ("plain", "brick", "cloud", "nature", "skin", "facade", "wood", "leaves")
-_GROUNDS = ("wood", "brick", "gravel", "foliage", "nature", "fabric", "plain", "cloud", "stripes")
+_SOFT, _WALLS = (
+    ("plain", "skin", "plain"),
+    ("plain", "plain", "plain", "brick", "cloud", "nature", "skin", "facade", "wood"),
+)
+_GROUNDS = ("wood", "brick", "gravel", "foliage", "nature", "fabric", "plain", "plain", "cloud", "stripes")
 _TRIES = 12
+_OPEN_AIR = ("hall", "street")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,15 @@ class Kind:
     night: bool = False
 
 
-_OF_ALL = {name: 1.0 for name in CLUTTER if name not in ("slab", "fence", "net")}
+_OF_ALL = {name: 1.0 for name in CLUTTER if name not in ("slab", "fence", "net", "pane")} | {"pane": 0.5}
 KINDS: dict[str, Kind] = {
+    "office": Kind(
+        clutter={"stack": 3, "sign": 2, "pane": 1.5, "wires": 1, "body": 2},
+        count=(4, 14),
+        furnished=1.0,
+        grounds=("plain", "fabric", "wood"),
+        walls=_SOFT,
+    ),
     "furnished": Kind(clutter=_OF_ALL, count=(1, 6), furnished=1.0),
     "clutter": Kind(clutter=_OF_ALL | {"body": 4.0}, count=(10, 45)),
     "stacks": Kind(clutter={"stack": 4, "bunch": 1, "body": 1}, count=(6, 16), furnished=0.3),
@@ -54,13 +65,13 @@ KINDS: dict[str, Kind] = {
         clutter={"leaves": 2, "twigs": 2, "bush": 6, "figure": 0.5, "bunch": 0.5},
         count=(7, 20),
         size=(0.2, 0.8),
-        walls=("foliage", "nature", "leaves", "plain"),
+        walls=("foliage", "foliage", "nature", "plain"),
     ),
     "fence": Kind(clutter={"fence": 2, "wires": 2, "net": 1, "body": 2, "figure": 1}, count=(5, 14), furnished=0.5),
     "signs": Kind(clutter={"sign": 4, "outline": 2, "figure": 1, "body": 1}, count=(5, 14), furnished=0.3),
     "bare": Kind(
-        clutter={"body": 3, "bunch": 1, "slab": 1, "wires": 0.5},
-        count=(1, 6),
+        clutter={"body": 3, "bunch": 1, "slab": 1, "wires": 0.5, "pane": 0.5},
+        count=(3, 10),
         size=(0.1, 0.5),
         grounds=_SOFT,
         walls=_SOFT,
@@ -93,7 +104,7 @@ def build_varied(rng: np.random.Generator, kind: str, scale: str, hw: tuple[int,
     light, lamps = _lighting(rng, reach_m, chosen.night, near)
     return replace(
         scene,
-        solids=_dressed(rng, scene.solids, scale) + lamps,
+        solids=_dressed(rng, scene.solids, scale in _OPEN_AIR and light.reach_m > 50 * reach_m) + lamps,
         light=light,
         textures=material_pyramids(tuple(str(name) for name in names), rng),
         masks=draw_masks(MASKS, rng),
@@ -103,7 +114,7 @@ def build_varied(rng: np.random.Generator, kind: str, scale: str, hw: tuple[int,
 
 def _others(rng: np.random.Generator) -> tuple[str, str, str, str]:
     """Materials of what is natural, soft, printed, and of all sorts."""
-    natural = str(rng.choice(["foliage", "nature", "gravel", "leaves", "wood"]))
+    natural = str(rng.choice(["foliage", "nature", "gravel", "wood"]))
     return natural, str(rng.choice(_SOFT)), str(rng.choice(["text", "sign"])), str(rng.choice(MATERIALS))
 
 
@@ -167,7 +178,7 @@ def _cluttered(
     return tuple(built), end
 
 
-def _dressed(rng: np.random.Generator, solids: tuple[Solid, ...], scale: str) -> tuple[Solid, ...]:
+def _dressed(rng: np.random.Generator, solids: tuple[Solid, ...], sky: bool) -> tuple[Solid, ...]:
     """The solids with finishes that may be glossy, dark or coloured; parts of one look keep one look."""
     known: dict[Finish, Finish] = {}
     dressed = []
@@ -176,30 +187,32 @@ def _dressed(rng: np.random.Generator, solids: tuple[Solid, ...], scale: str) ->
             if finish not in known:
                 known[finish] = _restyled(rng, finish)
         dressed.append(replace(solid, finishes=tuple(known[finish] for finish in solid.finishes)))
-    shell = dressed[0]
-    if scale in ("hall", "street") and rng.random() < 0.6:
-        # Above, and maybe ahead, is sky.
-        blue = np.array([1 - rng.uniform(0, 0.6), 1 - rng.uniform(0, 0.3), 1.0]) * rng.uniform(0.4, 1.6)
-        sky = Finish(texture=SOFT, tint=_colour(blue), emission=1.0)
-        faces = [shell.finishes[face % len(shell.finishes)] for face in range(6)]
-        faces[2] = sky
+    if sky:
+        # Above, and maybe ahead.
+        blue = np.array([1 - rng.uniform(0, 0.5), 1 - rng.uniform(0, 0.25), 1.0]) * rng.uniform(0.3, 1.2)
+        look = Finish(texture=SOFT, tint=_colour(blue), emission=1.0)
+        faces = [solids[0].finishes[face % len(solids[0].finishes)] for face in range(6)]
+        faces[2] = look
         if rng.random() < 0.6:
-            faces[5] = sky
-        dressed[0] = replace(shell, finishes=tuple(faces))
+            faces[5] = look
+        dressed[0] = replace(dressed[0], finishes=tuple(known.get(face, face) for face in faces))
     return tuple(dressed)
 
 
 def _restyled(rng: np.random.Generator, finish: Finish) -> Finish:
+    if finish.emission:
+        return finish
     glossy, dark, strong, swapped = rng.random(4)
-    tint = np.array(finish.tint) * rng.uniform(0.6, 1.1)
-    if dark < 0.12:
-        tint = tint * 0.2
+    tint = np.array(finish.tint)
+    tint = (0.6 * tint.mean() + 0.4 * tint) * rng.uniform(0.7, 1.15)
+    if dark < 0.15:
+        tint = tint * rng.uniform(0.08, 0.3)
     if strong < 0.1:
         tint = tint * rng.uniform(0.25, 1.3, 3)
     return replace(
         finish,
         tint=_colour(tint),
-        swap=finish.swap if swapped < 0.2 else (0, 1, 2),
+        swap=finish.swap if swapped < 0.1 else (0, 1, 2),
         gloss=float(np.exp(rng.uniform(np.log(0.05), np.log(4.0)))) if glossy < 0.4 else 0.0,
         sharpness=float(np.exp(rng.uniform(np.log(8.0), np.log(800.0)))),
     )
@@ -214,7 +227,7 @@ def _direction(rng: np.random.Generator) -> Vec3:
 def _lighting(rng: np.random.Generator, reach_m: float, night: bool, near: float) -> tuple[Light, tuple[Solid, ...]]:
     """Sun, lamp, overcast or night, and the point lights that are in view."""
     middle = np.array([0.0, 0.0, 0.55 * reach_m])
-    warm = (1.0, float(rng.uniform(0.7, 1.0)), float(rng.uniform(0.4, 1.0)))
+    warm = (1.0, float(rng.uniform(0.8, 1.0)), float(rng.uniform(0.55, 1.0)))
     spots = _spots(rng, reach_m, int(rng.integers(2, 9)) if night else int(rng.choice([0, 0, 0, 1, 4])), near)
     others = tuple(
         Light(position=at - np.array([0, 0, 0.02]) * reach_m, reach_m=0.12 * reach_m, ambient=0, colour=colour)
@@ -236,7 +249,7 @@ def _lighting(rng: np.random.Generator, reach_m: float, night: bool, near: float
         return light, balls
     dim = tuple(replace(lamp, colour=_colour(0.5 * np.array(lamp.colour))) for lamp in others[:2])
     mood = rng.random()
-    if mood < 0.45:
+    if mood < 0.4:
         light = Light(
             position=middle + 6 * reach_m * _direction(rng),
             reach_m=100 * reach_m,
@@ -279,15 +292,16 @@ def _spots(
 
 
 def _exposure(rng: np.random.Generator, night: bool) -> Exposure:
-    balance = _colour(np.exp(rng.normal(0, 0.1, 3)))
+    balance = _colour(np.exp(rng.normal(0, 0.06, 3)))
     if night:
         mean = float(np.exp(rng.uniform(np.log(0.015), np.log(0.1))))
         return Exposure(mean=mean, bright=0.98, ceiling=4.0, gamma=float(rng.uniform(0.85, 1.15)), balance=balance)
     return Exposure(
-        mean=float(np.exp(rng.uniform(np.log(0.09), np.log(0.36)))),
-        bright=0.99,
-        ceiling=float(rng.uniform(0.7, 1.6)),
+        mean=float(np.exp(rng.uniform(np.log(0.12), np.log(0.5)))),
+        bright=0.97,
+        ceiling=float(rng.uniform(0.8, 2.4)),
         gamma=float(np.exp(rng.normal(0, 0.1))),
-        contrast=float(rng.uniform(-0.2, 0.6)),
+        contrast=float(rng.uniform(-0.1, 0.7)),
+        saturation=float(rng.uniform(0.3, 1.0)),
         balance=balance,
     )
