@@ -1,4 +1,4 @@
-"""Gather what `python -m dfd_train.reproduce` left in its folders into one that can be published.
+"""Gather what `dfd-reproduce` left in its folders into one that can be published.
 
     python benchmarks/collect_results.py RUNS/table2 RUNS/table3 ... --out docs/results [--note TEXT]
 

@@ -254,7 +254,7 @@ def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
 @with_options(LENS)
 def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **options: Any) -> None:
     """A lens in numbers: circle of confusion and sigma over depth, depth of field."""
-    from defocus_sim.lens_report import DEFAULT_DEPTHS_M, lens_table, save_lens_plot
+    from defocus_sim.pictures.lens_report import DEFAULT_DEPTHS_M, lens_table, save_lens_plot
 
     camera, focus_m = lens_from_options(**options)
     lenses = [camera.at_focus(s) for s in focus_m]
@@ -277,7 +277,7 @@ def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **opti
 )
 def preview(store: str, samples: int, out: Path | None) -> None:
     """A contact sheet: defocused, all in focus, depth, signed sigma."""
-    from defocus_sim.preview import save_contact_sheet, sheet_path
+    from defocus_sim.pictures.preview import save_contact_sheet, sheet_path
     from defocus_sim.shards.store import open_store
 
     click.echo(save_contact_sheet(open_store(store), out or sheet_path(store), samples))

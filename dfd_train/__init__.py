@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from dfd_train.evaluation.evaluate import EvalConfig, compare, evaluate
     from dfd_train.evaluation.report import Report
     from dfd_train.model.two_headed import TwoHeadedNet
-    from dfd_train.prediction.predict import Prediction, predict
-    from dfd_train.runs.load import load
+    from dfd_train.prediction.predict import Prediction, load, predict
     from dfd_train.training.train import TrainResult, train
 
 _HOMES = {
@@ -34,7 +33,7 @@ _HOMES = {
     "TwoHeadedNet": "model.two_headed",
     "compare": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
-    "load": "runs.load",
+    "load": "prediction.predict",
     "predict": "prediction.predict",
     "recipe_config": "config.train",
     "stream_batches": "data.stream",

@@ -17,8 +17,8 @@ from defocus_sim import Lens, defocus
 from defocus_sim.convert.plan import ConversionSettings
 from defocus_sim.convert.run import convert
 from defocus_sim.datasets.synthetic.source import SyntheticSource
-from defocus_sim.lens_report import save_lens_plot
-from defocus_sim.preview import contact_sheet
+from defocus_sim.pictures.lens_report import save_lens_plot
+from defocus_sim.pictures.preview import contact_sheet
 from defocus_sim.simulate import blur_maps
 
 IMAGES = Path(__file__).parent / "images"

@@ -30,6 +30,49 @@ def modules(prefix):
     return [path for path in FILES if str(path.relative_to(ROOT)).startswith(prefix)]
 
 
+def graph(folder):
+    """Of each module of a package the modules of that package it imports, at its top or inside a function."""
+    names = {module_name(path, folder): path for path in (ROOT / folder).rglob("*.py")}
+    # `from a.b import c` names the module a.b.c where there is one, else a.b.
+    return {
+        name: {longest for n in imported(path) if (longest := n) in names and n != name and n not in PACKAGES.values()}
+        for name, path in names.items()
+    }
+
+
+def module_name(path, folder):
+    parts = path.relative_to(ROOT / folder).with_suffix("").parts
+    return ".".join([PACKAGES[folder], *(part for part in parts if part != "__init__")])
+
+
+def levels(edges):
+    """How many nodes the longest way down from each node passes, itself included; a circle fails."""
+    found = {}
+
+    def below(node, way):
+        assert node not in way, "a circle of imports: " + " > ".join([*way[way.index(node) :], node])
+        if node not in found:
+            found[node] = 1 + max((below(other, [*way, node]) for other in edges[node]), default=0)
+        return found[node]
+
+    for node in edges:
+        below(node, [])
+    return found
+
+
+def rooms(folder):
+    """The imports between a package's rooms: its folders, and the modules beside them. Its `__init__.py`, which only
+    tells the public names, is none."""
+    edges = {}
+    for name, others in graph(folder).items():
+        if name == PACKAGES[folder]:
+            continue
+        room = name.split(".")[1]
+        edges.setdefault(room, set()).update(other.split(".")[1] for other in others)
+        edges[room].discard(room)
+    return edges
+
+
 def within(name, *packages):
     return any(name == package or name.startswith(package + ".") for package in packages)
 
@@ -47,6 +90,27 @@ def test_every_file_keeps_to_its_room(path):
         wrong |= {name for name in names if within(name, "defocus_sim") and not within(name, "defocus_sim", *allowed)}
         wrong |= {n for n in names if n.startswith("defocus_sim.") and not any(within(n, a) for a in allowed)}
     assert not wrong
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_modules_import_in_no_circle(folder):
+    levels(graph(folder))
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_rooms_lie_on_five_levels_at_most(folder):
+    found = levels(rooms(folder))
+    assert len(found) > 5
+    assert max(found.values()) <= 5, sorted(found.items(), key=lambda item: item[1])
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_no_folder_has_more_than_fourteen_entries(folder):
+    folders = [path for path in (ROOT / folder).rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    full = [
+        path for path in (ROOT / folder, *folders) if len([p for p in path.iterdir() if p.name != "__pycache__"]) > 14
+    ]
+    assert not full
 
 
 def test_sources_and_shards_do_not_know_each_other():
@@ -96,7 +160,7 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 from defocus_sim import Lens, defocus
-import defocus_sim.convert.run, defocus_sim.preview, defocus_sim.datasets.synthetic.source
+import defocus_sim.convert.run, defocus_sim.pictures.preview, defocus_sim.datasets.synthetic.source
 print(defocus(np.zeros((4, 4)), np.full((4, 4), 3.0), Lens.preset("paper")).sum())
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

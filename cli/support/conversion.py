@@ -19,7 +19,7 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
     # Imported here: dask and numba take a second that `--help` and a wrong option need not wait for.
     from defocus_sim.convert.plan import ConversionSettings
     from defocus_sim.convert.run import Workers, convert
-    from defocus_sim.preview import save_contact_sheet, sheet_path
+    from defocus_sim.pictures.preview import save_contact_sheet, sheet_path
 
     lens, focus_m = lens_from_options(default_focus_m, **options)
     settings = ConversionSettings(

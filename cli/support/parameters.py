@@ -88,6 +88,28 @@ class PresetParam(click.Choice[str]):
         return value if value in PRESET_ALIASES else super().convert(value, param, ctx)
 
 
+class NamesParam(_Text):
+    """Names with commas between."""
+
+    name = "names"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """`both,depth`."""
+        return tuple(part.strip() for part in text.split(","))
+
+
+class NumbersParam(_Text):
+    """Whole numbers from 0 with commas between."""
+
+    name = "numbers"
+
+    def parse(self, text: str) -> tuple[int, ...]:
+        """`0` or `0,1,2`."""
+        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
+            raise UnitError(f"{text!r} is no list of whole numbers, for example 0,1")
+        return tuple(int(part) for part in text.split(","))
+
+
 class PixelsParam(_Text):
     """A number of pixels, with or without `px`."""
 

@@ -140,7 +140,8 @@ def tuples_from_lists(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-_WIDTHS: dict[str, dict[str, Any]] = {
+# Of the networks that have the encoder.
+WIDTHS: dict[str, dict[str, Any]] = {
     "full": {},
     "small": {"stem_width": 32, "growth": 16, "blocks": (4, 8, 12, 8), "decoder": (160, 96, 64, 48, 32)},
     "tiny": {"stem_width": 16, "growth": 8, "blocks": (2, 4, 6, 4), "decoder": (48, 32, 24, 16, 16)},
@@ -149,11 +150,11 @@ _WIDTHS: dict[str, dict[str, Any]] = {
 
 def _variants() -> dict[str, ModelConfig]:
     """Three widths of the two-headed network; then every baseline, those with an encoder in the same widths."""
-    made = {width: ModelConfig(name=width, **settings) for width, settings in _WIDTHS.items()}
+    made = {width: ModelConfig(name=width, **settings) for width, settings in WIDTHS.items()}
     for method, about in METHODS.items():
         if method == "2hded":
             continue
-        for width, settings in _WIDTHS.items() if about.encoder else (("full", {}),):
+        for width, settings in WIDTHS.items() if about.encoder else (("full", {}),):
             name = method if width == "full" else f"{method}-{width}"
             made[name] = ModelConfig(name=name, method=method, heads=HEAD_CHOICES[about.heads[0]], **settings)
     return made

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dfd_train.errors import EvaluationError
-from dfd_train.ssim import WINDOW, ssim
+from dfd_train.losses.ssim import WINDOW, ssim
 
 CONVENTIONS = ("per-image", "pooled")
 DEFAULT_CAP_M = 10.0

@@ -11,13 +11,13 @@ from typing import Any
 
 from dfd_train.config.loss import TABLE_II
 from dfd_train.config.model import METHODS
+from dfd_train.config.reproduction import TABLES
 from dfd_train.errors import ConfigError, EvaluationError
 from dfd_train.evaluation.html import html_table
 from dfd_train.evaluation.paper_tables import FAULTS, MAKE3D, TABLE2, TABLE3, TABLE4, PublishedRow
 from dfd_train.evaluation.report import markdown_table, text_table
 from dfd_train.files import write_atomically
 
-TABLES = ("table2", "table3", "table4")
 FORMATS = ("markdown", "latex", "html")
 _NYU_COLUMNS = {
     "rmse": "RMSE", "abs_rel": "AbsRel", "delta1": "d1", "delta2": "d2", "delta3": "d3", "psnr": "PSNR", "ssim": "SSIM",

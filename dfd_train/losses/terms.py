@@ -5,16 +5,27 @@ Holes in depth give neither value nor gradient.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from dfd_train.config.loss import LossConfig
-from dfd_train.model.two_headed import Output
+from dfd_train.losses.ssim import ssim
 from dfd_train.optics.camera import FOCUS_M, aspect, largest_sigma_px, sigma_px
 from dfd_train.optics.reblur import reblur
-from dfd_train.ssim import ssim
+
+
+class Output(Protocol):
+    """What a network makes of images: depth (B, 1, H, W) in metres, the all-in-focus image (B, 3, H, W), or both."""
+
+    @property
+    def depth_m(self) -> Tensor | None:
+        """None without a depth head."""
+
+    @property
+    def aif(self) -> Tensor | None:
+        """None without an image head."""
 
 
 class LossTerms(NamedTuple):

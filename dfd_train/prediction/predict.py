@@ -1,8 +1,9 @@
-"""`predict(model, image)`: a picture of any size -> the restored picture and its depth."""
+"""`load("runs/a")` a trained network; `predict(model, image)`: a picture of any size -> restored, and its depth."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 
 from defocus_sim.lens import Lens
 from dfd_train.config.model import ModelConfig
+from dfd_train.distributed.device import pick_device
 from dfd_train.errors import ConfigError, NonFiniteError
 from dfd_train.evaluation.metrics import NEAREST_M
 from dfd_train.model.build import CameraNet, Model, run_model
+from dfd_train.model.load import load_network
 from dfd_train.optics.camera import camera_of
 from dfd_train.prediction.tiling import Tiling, axis_tiles
+from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
 
 # One cell of the network's deepest map: in anything smaller there is no blur to tell a depth from.
 SMALLEST_SIDE = 32
@@ -39,6 +43,17 @@ class Prediction:
 
 
 @torch.inference_mode()
+def load(place: str | Path, device: str = "cpu") -> Model:
+    """The network of a run or a checkpoint on `device` ("auto", "cpu", "cuda", "cuda:1"), in evaluation mode.
+
+    `place`: a run's folder (its best checkpoint, else the newest), `RUN@last`, `RUN@best` or a file. The weights are the
+    averaged ones where the run kept them. Raises `CheckpointMissingError`, `CheckpointError`, and `ConfigError` where
+    there is no such device.
+    """
+    checkpoint = load_checkpoint(find_checkpoint(place))
+    return load_network(checkpoint.config.model, checkpoint.evaluated, pick_device(device))
+
+
 def predict(model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None) -> Prediction:
     """Restore `image` and predict its depth, tile by tile on the model's device.
 

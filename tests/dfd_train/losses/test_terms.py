@@ -13,6 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from dfd_train.config.loss import TABLE_II, LossConfig, table_ii_row
 from dfd_train.errors import ConfigError
 from dfd_train.losses.loss_balance import LossBalance
+from dfd_train.losses.ssim import ssim
 from dfd_train.losses.terms import (
     charbonnier,
     compute_losses,
@@ -22,7 +23,6 @@ from dfd_train.losses.terms import (
     ssim_loss,
 )
 from dfd_train.model.two_headed import Output
-from dfd_train.ssim import ssim
 
 
 def numpy_ssim(first: np.ndarray, second: np.ndarray) -> float:

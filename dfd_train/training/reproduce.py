@@ -1,7 +1,4 @@
-"""The paper's tables from a store: which run belongs to which row, and all of them trained, scored and laid out.
-
-The command is `python -m dfd_train.reproduce`.
-"""
+"""The paper's tables from a store, every run trained, scored and laid out; the command is `dfd-reproduce`."""
 
 from __future__ import annotations
 
@@ -9,108 +6,26 @@ import csv
 import json
 import os
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from dfd_train.config.loss import TABLE_II
-from dfd_train.config.model import HEAD_CHOICES, METHODS
-from dfd_train.config.train import RECIPES, TrainConfig, changed_fields, recipe_config
+from dfd_train.config.reproduction import STACK_HINT, Plan, runs
+from dfd_train.config.train import TrainConfig, changed_fields
 from dfd_train.data.stream import ShardDataset
 from dfd_train.distributed.device import pick_device, versions
 from dfd_train.errors import CheckpointMissingError, ConfigError
 from dfd_train.evaluation.evaluate import EvalConfig, evaluate
-from dfd_train.evaluation.tables import TABLES, PaperTable, paper_table, write_tables
+from dfd_train.evaluation.tables import PaperTable, paper_table, write_tables
 from dfd_train.files import write_atomically
-from dfd_train.reproduce.choices import WIDTHS
 from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint
 from dfd_train.runs.run_folder import CONFIG_FILE, METRICS_FILE, run_config
 from dfd_train.training.train import train
 
 PAPER_EPOCHS = 500
 REPORT = "report"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to reproduce.
-
-    `table`: "table2" (five losses), "table3" (heads), "table4" (methods). `shards`: the store. `out`: folder of the runs
-    and of the table. `stack`: a store with two focus distances, for Table IV's method that compares two; without it that
-    row stays empty. `model`: width of the two-headed network and its relatives. `seeds`: each row is trained once for
-    each. `only`: rows to train, all where it is empty. `recipe` and `options` as in `recipe_config`. `limit`: score on
-    the first so many test images only.
-
-    Raises `ConfigError` for an unknown table, width or row.
-    """
-
-    table: str
-    shards: str
-    out: Path
-    stack: str | None = None
-    model: str = "full"
-    recipe: str = "paper"
-    seeds: tuple[int, ...] = (0,)
-    only: tuple[str, ...] = ()
-    limit: int | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, known in (("table", TABLES), ("model", WIDTHS), ("recipe", tuple(RECIPES))):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
-        for key in self.only:
-            if key not in rows(self.table):
-                raise ConfigError(f"only={key!r} must be one of {', '.join(rows(self.table))}")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ConfigError(f"seeds={self.seeds} must be different numbers, at least one")
-        if "song" in self.only and self.stack is None:
-            raise ConfigError(f"the row song compares two focus distances: give a store of them, {_STACK_HINT}")
-
-
-_STACK_HINT = "--stack STORE made with dfd-prepare ... --focus 1m,4m"
-
-
-def rows(table: str) -> tuple[str, ...]:
-    """The keys of the rows of `table` that this program can train."""
-    return {"table2": tuple(TABLE_II), "table3": tuple(HEAD_CHOICES), "table4": tuple(METHODS)}[table]
-
-
-def runs(plan: Plan) -> dict[str, TrainConfig]:
-    """Every run of `plan`, by its name. Raises `ConfigError` for an impossible option."""
-    keys = [key for key in rows(plan.table) if key in plan.only or (not plan.only and _possible(plan, key))]
-    return {_name(plan, key, seed): _run(plan, key, seed) for key in keys for seed in plan.seeds}
-
-
-def _name(plan: Plan, key: str, seed: int) -> str:
-    return key.replace("+", "-") + (f"-seed{seed}" if len(plan.seeds) > 1 else "")
-
-
-def _possible(plan: Plan, key: str) -> bool:
-    return plan.table != "table4" or METHODS[key].pictures == 1 or plan.stack is not None
-
-
-def _run(plan: Plan, key: str, seed: int) -> TrainConfig:
-    row: dict[str, Any] = {"table2": {"loss": key}, "table3": {"heads": key}, "table4": {}}[plan.table]
-    model = plan.model
-    if plan.table == "table4" and key != "2hded":
-        model = key if plan.model == "full" or not METHODS[key].encoder else f"{key}-{plan.model}"
-    pairs = plan.table == "table4" and METHODS[key].pictures > 1
-    options = {"validate_every": 0, **row, **plan.options}
-    if plan.table == "table4" and not METHODS[key].labelled:
-        # It has a loss of its own.
-        options.pop("balance", None)
-    return recipe_config(
-        plan.recipe,
-        shards=plan.stack if pairs and plan.stack else plan.shards,
-        out=plan.out / _name(plan, key, seed),
-        model=model,
-        seed=seed,
-        **options,
-    )
 
 
 def reproduce(plan: Plan, *, console: Console | None = None, command: str = "") -> PaperTable | None:
@@ -203,7 +118,7 @@ def _noted(plan: Plan, table: PaperTable) -> PaperTable:
                 notes.append(f"{what} scores " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
                 break
     if plan.table == "table4" and plan.stack is None and not plan.only:
-        notes.append(f"Song et al. needs a second store: {_STACK_HINT}")
+        notes.append(f"Song et al. needs a second store: {STACK_HINT}")
     return replace(table, title=title, notes=(*notes, *table.notes))
 
 
@@ -230,10 +145,10 @@ def _facts(config: TrainConfig) -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit of this program's own source, where it runs from a clone."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[2]
     asked = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, check=False
-    ) if (folder.parent / ".git").exists() else None  # fmt: skip
+    ) if (folder / ".git").exists() else None  # fmt: skip
     return asked.stdout.strip() or None if asked is not None and asked.returncode == 0 else None
 
 

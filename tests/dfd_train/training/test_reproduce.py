@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from dfd_cli.reproduce import main
 from rich.console import Console
 
 from dfd_train.config.loss import TABLE_II
-from dfd_train.config.model import VARIANTS
-from dfd_train.config.train import RECIPES
+from dfd_train.config.reproduction import Plan, runs
 from dfd_train.errors import ConfigError
-from dfd_train.evaluation.tables import TABLES
-from dfd_train.reproduce import command as command_line
-from dfd_train.reproduce import run as module
-from dfd_train.reproduce.command import main
-from dfd_train.reproduce.run import Plan, reproduce, runs
+from dfd_train.training import reproduce as module
+from dfd_train.training.reproduce import reproduce
 
+ROOT = Path(__file__).parents[3]
 QUIET = Console(quiet=True)
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 10, "size": "33x48", "device": "cpu", "tensorboard": False}
 FLAGS = ("--model", "tiny", "--epochs", "1", "--batch-size", "10", "--size", "33x48", "--device", "cpu")
@@ -47,18 +46,20 @@ def test_each_row_is_trained_as_its_table_says(store: Path, stack: Path, tmp_pat
 
 
 def test_the_command_trains_scores_and_writes_the_table(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "table3"
-    command = ["table3", "--shards", str(store), "--out", str(out), "--only", "depth", "deblur", *FLAGS]
-    assert main(command) == 0
+    command = ["table3", "--shards", str(store), "--out", str(out), "--only", "depth,deblur", *FLAGS]
+    monkeypatch.setattr(sys, "argv", ["dfd-reproduce", *command])
+    assert CliRunner().invoke(main, command).exit_code == 0
     text = (out / "table3.md").read_text()
     assert "after 1 epochs where the paper has 500" in text
     assert "the blurred input as it is scores psnr" in text
     assert "the mean depth everywhere scores rmse" in text
     results = json.loads((out / "results.json").read_text())
     assert results["command"].endswith("--device cpu")
-    assert results["command"].startswith("python -m dfd_train.rep")
+    assert results["command"].startswith("dfd-reproduce table3")
+    assert (results["commit"] is None) is not (ROOT / ".git").exists()
     assert list(results["runs"]) == ["depth", "deblur"]
     for name, facts in results["runs"].items():
         own = json.loads((out / name / "report" / "report.json").read_text())["rows"]["prediction"]
@@ -68,15 +69,15 @@ def test_the_command_trains_scores_and_writes_the_table(
         assert shown in next(line for line in text.splitlines() if line.startswith(f"|  | {name} |"))
 
     # Again: nothing is trained or scored anew, and the same table comes out.
-    capsys.readouterr()
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/*.pt")}
-    assert main(command) == 0
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/*.pt")} == before
-    assert "image  " not in capsys.readouterr().out
+    assert "image  " not in again.output
     assert (out / "table3.md").read_text() == text
 
     # What is gathered to be published says everything but where it lay.
-    script = Path(__file__).parents[2] / "benchmarks" / "collect_results.py"
+    script = ROOT / "benchmarks" / "collect_results.py"
     published = tmp_path / "published"
     subprocess.run([sys.executable, script, out, "--out", published], check=True)
     assert {path.name for path in published.iterdir()} == {"table3.json", "table3.md"}
@@ -87,9 +88,10 @@ def test_the_command_trains_scores_and_writes_the_table(
     assert not [path for path in published.iterdir() if str(out.parent) in path.read_text().replace(str(store), "")]
 
     # Other settings are not passed off as the ones asked for.
-    assert main([*command, "--lr", "1e-3"]) == 2
-    assert "the run depth in" in (error := capsys.readouterr().err)
-    assert "another optim.lr" in error
+    other = CliRunner().invoke(main, [*command, "--lr", "1e-3"])
+    assert other.exit_code == 2
+    assert "the run depth in" in other.stderr
+    assert "another optim.lr" in other.stderr
 
 
 def test_a_table_without_defocus_says_so(store: Path, tmp_path: Path) -> None:
@@ -133,6 +135,7 @@ def test_a_stopped_reproduction_goes_on_where_it_was(
     [
         ({"table": "table9"}, "table='table9' must be one of table2, table3, table4"),
         ({"only": ("l2",)}, "only='l2' must be one of l1+charb"),
+        ({"options": {"heads": "depth"}}, "heads is decided by the table"),
         ({"seeds": (1, 1)}, "seeds=(1, 1) must be different numbers"),
         ({"table": "table4", "only": ("song",)}, "--stack STORE made with dfd-prepare"),
     ],
@@ -143,16 +146,16 @@ def test_an_impossible_plan_is_refused(changes: dict[str, Any], message: str, tm
     assert message in str(caught.value)
 
 
-def test_a_wrong_command_line_ends_in_one_line(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["table2", "--shards", str(tmp_path / "no.zarr"), "--out", str(tmp_path / "out"), *FLAGS]) == 2
-    assert capsys.readouterr().err.startswith("Error: ")
+def test_a_wrong_command_line_ends_in_one_line(store: Path, tmp_path: Path) -> None:
+    for words in (
+        ("table2", "--shards", tmp_path / "no.zarr", "--out", tmp_path / "out", *FLAGS),
+        ("table5", "--shards", store, "--out", tmp_path),
+        ("table2", "--shards", store, "--out", tmp_path, "--seeds", "one"),
+        ("table2", "--shards", store, "--out", tmp_path, "--only", "l1+charb,l9"),
+        ("table2", "--shards", store, "--out", "s3://bucket/folder"),
+    ):
+        result = CliRunner().invoke(main, list(map(str, words)))
+        assert result.exit_code == 2
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SystemExit) as caught:
-        main(["table5", "--shards", str(store), "--out", str(tmp_path)])
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_the_command_names_what_the_library_has() -> None:
-    assert (TABLES, tuple(RECIPES)) == (command_line.TABLES, command_line.RECIPES)
-    assert all(width in VARIANTS for width in command_line.WIDTHS)

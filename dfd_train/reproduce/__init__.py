@@ -1,1 +1,0 @@
-"""The paper's tables in one command; import from the modules."""
