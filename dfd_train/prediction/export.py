@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +106,7 @@ def write_program(net: Model, path: Path) -> None:
 
 
 def write_onnx(net: Model, path: Path) -> None:
-    """Write `net` as one ONNX file with input "image" and outputs "depth_m" and "aif", height and width free.
+    """Write `net` as one ONNX file with input "image" and outputs "depth_m" and "aif", axes "height" and "width" free.
 
     Raises `ExportError` where the packages onnx and onnxscript are missing or the file cannot be written.
     """
@@ -118,7 +120,21 @@ def write_onnx(net: Model, path: Path) -> None:
         raise ExportError(f"ONNX export needs more packages ({error}): pip install onnx onnxscript") from error
     if made is None:
         raise ExportError("torch.onnx returned no program: use torch.export instead")
-    _write(path, made.model_proto.SerializeToString())
+    _write(path, _with_named_axes(made.model_proto).SerializeToString())
+
+
+def _with_named_axes(model: Any) -> Any:
+    """The exporter calls free axes s73 and s6; whoever opens the file is to read height and width."""
+    graph = model.graph
+    named = {
+        axis.dim_param: name
+        for axis, name in zip(graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True)
+    }
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param:
+                axis.dim_param = re.sub(r"\w+", lambda word: named.get(word.group(), word.group()), axis.dim_param)
+    return model
 
 
 def _reflected(size: int, device: torch.device) -> Tensor:

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import browser
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from dfd_cli import predict as predict_command
+from PIL import Image
 from rich.console import Console
 
 from dfd_train.config.model import variant
@@ -62,6 +71,9 @@ def test_onnx_gives_what_the_network_gives_at_any_size(tmp_path: Path, heads: tu
     assert [output.name for output in session.get_outputs()] == [
         {"depth": "depth_m", "aif": "aif"}[head] for head in heads
     ]
+    axes = ["height", "width"]
+    assert session.get_inputs()[0].shape == [1, 3, *axes]
+    assert [output.shape for output in session.get_outputs()] == [[1, {"depth": 1, "aif": 3}[h], *axes] for h in heads]
     for size in SIZES:
         image = torch.rand(1, 3, *size)
         with torch.inference_mode():
@@ -69,6 +81,61 @@ def test_onnx_gives_what_the_network_gives_at_any_size(tmp_path: Path, heads: tu
         for expected, found in zip(ours, session.run(None, {"image": image.numpy()}), strict=True):
             assert found.shape == expected.shape
             assert np.abs(found - expected.numpy()).max() < 1e-4, size
+
+
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
+
+
+@pytest.fixture(scope="module")
+def exported(net: TwoHeadedNet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """An ONNX file, a picture, and the line that both examples are to print about it."""
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("onnx")
+    write_onnx(net, folder / "net.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    with torch.inference_mode():
+        depth = net(torch.from_numpy(pixels).float().div(255).permute(2, 0, 1)[None]).depth_m[0, 0].double()
+    return (
+        folder / "net.onnx",
+        folder / "picture.png",
+        f"90x70: depth {depth.mean():.3f} m, middle {depth[35, 45]:.3f} m",
+    )
+
+
+def test_the_python_example_gives_the_network_s_numbers(exported: tuple[Path, Path, str]) -> None:
+    pytest.importorskip("onnxruntime")
+    model, picture, line = exported
+    command = [sys.executable, EXAMPLES / "predict_onnx.py", model, picture]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == line
+
+
+def test_the_browser_example_gives_the_network_s_numbers(exported: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """DFD_ORT_WEB: the folder `dist` of the npm package onnxruntime-web."""
+    if not (browser.found() and os.environ.get("DFD_ORT_WEB")):
+        pytest.skip("needs Chromium and DFD_ORT_WEB")
+    model, picture, line = exported
+    served = tmp_path / "served"
+    shutil.copytree(os.environ["DFD_ORT_WEB"], served)
+    for path in (EXAMPLES / "predict_onnx.html", model, picture):
+        shutil.copy(path, served)
+    handler = functools.partial(Quiet, directory=str(served))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with browser.chromium(tmp_path / "profile") as window:
+            address = f"http://127.0.0.1:{server.server_address[1]}/predict_onnx.html"
+            window.call("POST", "/url", {"url": address})
+            call = "predict('net.onnx','picture.png')"
+            assert window.wait(call) == line
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        return
 
 
 def test_a_model_in_training_mode_is_refused() -> None:
