@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+from dfd_cli.prepare_pairs import pairs
 from dfd_cli.support.conversion import run_conversion
 from dfd_cli.support.errors import OneLineCommand, OneLineGroup
 from dfd_cli.support.help import under
-from dfd_cli.support.options import LENS, RENDERING, RESIZE, STORE, lens_from_options, with_options
+from dfd_cli.support.options import (
+    DATA_SET,
+    LENS,
+    RENDERING,
+    RESIZE,
+    STORE,
+    lens_from_options,
+    val_fraction,
+    with_options,
+)
 from dfd_cli.support.parameters import DistancesParam, OutputPath, SizeParam
 from dfd_cli.support.progress import sample_progress
 from dfd_cli.support.summary import info_lines
@@ -17,19 +27,7 @@ from dfd_cli.support.summary import info_lines
 from defocus_sim.errors import ShardCorruptError
 
 SPLITS_NONE = "none"
-DATA_SET, WHAT = "Data set", "Options"
-
-
-def val_fraction(default: float) -> Any:
-    """The option `--val-fraction`."""
-    return under(
-        DATA_SET,
-        "--val-fraction",
-        type=click.FloatRange(0, 1),
-        metavar="0..1",
-        default=default,
-        help="Share of the training scenes that goes into val, seeded.",
-    )
+WHAT = "Options"
 
 
 @click.group(
@@ -322,6 +320,9 @@ def merge(stores: tuple[str, ...], out: str, overwrite: bool) -> None:
     with sample_progress("merging") as report:
         joined = merge_stores(stores, out, overwrite=overwrite, on_progress=report)
     click.echo("\n".join(info_lines(joined)))
+
+
+main.add_command(pairs)
 
 
 if __name__ == "__main__":

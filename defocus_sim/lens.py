@@ -222,6 +222,17 @@ class Lens:
             )
         return dataclasses.replace(self, solve_max_coc_px=None, aperture_mm=float(self.solve_max_coc_px / largest))
 
+    def cropped(self, full_hw: tuple[int, int], kept_hw: tuple[int, int]) -> Lens:
+        """This lens for the middle `kept_hw` of a picture of `full_hw` (height, width in px) that it describes."""
+        if full_hw == kept_hw:
+            return self
+        inner = (math.hypot(*kept_hw) / math.hypot(*full_hw)) ** 2
+        return dataclasses.replace(
+            self,
+            sensor_width_mm=None if self.sensor_width_mm is None else self.sensor_width_mm * kept_hw[1] / full_hw[1],
+            corner_light=1 - (1 - self.corner_light) * inner,
+        )
+
     def at_focus(self, focus_distance_m: float) -> Lens:
         """The same camera focused elsewhere."""
         return dataclasses.replace(self, focus_distance_m=focus_distance_m)

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 from dfd_cli.support.logging import note
-from dfd_cli.support.options import lens_from_options, rendering_from_options
+from dfd_cli.support.options import lens_from_options, photo_lens, rendering_from_options
 from dfd_cli.support.progress import sample_progress
-from dfd_cli.support.summary import conversion_lines, skipped_lines, stage_lines
+from dfd_cli.support.summary import conversion_lines, pair_lines, skipped_lines, stage_lines
 
 from defocus_sim.datasets.base import RgbdSource
 from defocus_sim.errors import DefocusSimError
@@ -16,19 +16,20 @@ from defocus_sim.errors import DefocusSimError
 
 def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m: float | None = None) -> None:
     """Convert `source` as the shared options say and print what came of it."""
+    blurred = not getattr(source, "measured", False)
     # Imported here: dask and numba take a second that `--help` and a wrong option need not wait for.
     from defocus_sim.convert.plan import ConversionSettings
     from defocus_sim.convert.run import Workers, convert
     from defocus_sim.pictures.preview import save_contact_sheet, sheet_path
 
-    lens, focus_m = lens_from_options(default_focus_m, **options)
+    lens, focus_m = lens_from_options(default_focus_m, **options) if blurred else photo_lens(source, options)
     settings = ConversionSettings(
         source=source,
         lens=lens,
         focus_distances_m=focus_m,
-        rendering=rendering_from_options(**options),
+        **({"rendering": rendering_from_options(**options)} if blurred else {}),
         size_hw=options.get("size_hw"),
-        **{key: options[key] for key in ("samples_per_shard", "compression", "seed")},
+        **{key: options[key] for key in ("samples_per_shard", "compression", "seed", "limit")},
     )
     out = options["out"] or f"{source.kind}.zarr"
     workers = Workers(
@@ -38,7 +39,7 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
         announce=lambda link: note(f"dashboard: {link}"),
     )
     control = {key: options[key] for key in ("resume", "overwrite", "on_error")}
-    with sample_progress("blurring") as report:
+    with sample_progress("blurring" if blurred else "registering") as report:
         result = convert(settings, out, workers=workers, on_progress=report, **control)
     try:
         sheet = str(save_contact_sheet(result.store, sheet_path(out)))
@@ -48,5 +49,11 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
     for line in source.notes():
         note(f"note: {line}")
     stages = stage_lines(result) if options["profile"] else []
-    for line in [*conversion_lines(result, sheet), *stages, *skipped_lines(source.skipped(), result.store.manifest)]:
+    found = pair_lines(result.store)
+    for line in [
+        *conversion_lines(result, sheet),
+        *found,
+        *stages,
+        *skipped_lines(source.skipped(), result.store.manifest),
+    ]:
         click.echo(line)

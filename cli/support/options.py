@@ -28,7 +28,7 @@ from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LENS_HEADING, BLUR, PICTURE, STORE_HEADING, WORK = "Lens", "Blur", "Pictures", "Store", "Work"
+DATA_SET, LENS_HEADING, BLUR, PICTURE, STORE_HEADING, WORK = "Data set", "Lens", "Blur", "Pictures", "Store", "Work"
 
 LENS = (
     under(
@@ -193,6 +193,14 @@ STORE = (
         default=DEFAULT_SAMPLES_PER_SHARD,
         help="Samples in one file of an array; also the unit of work and of resuming.",
     ),
+    under(
+        WORK,
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="all",
+        help="About N frames only, spread over the splits: for a quick try.",
+    ),
     under(STORE_HEADING, "--overwrite", is_flag=True, help="Replace an existing store."),
     under(WORK, "--seed", type=click.IntRange(min=0), metavar="N", default=0, help="Of everything random."),
     under(
@@ -215,6 +223,18 @@ STORE = (
     under(WORK, "--profile", is_flag=True, help="Print where the time went: read, blur, encode, write."),
     under(WORK, "--resume", is_flag=True, help="Continue an unfinished conversion of the same settings."),
 )
+
+
+def val_fraction(default: float) -> Any:
+    """The option `--val-fraction`."""
+    return under(
+        DATA_SET,
+        "--val-fraction",
+        type=click.FloatRange(0, 1),
+        metavar="0..1",
+        default=default,
+        help="Share of the training scenes that goes into val, seeded.",
+    )
 
 
 def with_options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
@@ -272,6 +292,18 @@ def lens_from_options(default_focus_m: float | None = None, **options: Any) -> t
     if sharp is not None:
         lens = lens.beyond(aperture_mm=sharp.diameter_mm, f_number=sharp.f_number)
     return lens, focus_m or (lens.focus_distance_m,)
+
+
+def photo_lens(source: Any, options: dict[str, Any]) -> tuple[Lens | None, tuple[float, ...]]:
+    """The lens of photographs, that of the frames which are stored, or None where no option describes one."""
+    named = ("preset", "lens_file", "aperture", "f_number", "focal_length", "focus", "sensor_width", "pixel_pitch")
+    if not any(_is_given(name) for name in (*named, "focal_length_px")):
+        return None, ()
+    if not (_is_given("preset") or _is_given("lens_file")):
+        # The paper's lens, which a simulation starts from, took none of them.
+        options = options | {"preset": "none"}
+    lens, focus_m = lens_from_options(**options)
+    return source.stored_lens(lens), focus_m
 
 
 def _is_given(name: str) -> bool:

@@ -77,14 +77,16 @@ def _store_lines(store: ShardStore) -> list[str]:
     stored = [record.file.bytes for record in store.records()]
     raw = sum(counts.values()) * sum(spec.sample_bytes(manifest.size_hw) for spec in ARRAYS.values())
     focus_m = sorted({s for split in manifest.splits.values() for s in split.focus_distance_m})
-    low, high = statistics["coc_px"]
     names = dict.fromkeys(lens["name"] for lens in manifest.lenses)
+    measured = manifest.rendering["mode"] == "measured"
+    lens = f"{', '.join(names)}, " + (f"focus {', '.join(f'{s:g} m' for s in focus_m if s)}, " if any(focus_m) else "")
     return [
         f"{store.url}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples of {width}x{height}",
-        f"  lens       {', '.join(names)}, focus {', '.join(f'{s:g} m' for s in focus_m)}, "
-        f"{manifest.rendering['mode']} {manifest.rendering['psf']} blur",
-        f"  CoC        {low:+.1f} to {high:+.1f} px (negative: nearer than focus)",
+        f"  lens       {lens}"
+        + ("measured, not simulated" if measured else f"{manifest.rendering['mode']} {manifest.rendering['psf']} blur"),
+        *_coc_lines(statistics["coc_px"]),
         *_limit_lines(statistics),
+        *registration_lines(store),
         f"  blurred    {_psnr_text(statistics)}",
         f"  stored     {format_bytes(sum(stored))} in {len(stored)} shard files "
         f"({sum(stored) / raw:.0%} of {format_bytes(raw)} raw)",
@@ -96,6 +98,51 @@ def _limit_lines(statistics: dict[str, Any]) -> list[str]:
     if not count:
         return []
     return [f"  limited    CoC of {count} px in {samples} samples, to the frame's longer side or --max-coc"]
+
+
+def registration_lines(store: ShardStore) -> list[str]:
+    """Of photographs: how far apart the pictures of a pair were, how well they fit, how their light compares."""
+    found = [one for name in store.split_names for one in store.split(name).measured]
+    lines = []
+    for key, what, form in (
+        ("displacement_px", "px apart", "{:.2f}"),
+        ("correlation", "correlation", "{:.3f}"),
+        ("gain", "gain of green", "{:.3f}"),
+        ("corner_light", "corner light", "{:.3f}"),
+    ):
+        values = sorted(one[key][1] if key == "gain" else one[key] for one in found if key in one)
+        if values:
+            low, middle, high = (form.format(v) for v in (values[0], values[len(values) // 2], values[-1]))
+            lines.append(f"{what} {low} to {high} (median {middle})")
+    return [f"  pairs      {'; '.join(lines)}"] if lines else []
+
+
+def pair_lines(store: ShardStore) -> list[str]:
+    """Of photographs: what was found about each pair, a line each up to a number that can be read."""
+    rows = []
+    for name in store.split_names:
+        split = store.split(name)
+        for sample, found in zip(split.names, split.measured, strict=False):
+            parts = []
+            if "affine" in found:
+                (a, b, x), (c, d, y) = found["affine"]
+                parts.append(
+                    f"{found['displacement_px']:.2f} px apart at most, affine [{a:.5f} {b:.5f} {x:+.2f}; "
+                    f"{c:.5f} {d:.5f} {y:+.2f}], correlation {found['correlation']:.3f}"
+                )
+            if "gain" in found:
+                parts.append("gain " + " ".join(f"{gain:.3f}" for gain in found["gain"]))
+            if "corner_light" in found:
+                parts.append(f"corner light {found['corner_light']:.3f}")
+            rows.append(f"             {sample}: {', '.join(parts) or 'taken as they are'}")
+    more = [f"             and {len(rows) - MOST_LISTED} more, all in the manifest"] if len(rows) > MOST_LISTED else []
+    return rows[:MOST_LISTED] + more
+
+
+def _coc_lines(coc_px: list[float] | None) -> list[str]:
+    if coc_px is None:
+        return ["  CoC        not known: it takes a lens and depth"]
+    return [f"  CoC        {coc_px[0]:+.1f} to {coc_px[1]:+.1f} px (negative: nearer than focus)"]
 
 
 def _fields(content: dict[str, Any]) -> str:

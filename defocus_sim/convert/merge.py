@@ -99,7 +99,8 @@ def _join(stores: Sequence[ShardStore], split: str, scenes: Sequence[Mapping[str
     occurrences = Counter(
         name for store in stores for name in {n for part in store.manifest.splits.values() for n in part.names}
     )
-    columns: dict[str, list[Any]] = {"names": [], "scenes": [], "lens": [], "focus_distance_m": [], "aperture_mm": []}
+    keys = ("names", "scenes", "lens", "focus_distance_m", "aperture_mm", "measured")
+    columns: dict[str, list[Any]] = {key: [] for key in keys}
     lens_offset = 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True), start=1):
         if part is not None:
@@ -108,6 +109,7 @@ def _join(stores: Sequence[ShardStore], split: str, scenes: Sequence[Mapping[str
             columns["lens"] += [lens_offset + lens for lens in part.lens]
             columns["focus_distance_m"] += part.focus_distance_m
             columns["aperture_mm"] += part.aperture_mm
+            columns["measured"] += part.measured
         lens_offset += len(store.manifest.lenses)
     return SplitManifest(**{key: tuple(values) for key, values in columns.items()}, shards=())
 
@@ -128,10 +130,11 @@ def _manifest(stores: Sequence[ShardStore], splits: dict[str, SplitManifest], se
     first = stores[0].manifest
     facts = [store.manifest.statistics for store in stores]
     blurred = [f for f in facts if f["psnr_db"] is not None]
+    ranges = [f["coc_px"] for f in facts if f["coc_px"] is not None]
     weights = [f["samples"] - f["unblurred"] for f in blurred]
     statistics = {
         "samples": sum(f["samples"] for f in facts),
-        "coc_px": [min(f["coc_px"][0] for f in facts), max(f["coc_px"][1] for f in facts)],
+        "coc_px": [min(r[0] for r in ranges), max(r[1] for r in ranges)] if ranges else None,
         "psnr_db": sum(f["psnr_db"] * w for f, w in zip(blurred, weights, strict=True)) / sum(weights)
         if blurred
         else None,

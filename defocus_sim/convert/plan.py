@@ -13,26 +13,29 @@ from defocus_sim.datasets.base import SPLITS, RgbdSource, SampleRef
 from defocus_sim.errors import ConvertError
 from defocus_sim.lens import Lens
 from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD, FORMAT_VERSION, Compression
+from defocus_sim.shards.manifest import MEASURED, UNKNOWN_LENS
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionSettings:
     """Everything that decides the bytes of a store.
 
-    `source`: the data set. `lens`: the camera. `focus_distances_m`: several give a focal stack, one sample each; empty:
+    `source`: the data set. `lens`: the camera; None is allowed for a source of measured pictures, whose lens may be
+    unknown. `focus_distances_m`: several give a focal stack, one sample each; empty:
     the lens's own. `rendering`: how the lens is applied. `size_hw`: images are resized to it *after* the blur (area for
     colour, nearest for depth); None: the source's size. `samples_per_shard`, `compression`: see `shards.layout`. `seed`:
     of noise and dither. Raises `ConvertError` or `LensError`.
     """
 
     source: RgbdSource
-    lens: Lens
+    lens: Lens | None
     focus_distances_m: tuple[float, ...] = ()
     rendering: Rendering = field(default_factory=Rendering)
     size_hw: tuple[int, int] | None = None
     samples_per_shard: int = DEFAULT_SAMPLES_PER_SHARD
     compression: Compression = "fast"
     seed: int = 0
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field; each focus distance must make a lens."""
@@ -48,22 +51,39 @@ class ConversionSettings:
             raise ConvertError(f"size {self.size_hw[1]}x{self.size_hw[0]} must lie between 1 and 32768 pixels a side")
         if len(set(self.focus_distances_m)) < len(self.focus_distances_m):
             raise ConvertError(f"focus_distances_m={self.focus_distances_m} names a distance twice")
+        if self.limit is not None and self.limit < 1:
+            raise ConvertError(f"limit={self.limit} must be at least 1")
+        if self.lens is None and not self.measured:
+            raise ConvertError(
+                "lens=None: a lens is needed to blur with; only pictures that a camera took can do without"
+            )
+        if self.measured and len(self.focus_distances_m) > 1:
+            raise ConvertError("a photograph has one focus distance: give one at most")
         for distance in self.focus_distances_m:
+            if self.lens is None:
+                raise ConvertError(f"focus distance {distance:g} m without a lens: give one")
             self.lens.at_focus(distance)
 
     @property
-    def lenses(self) -> tuple[Lens, ...]:
-        """One lens for each focus distance."""
+    def measured(self) -> bool:
+        """Whether the source's pictures were defocused by a camera, and none is simulated."""
+        return bool(getattr(self.source, "measured", False))
+
+    @property
+    def lenses(self) -> tuple[Lens | None, ...]:
+        """One lens for each focus distance; (None,) where none is known."""
+        if self.lens is None:
+            return (None,)
         return tuple(self.lens.at_focus(s) for s in self.focus_distances_m) or (self.lens,)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types, with the source's provenance (reads the source's files for their checksums)."""
         return {
             "format_version": FORMAT_VERSION,
-            "source": self.source.provenance(),
-            "lens": self.lens.to_json(),
-            "focus_distances_m": [lens.focus_distance_m for lens in self.lenses],
-            "rendering": self.rendering.to_json(),
+            "source": self.source.provenance() | ({} if self.limit is None else {"limit": self.limit}),
+            "lens": UNKNOWN_LENS if self.lens is None else self.lens.to_json(),
+            "focus_distances_m": [0.0 if lens is None else lens.focus_distance_m for lens in self.lenses],
+            "rendering": MEASURED if self.measured else self.rendering.to_json(),
             "size_hw": list(self.size_hw or self.source.frame_hw()),
             "samples_per_shard": self.samples_per_shard,
             "compression": self.compression,
@@ -82,13 +102,17 @@ class PlannedSample:
 
 
 def plan_samples(
-    samples: Sequence[SampleRef], lenses: Sequence[Lens], skipped: Collection[int] = ()
+    samples: Sequence[SampleRef],
+    lenses: Sequence[Lens | None],
+    skipped: Collection[int] = (),
+    limit: int | None = None,
 ) -> dict[str, tuple[PlannedSample, ...]]:
     """The samples of each split in order, without the frames `skipped`; the distances of a focal stack stand together.
 
     The gap that a skipped frame leaves is closed with the last frames of its split: the shards before the gap and
     between it and the end keep their samples, so that little has to be done again. The plan depends on the set of skipped
-    frames only, not on when each was found.
+    frames only, not on when each was found. `limit`: plan for about so many frames only, spread evenly over each split,
+    which keeps its share and one frame at least.
 
     Raises `ConvertError` for a source without samples, a name that occurs twice, or nothing left.
     """
@@ -98,9 +122,10 @@ def plan_samples(
         raise ConvertError("the source names two samples alike")
     if len(skipped) >= len(samples):
         raise ConvertError(f"not one of the {len(samples)} frames could be used")
+    kept = _spread(samples, limit)
     planned: dict[str, tuple[PlannedSample, ...]] = {}
     for split in SPLITS:
-        frames = [i for i, sample in enumerate(samples) if sample.split == split]
+        frames = [i for i in kept if samples[i].split == split]
         if split == "val" and not frames:
             continue
         frames = _close_gaps(frames, skipped)
@@ -118,8 +143,20 @@ def _close_gaps(frames: list[int], skipped: Collection[int]) -> list[int]:
     return [frame if frame not in skipped else spare.pop() for frame in frames[:kept]]
 
 
-def _sample_name(name: str, lens: Lens, lenses: int) -> str:
-    return name if lenses == 1 else f"{name}@{lens.focus_distance_m:g}m"
+def _spread(samples: Sequence[SampleRef], limit: int | None) -> list[int]:
+    """The frames to take where about `limit` are wanted: the middles of equal parts of each split."""
+    if limit is None or limit >= len(samples):
+        return list(range(len(samples)))
+    kept: list[int] = []
+    for split in SPLITS:
+        frames = [i for i, sample in enumerate(samples) if sample.split == split]
+        count = min(len(frames), max(1, round(limit * len(frames) / len(samples))))
+        kept += [frames[int((k + 0.5) * len(frames) / count)] for k in range(count)]
+    return kept
+
+
+def _sample_name(name: str, lens: Lens | None, lenses: int) -> str:
+    return name if lens is None or lenses == 1 else f"{name}@{lens.focus_distance_m:g}m"
 
 
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -134,17 +171,18 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], prefix
     return differences
 
 
-def blur_statistics(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def blur_statistics(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Over all samples: CoC range in px at the size that was blurred, and PSNR in dB of the blurred images.
 
     Each sample has `coc_min_px`, `coc_max_px`, `mse` (of values in [0, 1]). PSNR is the mean over images that differ
-    from their original; `unblurred` counts the others. `limited_px`: pixels, in `limited_samples` images, whose CoC was cut
-    off at the lens's limit.
+    from their original; `unblurred` counts the others. The range is None where no lens or no depth is known. `limited_px`:
+    pixels, in `limited_samples` images, whose CoC was cut off at the lens's limit.
     """
+    known = [sample for sample in samples if sample["coc_min_px"] is not None]
     psnr_db = [-10 * math.log10(sample["mse"]) for sample in samples if sample["mse"] > 0]
     return {
         "samples": len(samples),
-        "coc_px": [min(s["coc_min_px"] for s in samples), max(s["coc_max_px"] for s in samples)],
+        "coc_px": [min(s["coc_min_px"] for s in known), max(s["coc_max_px"] for s in known)] if known else None,
         "psnr_db": None if not psnr_db else sum(psnr_db) / len(psnr_db),
         "psnr_db_range": None if not psnr_db else [min(psnr_db), max(psnr_db)],
         "unblurred": len(samples) - len(psnr_db),

@@ -120,11 +120,12 @@ def convert(
             return Conversion(open_store(out), time.monotonic() - started)
         if who.in_process:
             # Here, not in a worker thread, whose compiling an interrupt would have to wait for.
-            compile_kernels(settings.rendering)
+            if not settings.measured:
+                compile_kernels(settings.rendering)
             crc.prepare(crc.LEAST_BYTES)
         skipped = state.begin(description, resume=resume)
         while True:
-            planned = plan_samples(samples, settings.lenses, {bad.frame for bad in skipped})
+            planned = plan_samples(samples, settings.lenses, {bad.frame for bad in skipped}, settings.limit)
             tasks = _tasks(settings, who, planned, state, digest(description), on_error)
             todo = state.unfinished(tasks)
             total, left = (sum(len(task.samples) for task in some) for some in (tasks, todo))

@@ -36,7 +36,7 @@ class MadeSample:
     """A sample as it is stored. `chunks`: by array; `facts`: for the statistics; `seconds`: what it took, by stage."""
 
     chunks: dict[str, bytes]
-    facts: dict[str, float]
+    facts: dict[str, Any]
     seconds: dict[str, float]
 
 
@@ -83,23 +83,45 @@ def sample_maker(settings: ConversionSettings, on_error: OnError) -> Iterator[Sa
 
 
 def render_sample(
-    settings: ConversionSettings, frame: RgbdFrame, lens: Lens, seed: tuple[int, ...]
-) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    settings: ConversionSettings, frame: RgbdFrame, lens: Lens | None, seed: tuple[int, ...]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """One triple as it is stored, by array name, and its statistics. Raises what `defocus` raises."""
     height, width = frame.depth_m.shape
-    depth_m = without_unusable(frame.depth_m, lens)
-    nearest_m, farthest_m = depth_m.min(), depth_m.max()
-    if farthest_m <= 0:
-        raise DepthError("its depth has no valid pixel")
-    lens = lens.for_depth(depth_m, width)
-    blurred = defocus(frame.aif, depth_m, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
-    arrays: dict[str, NDArray[Any]] = {"defocused": blurred, "aif": frame.aif, "depth_m": depth_m}
+    depth_m = frame.depth_m
+    if frame.defocused is not None:
+        seen: NDArray[Any] = frame.defocused
+    else:
+        assert lens is not None  # noqa: S101 - the settings allow none for measured pictures only
+        depth_m = without_unusable(depth_m, lens)
+        if depth_m.max() <= 0:
+            raise DepthError("its depth has no valid pixel")
+        lens = lens.for_depth(depth_m, width)
+        seen = defocus(frame.aif, depth_m, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
+    arrays: dict[str, NDArray[Any]] = {"defocused": seen, "aif": frame.aif, "depth_m": depth_m}
     if settings.size_hw is not None and settings.size_hw != (height, width):
         arrays = {name: _resize(array, settings.size_hw) for name, array in arrays.items()}
+    squares = cv2.norm(arrays["defocused"], arrays["aif"], cv2.NORM_L2SQR)
+    facts = {
+        **_coc_facts(depth_m, lens),
+        "mse": squares / arrays["aif"].size / 255**2,
+        "focus_distance_m": 0.0 if lens is None else lens.focus_distance_m,
+        "aperture_mm": 0.0 if lens is None else lens.aperture_diameter_m * 1e3,
+    }
+    if settings.measured:
+        facts["found"] = frame.found or {}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, facts
+
+
+def _coc_facts(depth_m: NDArray[np.float32], lens: Lens | None) -> dict[str, Any]:
+    """Range of the signed CoC, and how many pixels lie beyond its limit; None where lens or depth are not known."""
+    nearest_m, farthest_m = depth_m.min(), depth_m.max()
+    if lens is None or farthest_m <= 0:
+        return {"coc_min_px": None, "coc_max_px": None, "limited_px": 0}
     # The signed CoC grows with depth: its range follows from the range of depth.
     if nearest_m <= 0:
         nearest_m = depth_m.min(where=depth_m > 0, initial=np.inf)
-    limit = coc_limit_px(lens, (height, width))
+    width = depth_m.shape[1]
+    limit = coc_limit_px(lens, (depth_m.shape[0], width))
     uncapped = replace(lens, max_coc_px=None)
     nearest, farthest = coc_diameter_px([nearest_m, farthest_m], uncapped, width_px=width)
     limited = 0
@@ -107,16 +129,7 @@ def render_sample(
         coc = coc_diameter_px(depth_m[depth_m > 0], uncapped, width_px=width)
         limited = int(np.count_nonzero(np.abs(coc) > limit))
     nearest, farthest = np.clip([nearest, farthest], -limit, limit)
-    squares = cv2.norm(arrays["defocused"], arrays["aif"], cv2.NORM_L2SQR)
-    facts = {
-        "coc_min_px": float(nearest),
-        "coc_max_px": float(farthest),
-        "limited_px": limited,
-        "mse": squares / arrays["aif"].size / 255**2,
-        "focus_distance_m": lens.focus_distance_m,
-        "aperture_mm": lens.aperture_diameter_m * 1e3,
-    }
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, facts
+    return {"coc_min_px": float(nearest), "coc_max_px": float(farthest), "limited_px": limited}
 
 
 def _resize(array: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:

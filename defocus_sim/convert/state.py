@@ -265,6 +265,7 @@ def finished_manifest(
             focus_distance_m=tuple(fact["focus_distance_m"] for fact in facts),
             aperture_mm=tuple(fact["aperture_mm"] for fact in facts),
             shards=tuple(result.files for _, result in shards),
+            measured=tuple(fact["found"] for fact in facts) if settings.measured else (),
         )
     height, width = description["size_hw"]
     return Manifest(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from defocus_sim.convert.plan import ConversionSettings, PlannedSample
 from defocus_sim.convert.sample import BadFrame, MadeSample, OnError, SampleMaker, sample_maker
@@ -66,7 +67,7 @@ class ShardResult:
     """What a finished shard adds to the manifest: its files, and statistics of each sample. `seconds`: by stage."""
 
     files: dict[str, ShardFile]
-    samples: list[dict[str, float]]
+    samples: list[dict[str, Any]]
     seconds: dict[str, float]
 
 
@@ -80,7 +81,7 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
     With `on_error="fail"` the first such frame raises its error, which names it.
     """
     storage = storage_at(task.place)
-    statistics: list[dict[str, float]] = []
+    statistics: list[dict[str, Any]] = []
     bad: list[BadFrame] = []
     clock = StageClock()
     # Before a file is begun: the place may be another conversion's, which is about to give it its name.
@@ -152,7 +153,7 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
 
 
 def _written(
-    task: ShardTask, storage: Storage, clock: StageClock, statistics: list[dict[str, float]], bad: list[BadFrame]
+    task: ShardTask, storage: Storage, clock: StageClock, statistics: list[dict[str, Any]], bad: list[BadFrame]
 ) -> Iterator[dict[str, bytes]]:
     """The samples of the shard in order, each to be written before the next is asked for."""
     looked = time.monotonic()

@@ -36,10 +36,14 @@ class RgbdFrame:
     """One all-in-focus image with its depth.
 
     `aif`: (H, W, 3) uint8 sRGB. `depth_m`: (H, W) float32 metres, 0 = hole (never negative, never non-finite).
+    `defocused`: as `aif`, where a camera took it and nothing is to be simulated; depth may be all holes then. `found`:
+    JSON-ready facts about such a pair, for the manifest.
     """
 
     aif: NDArray[np.uint8]
     depth_m: NDArray[np.float32]
+    defocused: NDArray[np.uint8] | None = None
+    found: dict[str, Any] | None = None
 
 
 class FrameReader(Protocol):
@@ -51,7 +55,7 @@ class FrameReader(Protocol):
 
 
 class RgbdSource(Protocol):
-    """A data set of frames of one size."""
+    """A data set of frames of one size. One whose frames come with their defocused picture has `measured = True`."""
 
     kind: ClassVar[str]
 

@@ -9,13 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from defocus_sim.datasets.base import SPLITS
-from defocus_sim.datasets.formats.images import COLOUR_SUFFIXES, DEPTH_ONLY_SUFFIXES, DEPTH_SUFFIXES
+from defocus_sim.datasets.formats.images import (
+    CHECKED_SUFFIXES,
+    COLOUR_SUFFIXES,
+    DEPTH_ONLY_SUFFIXES,
+    DEPTH_SUFFIXES,
+    check_whole,
+    colour_size,
+    depth_header,
+    read_colour,
+    read_depth_units,
+)
 from defocus_sim.datasets.listing import Skipped, files_below, natural_key
 from defocus_sim.errors import SourceError, SourceMissingError
 
 # What a name says about a file's role: `a.depth.png`, `a_depth_mm.pgm`, `a-depth.tif`, `depth_a.png`; `a_rgb.png`.
 _DEPTH_NAME = re.compile(r"(?:[._-]+depth(?:[._-]?(?:mm|m))?$)|(?:^depth[._-]+)", re.IGNORECASE)
 _COLOUR_NAME = re.compile(r"(?:[._-]+(?:rgb|colou?r)$)|(?:^(?:rgb|colou?r)[._-]+)", re.IGNORECASE)
+_MILLIMETRES = re.compile(r"(?:^|[._-])mm(?:[._-]|$)|depthmm$", re.IGNORECASE)
+# Sizes that differ by rounding only still have the same aspect ratio.
+_SAME_ASPECT = 0.01
 _CSV_COLUMNS = ("colour", "depth", "split", "scene")
 
 
@@ -65,7 +78,7 @@ def pairs_from_csv(path: Path) -> tuple[list[Pair], list[Skipped]]:
     Paths are relative to the CSV file. A pair is named by its picture's path without suffix. Raises `SourceError` for a
     line that is no pair, an unknown split, or a picture named twice; files that are not there are left out.
     """
-    rows = _csv_rows(path)
+    rows = csv_rows(path)
     pairs, skipped, seen = [], [], set()
     for number, row in rows:
         cells = [cell.strip() for cell in row]
@@ -116,7 +129,48 @@ def names_listed(path: Path, pairs: Sequence[Pair], skipped: Sequence[Skipped]) 
     return chosen
 
 
-def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
+def metres_per_unit(path: Path, integer: bool, depth_scale: float | None) -> float:
+    """Metres per unit of a depth file: `depth_scale`, or what its kind or name says; raises `SourceError` else."""
+    if depth_scale is not None:
+        return depth_scale
+    if not integer:
+        return 1.0
+    if _MILLIMETRES.search(path.stem):
+        return 0.001
+    raise SourceError(
+        f"{path.name} holds integer depth of an unknown unit: give metres per unit (--depth-scale 0.001 for mm)"
+    )
+
+
+def check_colour_file(path: Path) -> None:
+    """Raises `SourceError` where the file is no whole picture."""
+    # Decoded before the header is looked at: Pillow warns of a damaged TIFF and goes on.
+    if path.suffix.lower() not in CHECKED_SUFFIXES:
+        read_colour(path)
+    check_whole(path)
+    colour_size(path)
+
+
+def check_depth_file(path: Path) -> None:
+    """Raises `SourceError` where the file is no whole depth map."""
+    if path.suffix.lower() not in CHECKED_SUFFIXES:
+        read_depth_units(path)
+    check_whole(path)
+    depth_header(path)
+
+
+def aspects_differ(colour: Path, depth: Path, colour_hw: Sequence[int], depth_hw: Sequence[int]) -> str | None:
+    """Why a depth map cannot belong to a picture, by their sizes, or None."""
+    if abs(colour_hw[1] * depth_hw[0] / (colour_hw[0] * depth_hw[1]) - 1) <= _SAME_ASPECT:
+        return None
+    return (
+        f"{colour.name} is {colour_hw[1]}x{colour_hw[0]} but {depth.name} is {depth_hw[1]}x{depth_hw[0]}: "
+        "depth must cover the same view"
+    )
+
+
+def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Number and cells of each line of a CSV file that is not empty, without its header. Raises `SourceError`."""
     if not path.is_file():
         raise SourceMissingError(f"list of pairs {path} is not there")
     try:

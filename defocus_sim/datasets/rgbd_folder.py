@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ import numpy as np
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.formats.images import (
-    CHECKED_SUFFIXES,
-    check_whole,
     colour_size,
     depth_header,
     read_colour,
@@ -31,12 +28,18 @@ from defocus_sim.datasets.listing import (
     problem,
     val_note,
 )
-from defocus_sim.datasets.pairing import Pair, names_listed, pairs_by_name, pairs_from_csv, pairs_in_two_folders
+from defocus_sim.datasets.pairing import (
+    Pair,
+    aspects_differ,
+    check_colour_file,
+    check_depth_file,
+    metres_per_unit,
+    names_listed,
+    pairs_by_name,
+    pairs_from_csv,
+    pairs_in_two_folders,
+)
 from defocus_sim.errors import SourceError, SourceMissingError
-
-_MILLIMETRES = re.compile(r"(?:^|[._-])mm(?:[._-]|$)|depthmm$", re.IGNORECASE)
-# Sizes that differ by rounding only still have the same aspect ratio.
-_SAME_ASPECT = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,9 @@ class RgbdFolderSource:
         found, skipped = self._found()
         pairs = []
         for pair in found:
-            reason = problem(pair.colour, _check_colour) or problem(pair.depth, _check_depth) or _shapes_differ(pair)
+            reason = (
+                problem(pair.colour, check_colour_file) or problem(pair.depth, check_depth_file) or _shapes_differ(pair)
+            )
             if reason:
                 skipped.append(Skipped(pair.name, reason))
             else:
@@ -181,15 +186,7 @@ class RgbdFolderSource:
 
     def metres_per_unit(self, path: Path, integer: bool) -> float:
         """Metres per unit of a depth file; raises `SourceError` where nothing says it."""
-        if self.depth_scale is not None:
-            return self.depth_scale
-        if not integer:
-            return 1.0
-        if _MILLIMETRES.search(path.stem):
-            return 0.001
-        raise SourceError(
-            f"{path.name} holds integer depth of an unknown unit: give metres per unit (--depth-scale 0.001 for mm)"
-        )
+        return metres_per_unit(path, integer, self.depth_scale)
 
     def _splits(self, pairs: list[Pair], skipped: tuple[Skipped, ...]) -> dict[str, str]:
         if any(pair.split for pair in pairs):
@@ -213,7 +210,7 @@ class _RgbdReader:
         """Sample `index` of the source, at the source's size where one is given."""
         pair, size_hw = self._pairs[index], self._source.size_hw
         aif, units = read_colour(pair.colour), read_depth_units(pair.depth)
-        reason = _aspects_differ(pair, aif.shape[:2], units.shape)
+        reason = aspects_differ(pair.colour, pair.depth, aif.shape[:2], units.shape)
         if reason:
             raise SourceError(f"{pair.name}: {reason}")
         scale = self._source.metres_per_unit(pair.depth, units.dtype.kind != "f")
@@ -224,30 +221,6 @@ class _RgbdReader:
         return RgbdFrame(aif, resize_nearest(depth, (aif.shape[0], aif.shape[1])))
 
 
-def _check_colour(path: Path) -> None:
-    # Decoded before the header is looked at: Pillow warns of a damaged TIFF and goes on.
-    if path.suffix.lower() not in CHECKED_SUFFIXES:
-        read_colour(path)
-    check_whole(path)
-    colour_size(path)
-
-
-def _check_depth(path: Path) -> None:
-    if path.suffix.lower() not in CHECKED_SUFFIXES:
-        read_depth_units(path)
-    check_whole(path)
-    depth_header(path)
-
-
 def _shapes_differ(pair: Pair) -> str | None:
     header = depth_header(pair.depth)
-    return _aspects_differ(pair, colour_size(pair.colour), (header.height, header.width))
-
-
-def _aspects_differ(pair: Pair, colour: tuple[int, ...], depth: tuple[int, ...]) -> str | None:
-    if abs(colour[1] * depth[0] / (colour[0] * depth[1]) - 1) <= _SAME_ASPECT:
-        return None
-    return (
-        f"{pair.colour.name} is {colour[1]}x{colour[0]} but {pair.depth.name} is {depth[1]}x{depth[0]}: "
-        "depth must cover the same view"
-    )
+    return aspects_differ(pair.colour, pair.depth, colour_size(pair.colour), (header.height, header.width))

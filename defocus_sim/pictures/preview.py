@@ -35,7 +35,8 @@ def contact_sheet(store: ShardStore, samples: int = DEFAULT_SAMPLES) -> RGB:
         share = max(1, round(samples * len(split) / total))
         for index in np.unique(np.linspace(0, len(split) - 1, min(share, len(split))).round().astype(int)).tolist():
             sample = {name: array[0] for name, array in split.read([index]).items()}
-            rows.append(_row(sample, split.lens(index), f"{split_name} {split.names[index]}"))
+            lens = split.lens(index) if split.has_lens(index) else None
+            rows.append(_row(sample, lens, f"{split_name} {split.names[index]}"))
     return np.concatenate(rows[: max(samples, len(store.split_names))], axis=0)
 
 
@@ -60,21 +61,21 @@ def save_contact_sheet(store: ShardStore, path: Path, samples: int = DEFAULT_SAM
     return path
 
 
-def _row(sample: dict[str, NDArray[Any]], lens: Lens, title: str) -> RGB:
+def _row(sample: dict[str, NDArray[Any]], lens: Lens | None, title: str) -> RGB:
     depth = sample["depth_m"]
     valid = depth > 0
     near, far = (float(depth[valid].min()), float(depth[valid].max())) if valid.any() else (0.0, 0.0)
-    limit = coc_limit_px(lens, depth.shape)
-    coc = np.clip(coc_diameter_px(np.where(valid, depth, lens.focus_distance_m), lens), -limit, limit)
-    sigma = sigma_px(coc, lens)
+    signed, blur = np.zeros(depth.shape), "no depth" if lens is not None else "the lens is not known"
+    if lens is not None and valid.any():
+        limit = coc_limit_px(lens, depth.shape)
+        coc = np.clip(coc_diameter_px(np.where(valid, depth, lens.focus_distance_m), lens), -limit, limit)
+        signed = np.copysign(sigma_px(coc, lens), coc)
+        blur = f"sigma to {np.abs(signed).max():.1f} px, focus {lens.focus_distance_m:g} m"
     cells = (
         (sample["defocused"], title),
         (sample["aif"], "all in focus"),
-        (_depth_picture(depth, valid, near, far), f"depth {near:.2f} to {far:.2f} m"),
-        (
-            _sigma_picture(np.copysign(sigma, coc), valid),
-            f"sigma to {sigma.max():.1f} px, focus {lens.focus_distance_m:g} m",
-        ),
+        (_depth_picture(depth, valid, near, far), f"depth {near:.2f} to {far:.2f} m" if valid.any() else "no depth"),
+        (_sigma_picture(signed, valid), blur),
     )
     return np.concatenate([_cell(picture, text) for picture, text in cells], axis=1)
 

@@ -24,6 +24,9 @@ from defocus_sim.shards.layout import (
 
 # What version 1 called "fast" compressed the images as well, which has a name of its own since.
 _FAST_OF_VERSION_1: Compression = "balanced"
+# The `rendering` of pictures that a camera took, and the entry in `lenses` where nobody says what it looked through.
+MEASURED = {"mode": "measured", "psf": "measured"}
+UNKNOWN_LENS = {"name": "unknown"}
 # What the conversion allows; a larger one is damage, and would be memory asked for in vain.
 LARGEST_SIDE_PX = 2**15
 
@@ -45,7 +48,9 @@ class SplitManifest:
     """The samples of one split, in order, and its shards' files, `shards[k][array]`.
 
     `names`: unique; the frame's name, with the focus distance added in a focal stack. `scenes`: samples of one scene are
-    in one split. `lens`: index into the manifest's `lenses`; `focus_distance_m` and `aperture_mm` are the sample's own.
+    in one split. `lens`: index into the manifest's `lenses`; `focus_distance_m` and `aperture_mm` are the sample's own, 0
+    with a lens that is not known. `measured`: for photographs, how each pair lies on each other and compares in light;
+    empty for others.
     """
 
     names: tuple[str, ...]
@@ -54,6 +59,7 @@ class SplitManifest:
     focus_distance_m: tuple[float, ...]
     aperture_mm: tuple[float, ...]
     shards: tuple[Mapping[str, ShardFile], ...]
+    measured: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -64,6 +70,7 @@ class SplitManifest:
             "focus_distance_m": list(self.focus_distance_m),
             "aperture_mm": list(self.aperture_mm),
             "shards": [{name: asdict(file) for name, file in shard.items()} for shard in self.shards],
+            **({"measured": [dict(found) for found in self.measured]} if self.measured else {}),
         }
 
 
@@ -162,8 +169,13 @@ class Manifest:
                 for shard in split["shards"]
             )
             columns = ("names", "scenes", "lens", "focus_distance_m", "aperture_mm")
-            splits[name] = SplitManifest(**{key: tuple(split[key]) for key in columns}, shards=shards)
+            measured = tuple(dict(found) for found in split.get("measured", ()))
+            splits[name] = SplitManifest(
+                **{key: tuple(split[key]) for key in columns}, shards=shards, measured=measured
+            )
             count = len(splits[name].names)
+            if measured and len(measured) != count:
+                raise ValueError(f"the lists of split {name!r} differ in length")
             if any(len(split[key]) != count for key in columns) or len(shards) != -(-count // per_shard):
                 raise ValueError(f"the lists of split {name!r} differ in length")
             if not all(type(text) is str for key in ("names", "scenes") for text in split[key]):

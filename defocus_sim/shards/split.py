@@ -31,7 +31,7 @@ from defocus_sim.shards.codec import (
 )
 from defocus_sim.shards.crc import copy_chunks
 from defocus_sim.shards.layout import ARRAYS, Blosc
-from defocus_sim.shards.manifest import Manifest
+from defocus_sim.shards.manifest import UNKNOWN_LENS, Manifest
 from defocus_sim.shards.open_shards import NUMBERS, Maps, OpenShards, read_exactly
 from defocus_sim.shards.storage import RangeReader, Storage
 
@@ -75,8 +75,22 @@ class ShardSplit:
         """(N,) aperture diameter of the lens of every sample, millimetres."""
         return np.array(self._split.aperture_mm)
 
+    @property
+    def measured(self) -> tuple[Mapping[str, Any], ...]:
+        """Of photographs, what was found about each pair; empty for simulated samples."""
+        return self._split.measured
+
+    def has_lens(self, index: int) -> bool:
+        """Whether the lens of sample `index` is known."""
+        return self.manifest.lenses[self._split.lens[index]] != UNKNOWN_LENS
+
     def lens(self, index: int) -> Lens:
-        """The lens that sample `index` was rendered with."""
+        """The lens that sample `index` was rendered or taken with; raises `ShardError` where nobody said which."""
+        if not self.has_lens(index):
+            raise ShardError(
+                f"{self.storage.url} does not say with which lens sample {self.names[index]} was taken: prepare it with "
+                "--lens or --preset"
+            )
         own = {
             "focus_distance_m": self._split.focus_distance_m[index],
             "aperture_mm": self._split.aperture_mm[index],

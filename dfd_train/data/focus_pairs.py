@@ -58,6 +58,10 @@ class FocusPairs(ShardDataset):
         """(N,) nearest focus distance of every frame in metres."""
         return super().focus_distance_m[self._ends[:, 0]]
 
+    def has_lens(self, index: int) -> bool:
+        """Whether the lens of sample `index` is known."""
+        return super().has_lens(int(self._ends[index, 0]))
+
     def lens(self, index: int) -> Lens:
         """The lens of sample `index` at its nearest focus."""
         return super().lens(int(self._ends[index, 0]))

@@ -110,6 +110,15 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         """The lens that sample `index` was rendered with."""
         return self.split.lens(index if self._samples is None else int(self._samples[index]))
 
+    @property
+    def measured(self) -> bool:
+        """Whether these are photographs, which may be without depth and without a known lens."""
+        return self.store.manifest.rendering.get("mode") == "measured"
+
+    def has_lens(self, index: int) -> bool:
+        """Whether the lens of sample `index` is known: that of a photograph need not be."""
+        return self.split.has_lens(index if self._samples is None else int(self._samples[index]))
+
     def cameras(self, indices: NDArray[np.int64], size: tuple[int, int] | None = None) -> Tensor:
         """The lenses of the samples `indices` as cameras (B, 8) for frames resized to `size`, see `camera.camera_of`."""
         return torch.stack([camera_of(self.lens(index), self.frame_hw, size) for index in indices.tolist()])

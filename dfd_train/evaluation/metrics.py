@@ -174,7 +174,11 @@ def summarise(scores: Sequence[ImageScore], convention: str = "per-image") -> di
         raise EvaluationError("there is no image to score")
     if convention == "per-image":
         rows = [score.metrics() for score in scores]
-        return {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        # A photograph without depth has image metrics only; it does not count in those of depth.
+        values = {
+            name: [row[name] for row in rows if name in row] for name in dict.fromkeys(n for r in rows for n in r)
+        }
+        return {name: math.fsum(column) / len(column) for name, column in values.items()}
     depths = [score.depth for score in scores if score.depth is not None]
     images = [score.image for score in scores if score.image is not None]
     result: dict[str, float] = {}

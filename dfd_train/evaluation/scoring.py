@@ -95,8 +95,13 @@ def score_split(
         indices = range(len(dataset) if limit is None else min(limit, len(dataset)))
     for batch in stream_batches(dataset, batched(np.asarray(indices, np.int64), batch_size), prefetch=prefetch):
         for index, one, made in predict_samples(net, dataset, batch, size, device):
+            if dataset.measured and truth is None and not bool((one.depth_m > 0).any()):
+                # A photograph without depth: there is nothing to hold a depth map against.
+                made = made._replace(depth_m=None)
+                if made.aif is None:
+                    raise EvaluationError(f"{dataset.names[index]} has no depth, and the network restores no picture")
             score = _score_one(one, made, index, dataset.names[index], cap_m, constant_depth_m, truth)
-            if profiles:
+            if profiles and dataset.has_lens(index):
                 score = score._replace(profile=_profile(one, made, dataset.lens(index), dataset.frame_hw, cap_m))
             yield score
 
@@ -161,12 +166,13 @@ def _with_image(score: ImageScore, predicted: Tensor, aif: Tensor) -> ImageScore
 
 def mean_depth_m(
     dataset: ShardDataset, cap_m: float = DEFAULT_CAP_M, batch_size: int = 16, most: int | None = None
-) -> float:
+) -> float | None:
     """Mean depth in metres over all pixels of `dataset` with `1e-3 < depth < cap_m`, at the frames' own size.
 
     `most`: of so many samples at most, spread evenly.
 
-    The constant that a predictor without eyes would learn. Raises `EvaluationError` where there is no such pixel.
+    The constant that a predictor without eyes would learn; None of photographs without depth. Raises `EvaluationError`
+    where others have no such pixel.
     """
     total, count = [], 0
     count_of = len(dataset) if most is None else min(most, len(dataset))
@@ -176,6 +182,8 @@ def mean_depth_m(
         counted = depth[(depth > NEAREST_M) & (depth < cap_m)]
         total.append(float(counted.sum(dtype=np.float64)))
         count += counted.size
+    if count == 0 and dataset.measured:
+        return None
     if count == 0:
         raise EvaluationError(f"{dataset.path}: split {dataset.split_name} has no depth below {cap_m} m")
     return math.fsum(total) / count

@@ -112,9 +112,9 @@ class TrainState:
         self.batch = 0
         self.sums = {}
 
-    def is_best(self, value: float) -> bool:
-        """Whether `value` of the score that decides is the best so far; remembers it if so."""
-        sign = SCORES[self.config.best_score]
+    def is_best(self, value: float, score: str) -> bool:
+        """Whether `value` of the `score` that decides is the best so far; remembers it if so."""
+        sign = SCORES[score]
         better = self.best is None or sign * value > sign * self.best
         if better:
             self.best = value

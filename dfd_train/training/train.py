@@ -281,7 +281,11 @@ class _Run:
             found = self.validator.validate(state.evaluated, pictures=config.tensorboard)
             self.scores = found.scores
             row |= {f"val_{name}": value for name, value in found.scores.items() if name in SCORES}
-            best = config.best_score in found.scores and state.is_best(found.scores[config.best_score])
+            decides = config.best_score
+            if config.best_by == "auto" and decides not in found.scores:
+                # Photographs without depth: the restored picture is all that can be scored.
+                decides = "psnr"
+            best = decides in found.scores and state.is_best(found.scores[decides], decides)
         self._report(meter, row, found)
         state.next_epoch()
         if last or best or epoch % config.checkpoint_every == 0:

@@ -1,0 +1,286 @@
+"""Real photographs: pairs of a defocused and a sharp picture of one scene, with depth or without, laid on each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
+from defocus_sim.datasets.formats.images import colour_size, depth_header, read_colour, read_depth_units, resize_nearest
+from defocus_sim.datasets.listing import Skipped, check_fraction, draw_scenes, hold_out_val, identity, problem, val_note
+from defocus_sim.datasets.pairing import (
+    Pair,
+    aspects_differ,
+    check_colour_file,
+    check_depth_file,
+    metres_per_unit,
+    names_listed,
+)
+from defocus_sim.datasets.photo_files import (
+    Found,
+    PhotoPair,
+    pairs_by_name,
+    pairs_by_order,
+    pairs_in_csv,
+    pairs_in_dpdd_layout,
+)
+from defocus_sim.datasets.registration import MOTIONS, Motion, exposed_as, exposure, register, resample
+from defocus_sim.errors import SourceError
+from defocus_sim.lens import Lens
+
+DEFAULT_BORDER_PX = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsSource:
+    """Photographs below `defocused` and `sharp` (and `depth`), or below `root` in DPDD's layout, or those of `pairs_csv`.
+
+    `by_order`: pair files by their order instead of their names. `depth_scale`: metres per unit of the depth files;
+    without it floating point depth is in metres and integer depth in millimetres where its name says `mm`. Depth lies on
+    the defocused picture; 0, negative and non-finite values are holes; without depth files all of it is.
+
+    `motion`: how the sharp picture is laid on the defocused one: "affine", "shift" or "none" (see `register`).
+    `border_px`: pixels that are cut off at each side, as the sharp picture does not cover them once it is moved; default
+    16, 0 without registration. `exposure`: give the sharp picture the light of the defocused one, a gain for each channel
+    in linear light; `falloff`: and its corners.
+
+    Split: the CSV's or the layout's, or `test_list`, or `test_fraction` of the scenes drawn by `seed`, or all in `train`;
+    of what is `train` then, `val_fraction` of the scenes goes to `val`.
+
+    Pairs that are incomplete, unreadable, or of another size than most are listed by `skipped`; one that turns out not
+    to show one scene is a `SourceError` of the reader. Raises `SourceError` for options that contradict each other.
+    """
+
+    root: Path | None = None
+    defocused: Path | None = None
+    sharp: Path | None = None
+    depth: Path | None = None
+    pairs_csv: Path | None = None
+    by_order: bool = False
+    depth_scale: float | None = None
+    motion: Motion = "affine"
+    border_px: int | None = None
+    exposure: bool = True
+    falloff: bool = False
+    test_fraction: float = 0.0
+    val_fraction: float = 0.0
+    test_list: Path | None = None
+    seed: int = 0
+    kind: ClassVar[str] = "pairs"
+    measured: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the options; the files are looked at when they are listed."""
+        folders = self.defocused is not None or self.sharp is not None
+        if (self.root is not None) + folders + (self.pairs_csv is not None) != 1:
+            raise SourceError("give one of: a folder in DPDD's layout, --defocused with --sharp, or --pairs")
+        if folders and (self.defocused is None or self.sharp is None):
+            raise SourceError("--defocused and --sharp belong together: a pair needs both pictures")
+        if self.depth is not None and not folders:
+            raise SourceError("a depth folder belongs to --defocused and --sharp; a CSV has a column for it")
+        if self.by_order and not folders:
+            raise SourceError("--by-order belongs to --defocused and --sharp")
+        if self.motion not in MOTIONS:
+            raise SourceError(f"motion={self.motion!r} is not known: choose one of {', '.join(MOTIONS)}")
+        if self.border_px is not None and self.border_px < 0:
+            raise SourceError(f"border_px={self.border_px} must not be negative")
+        if self.falloff and not self.exposure:
+            raise SourceError("--falloff is part of matching the exposure: it cannot go with --exposure none")
+        check_fraction(self.test_fraction)
+        check_fraction(self.val_fraction, "val_fraction")
+        if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
+            raise SourceError(f"depth_scale={self.depth_scale} must be metres per unit, above 0")
+        if self.test_list is not None and self.test_fraction:
+            raise SourceError("test_list and test_fraction both say what the test split is: give one of them")
+
+    @property
+    def border(self) -> int:
+        """Pixels that are cut off at each side."""
+        return (0 if self.motion == "none" else DEFAULT_BORDER_PX) if self.border_px is None else self.border_px
+
+    def samples(self) -> tuple[SampleRef, ...]:
+        """The pairs in natural order of their names (those of a list in its order)."""
+        pairs, skipped = self._pairs()
+        if not pairs:
+            first = f", the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
+            raise SourceError(f"there is no readable pair of photographs ({len(skipped)} left out{first})")
+        for pair in pairs:
+            if pair.depth is not None:
+                metres_per_unit(pair.depth, depth_header(pair.depth).integer, self.depth_scale)
+        splits = self._splits(pairs, skipped)
+        scenes: dict[str, str] = {}
+        for pair in pairs:
+            if scenes.setdefault(pair.scene or pair.name, splits[pair.name]) != splits[pair.name]:
+                raise SourceError(f"scene {pair.scene or pair.name} would be in two splits: keep its frames together")
+        samples = [SampleRef(name=p.name, scene=p.scene or p.name, split=splits[p.name]) for p in pairs]
+        return hold_out_val(samples, self.val_fraction, self.seed)
+
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Files that give no sample, with the reason."""
+        return self._pairs()[1]
+
+    def notes(self) -> tuple[str, ...]:
+        """What is not in the pictures."""
+        without = sum(pair.depth is None for pair in self._pairs()[0])
+        lines = [f"{without} pairs have no depth: theirs is all holes"] if without else []
+        return (*lines, *(val_note(self.samples(), self.seed) if self.val_fraction else ()))
+
+    def frame_hw(self) -> tuple[int, int]:
+        """Height and width of what is left of the photographs within the border."""
+        self.samples()
+        height, width = colour_size(self._pairs()[0][0].defocused)
+        kept = height - 2 * self.border, width - 2 * self.border
+        if min(kept) < 1:
+            raise SourceError(f"a border of {self.border} px leaves nothing of {width}x{height} (--border)")
+        return kept
+
+    def stored_lens(self, lens: Lens) -> Lens:
+        """`lens` of the whole photographs as that of the frames within the border."""
+        height, width = self.frame_hw()
+        return lens.cropped((height + 2 * self.border, width + 2 * self.border), (height, width))
+
+    def provenance(self) -> dict[str, Any]:
+        """Kind, options, the files' number and digest, and what was left out."""
+        pairs, skipped = self._pairs()
+        roles = [(p.name, {"": p.defocused, ":sharp": p.sharp, ":depth": p.depth}) for p in pairs]
+        files = [(n + role + f.suffix, f) for n, paths in roles for role, f in paths.items() if f is not None]
+        options = ("depth_scale", "motion", "exposure", "falloff", "test_fraction", "val_fraction", "seed")
+        return {
+            "kind": self.kind,
+            **{name: getattr(self, name) for name in options},
+            "border_px": self.border,
+            "files": identity(files),
+            "skipped": [list(entry) for entry in skipped],
+        }
+
+    @contextmanager
+    def open(self) -> Iterator[_PairReader]:
+        """A reader for one thread."""
+        yield _PairReader(self, self._pairs()[0])
+
+    def _pairs(self) -> tuple[list[PhotoPair], tuple[Skipped, ...]]:
+        found, skipped = self._found()
+        whole = []
+        for pair in found:
+            reason = _unreadable(pair) or _sizes_differ(pair)
+            if reason:
+                skipped.append(Skipped(pair.name, reason))
+            else:
+                whole.append(pair)
+        sizes = Counter(colour_size(pair.defocused) for pair in whole)
+        usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
+        pairs = [pair for pair in whole if colour_size(pair.defocused) == usual]
+        for pair in whole:
+            height, width = colour_size(pair.defocused)
+            if (height, width) != usual:
+                reason = f"is {width}x{height}, most pairs are {usual[1]}x{usual[0]}: make a store of its size of it"
+                skipped.append(Skipped(pair.name, reason))
+        return pairs, tuple(skipped)
+
+    def _found(self) -> Found:
+        if self.pairs_csv is not None:
+            return pairs_in_csv(self.pairs_csv)
+        if self.root is not None:
+            return pairs_in_dpdd_layout(self.root)
+        pair = pairs_by_order if self.by_order else pairs_by_name
+        return pair(Path(self.defocused or ""), Path(self.sharp or ""), self.depth)
+
+    def _splits(self, pairs: list[PhotoPair], skipped: tuple[Skipped, ...]) -> dict[str, str]:
+        if any(pair.split for pair in pairs):
+            if self.test_list is not None or self.test_fraction:
+                raise SourceError("the pairs come with their split: give no other one")
+            return {pair.name: pair.split or "train" for pair in pairs}
+        if self.test_list is not None:
+            listed = [Pair(name=pair.name, colour=pair.defocused, depth=pair.sharp) for pair in pairs]
+            test = names_listed(self.test_list, listed, skipped)
+            return {pair.name: "test" if pair.name in test else "train" for pair in pairs}
+        scenes = draw_scenes([pair.scene or pair.name for pair in pairs], self.test_fraction, self.seed)
+        return {pair.name: "test" if (pair.scene or pair.name) in scenes else "train" for pair in pairs}
+
+
+class _PairReader:
+    def __init__(self, source: PairsSource, pairs: list[PhotoPair]) -> None:
+        self._source, self._pairs = source, pairs
+
+    def read(self, index: int) -> RgbdFrame:
+        """Pair `index` of the source, the sharp picture laid on the defocused one, within the border."""
+        pair = self._pairs[index]
+        try:
+            return self._read(pair)
+        except SourceError as error:
+            raise SourceError(f"{pair.name}: {error}") from error
+
+    def _read(self, pair: PhotoPair) -> RgbdFrame:
+        source = self._source
+        defocused, sharp = read_colour(pair.defocused), read_colour(pair.sharp)
+        depth = self._depth(pair, defocused.shape[:2])
+        found: dict[str, Any] = {"registration": source.motion}
+        moved = sharp.astype(np.float32) / np.float32(255)
+        if source.motion != "none":
+            place = register(defocused, sharp, source.motion)
+            if place.displacement_px > source.border:
+                raise SourceError(
+                    f"the pictures are {place.displacement_px:.1f} px apart, more than the border of {source.border} px: "
+                    f"give --border {int(np.ceil(place.displacement_px))}"
+                )
+            moved = resample(sharp, place)
+            found |= {
+                "affine": [[round(float(v), 6) for v in row] for row in place.affine],
+                "displacement_px": round(place.displacement_px, 3),
+                "correlation": round(place.correlation, 4),
+            }
+        if source.exposure:
+            light = exposure(defocused, moved, falloff=source.falloff)
+            aif = exposed_as(moved, light)
+            found["gain"] = [round(value, 4) for value in light.gain]
+            if source.falloff:
+                found["corner_light"] = round(light.corner_light, 4)
+        else:
+            aif = sharp if source.motion == "none" else np.rint(moved * 255).astype(np.uint8)
+        kept = slice(source.border, -source.border or None)
+        frame = RgbdFrame(
+            aif=np.ascontiguousarray(aif[kept, kept]),
+            depth_m=np.ascontiguousarray(depth[kept, kept]),
+            defocused=np.ascontiguousarray(defocused[kept, kept]),
+            found=found,
+        )
+        if pair.depth is not None and not (frame.depth_m > 0).any():
+            raise SourceError(f"{pair.depth.name} has no valid depth: every value is 0 or not finite")
+        return frame
+
+    def _depth(self, pair: PhotoPair, hw: tuple[int, ...]) -> NDArray[np.float32]:
+        if pair.depth is None:
+            return np.zeros(hw, np.float32)
+        units = read_depth_units(pair.depth)
+        scale = metres_per_unit(pair.depth, units.dtype.kind != "f", self._source.depth_scale)
+        with np.errstate(over="ignore"):  # What no float32 can hold is infinite, and thus a hole.
+            depth = depth_with_holes((units.astype(np.float64) * scale).astype(np.float32))
+        return resize_nearest(depth, (hw[0], hw[1]))
+
+
+def _unreadable(pair: PhotoPair) -> str | None:
+    for path in (pair.defocused, pair.sharp):
+        reason = problem(path, check_colour_file)
+        if reason:
+            return reason
+    return None if pair.depth is None else problem(pair.depth, check_depth_file)
+
+
+def _sizes_differ(pair: PhotoPair) -> str | None:
+    ours, theirs = colour_size(pair.defocused), colour_size(pair.sharp)
+    if ours != theirs:
+        return (
+            f"{pair.defocused.name} is {ours[1]}x{ours[0]} but {pair.sharp.name} is {theirs[1]}x{theirs[0]}: "
+            "the two must be of one size"
+        )
+    if pair.depth is None:
+        return None
+    header = depth_header(pair.depth)
+    return aspects_differ(pair.defocused, pair.depth, ours, (header.height, header.width))
