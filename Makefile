@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: venv demo test check site clean
+.PHONY: venv typed demo test check site clean
 
 venv: $(STAMP)
 
@@ -17,7 +17,15 @@ $(STAMP): pyproject.toml constraints.txt
 	# setuptools warns of every editable installation; nothing is to be done about it.
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
+	$(MAKE) --no-print-directory typed
 	touch $(STAMP)
+
+# An editable installation is found by a hook that type checkers do not run: tell them the places, too.
+typed:
+	mkdir -p "$(VENV)/typed"
+	ln -sfn "$(CURDIR)/cli" "$(VENV)/typed/dfd_cli"
+	printf '%s\n' "$(CURDIR)" "$(abspath $(VENV))/typed" > \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dfd_toolkit_typed.pth"
 
 demo: venv
 	$(BIN)/python -m dfd_cli.demo --out demo
