@@ -29,7 +29,11 @@ from dfd_train.config.train import RECIPES
 @settings()
 @under(RUN, "--config", metavar="TOML", help="Settings from a file, such as another run's run.toml; options win.")
 @under(RUN, "--recipe", type=click.Choice(tuple(RECIPES)), help="Settings to start from. [default: paper]")
-@under(RUN, "--resume", is_flag=True, help="Go on from the run's last checkpoint; other settings are the run's own.")
+@under(
+    RUN, "--resume", is_flag=False, flag_value="yes", type=click.Choice(("yes", "auto")), metavar="[auto]",
+    help="Go on from the run's last checkpoint; other settings are the run's own. --resume=auto: the same command begins "
+    "where there is none.",
+)  # fmt: skip
 @under(RUN, "--overwrite", is_flag=True, help="Discard the run that --out holds.")
 @click.pass_context
 def main(ctx: click.Context, **options: Any) -> int:
@@ -46,7 +50,8 @@ def main(ctx: click.Context, **options: Any) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dfd_train.training.launch import start
 
-    result = start(console=speaking(), **options)
+    asked = options.pop("resume")
+    result = start(console=speaking(), resume=asked if asked == "auto" else asked is not None, **options)
     if os.environ.get("RANK", "0") == "0":
         click.echo(result.summary())
     return EXIT_INTERRUPTED if result.interrupted else 0

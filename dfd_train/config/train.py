@@ -46,6 +46,7 @@ class TrainConfig:
     `shards`: the store. `out`: the run's folder. `model`, `loss`, `optim`, `geometry`, `engine`: see their classes.
     `batch_size`: samples that each process computes at once. `pretrained`: None, "imagenet" or a file of DenseNet-121
     weights for the encoder, or "cached" = ImageNet's if torchvision has them on this machine already.
+    `init_from`: a run or checkpoint whose weights the network begins with, see `runs.start_from`.
     `device`: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
 
     `order`: "random" draws samples from the whole store, "shards" reads shard after shard and mixes their samples in a
@@ -57,7 +58,8 @@ class TrainConfig:
     `checkpoint_every`: epochs between checkpoints, of which the newest `keep` stay. `validate_every`: epochs between
     scores of the validation samples, 0 = after the last only; `validate_limit`: on how many of them; `best_by`: the score
     that decides which checkpoint is the best ("auto" = rmse, or psnr without a depth head). `tensorboard`: write its
-    event files. `timeout_s`: how long processes wait for one another. `profile`: measure some of the first steps by
+    event files. `log_every`: steps between rows of steps.csv. `wandb`: project of Weights & Biases to log to.
+    `timeout_s`: how long processes wait for one another. `profile`: measure some of the first steps by
     part, see `profiling.StepProfile`.
 
     Raises `ConfigError` for an impossible value.
@@ -88,6 +90,10 @@ class TrainConfig:
     pretrained: str | None = option(
         None, group=NETWORK, metavar="imagenet|cached|FILE",
         help="DenseNet-121 weights for the encoder; cached: if they are here already.",
+    )  # fmt: skip
+    init_from: str | None = option(
+        None, group=NETWORK, metavar="RUN|FILE", volatile=True,
+        help="Begin with the weights of another run, every tensor that fits: fine-tuning on another lens, other heads.",
     )  # fmt: skip
     device: str = option(
         "auto", group=RUN, metavar="NAME", volatile=True, default_text="auto, CUDA where there is a GPU",
@@ -121,6 +127,14 @@ class TrainConfig:
     validate_limit: int = option(
         64, group=CHECKPOINTS, metavar="IMAGES", at_least=1, volatile=True, help="Of the validation samples at most."
     )
+    log_every: int = option(
+        0, group=CHECKPOINTS, metavar="STEPS", at_least=0, volatile=True,
+        help="Log every so many steps: a line, RUN/steps.csv and the event files; 0: epochs only.",
+    )  # fmt: skip
+    wandb: str | None = option(
+        None, group=CHECKPOINTS, metavar="PROJECT", volatile=True,
+        help="Log to this project of Weights & Biases (needs the package wandb).",
+    )  # fmt: skip
     best_by: str = option(
         "auto", group=CHECKPOINTS, choices=("auto", *SCORES), volatile=True,
         default_text="auto: rmse, psnr without depth", help="Score of best.pt.",
@@ -139,6 +153,8 @@ class TrainConfig:
             raise ConfigError(
                 f"pretrained={self.pretrained} is not possible with the model {self.model.name}: it has no encoder"
             )
+        if self.pretrained not in (None, CACHED) and self.init_from is not None:
+            raise ConfigError(f"pretrained={self.pretrained} and init_from={self.init_from} exclude each other")
         require_local("out", self.out)
 
     @property

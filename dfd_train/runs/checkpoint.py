@@ -115,6 +115,11 @@ def latest_checkpoint(run: Path) -> Path:
     return marked[-1]
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether the run's folder `run` holds a complete checkpoint."""
+    return bool(_marked(run))
+
+
 def find_checkpoint(place: str | Path) -> Path:
     """The checkpoint file that `place` names: a file, `RUN` (the best one, else the newest), `RUN@best` or `RUN@last`.
 

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,15 @@ from dfd_train.runs.checkpoint import FOLDER
 
 CONFIG_FILE = "config.json"
 TOML_FILE = "run.toml"
-METRICS_FILE = "metrics.csv"
+METRICS_FILE, STEPS_FILE = "metrics.csv", "steps.csv"
 EVENTS = "tensorboard"
+STEP_COLUMNS = (
+    "step", "epoch", "lr", "total", "depth", "deblur", "l1", "grad", "silog", "image_l1", "charb", "ssim", "reblur",
+    "smooth", "deblur_weight", "grad_norm", "samples_per_s",
+)  # fmt: skip
 COLUMNS = (
-    "epoch", "step", "lr", "total", "depth", "deblur", "l1", "grad", "image_l1", "charb", "ssim", "reblur", "smooth",
-    "deblur_weight", "grad_norm", "samples_per_s", "wait_share", "seconds",
+    "epoch", "step", "lr", "total", "depth", "deblur", "l1", "grad", "silog", "image_l1", "charb", "ssim", "reblur",
+    "smooth", "deblur_weight", "grad_norm", "samples_per_s", "wait_share", "seconds",
     "val_rmse", "val_abs_rel", "val_delta1", "val_psnr", "val_ssim",
 )  # fmt: skip
 
@@ -52,9 +56,12 @@ def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool
                 raise ConfigError(f"{name}={place} lies in the run that --overwrite discards: choose another --out")
         shutil.rmtree(run / FOLDER, ignore_errors=True)
         shutil.rmtree(run / EVENTS, ignore_errors=True)
-        (run / METRICS_FILE).unlink(missing_ok=True)
+        for name in (METRICS_FILE, STEPS_FILE):
+            (run / name).unlink(missing_ok=True)
     # A relative path would mean another place when the run is repeated from elsewhere.
     located = config if "://" in config.shards else replace(config, shards=str(Path(config.shards).absolute()))
+    if config.init_from is not None:
+        located = replace(located, init_from=str(Path(config.init_from).absolute()))
     content = {"config": located.to_dict(), **facts}
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -76,26 +83,40 @@ def run_config(run: Path) -> TrainConfig:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
-class MetricsLog:
+class _CsvLog:
+    """Rows with `columns` in `path`; those whose `key` is not below `before` are dropped on opening."""
+
+    def __init__(self, path: Path, columns: Sequence[str], key: str, before: int) -> None:
+        self.path, self._columns = path, columns
+        rows: list[dict[str, str]] = []
+        if self.path.is_file():
+            with open(self.path, newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row[key]) < before]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue().encode())
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row; floats with seven significant digits."""
+        cells = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, self._columns, extrasaction="raise", lineterminator="\n").writerow(cells)
+
+
+class MetricsLog(_CsvLog):
     """`metrics.csv` of a run: one line an epoch, columns `COLUMNS`, empty where a value does not exist.
 
     Rows of `before_epoch` and later are dropped on opening: a resumed run writes them anew.
     """
 
     def __init__(self, run: Path, before_epoch: int = 1) -> None:
-        self.path = run / METRICS_FILE
-        rows: list[dict[str, str]] = []
-        if self.path.is_file():
-            with open(self.path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < before_epoch]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.path, text.getvalue().encode())
+        super().__init__(run / METRICS_FILE, COLUMNS, "epoch", before_epoch)
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Add one epoch; floats with seven significant digits."""
-        cells = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, extrasaction="raise", lineterminator="\n").writerow(cells)
+
+class StepsLog(_CsvLog):
+    """`steps.csv` of a run: one line every so many steps, columns `STEP_COLUMNS`; rows as those of `MetricsLog`."""
+
+    def __init__(self, run: Path, before_step: int = 1) -> None:
+        super().__init__(run / STEPS_FILE, STEP_COLUMNS, "step", before_step)

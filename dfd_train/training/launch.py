@@ -10,8 +10,11 @@ from rich.console import Console
 from dfd_train.config.toml import configured
 from dfd_train.config.train import with_options
 from dfd_train.errors import ConfigError
-from dfd_train.runs.run_folder import run_config
+from dfd_train.runs.checkpoint import has_checkpoint
+from dfd_train.runs.run_folder import CONFIG_FILE, run_config
 from dfd_train.training.train import TrainResult, train
+
+AUTO = "auto"
 
 
 def start(
@@ -20,17 +23,26 @@ def start(
     shards: str | Path | None = None,
     recipe: str | None = None,
     config: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | str = False,
     overwrite: bool = False,
     console: Console | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train the run that a file `config`, a recipe and options describe (`configured`), or resume the one in `out`.
 
-    With `resume`, settings come from the run's folder; an option that is given must agree with it. Progress
-    goes to `console` (standard output for None). Raises what
+    With `resume`, settings come from the run's folder; an option that is given must agree with it. With `resume="auto"`
+    the same call begins where nothing is and goes on where a checkpoint is, for job schedulers and torchrun: settings
+    are those that are given. Progress goes to `console` (standard output for None). Raises what
     `configured` and `train` raise, and `ConfigError` without `out` where a run is to be resumed.
     """
+    if resume == AUTO:
+        if overwrite:
+            raise ConfigError("--resume=auto and --overwrite exclude each other")
+        wanted = configured(None if config is None else Path(config), recipe=recipe, shards=shards, out=out, **options)
+        there = has_checkpoint(Path(wanted.out))
+        # A run that was stopped before its first checkpoint has nothing to lose.
+        begun = (Path(wanted.out) / CONFIG_FILE).is_file()
+        return train(wanted, resume=there, overwrite=begun and not there, console=console)
     if resume and (overwrite or config is not None):
         raise ConfigError(f"--resume and {'--overwrite' if overwrite else '--config'} exclude each other")
     if resume:

@@ -20,13 +20,16 @@ class TensorBoardLog:
         self._folder, self._step = run / EVENTS, step
         self._writer: Any = None
 
-    def add(self, step: int, values: Mapping[str, Any], sheet: Picture | None = None) -> None:
-        """Add the numbers of `values` by column name, and `sheet` (H, W, 3) uint8, at `step`; on disk on return."""
+    def add(self, step: int, values: Mapping[str, Any], sheet: Picture | None = None, kind: str = "train") -> None:
+        """Add the numbers of `values` by column name, and `sheet` (H, W, 3) uint8, at `step`; on disk on return.
+
+        They stand below `kind`, scores of the validation samples below "val".
+        """
         writer = self._open()
         for name, value in values.items():
             if isinstance(value, float):
-                kind = "val" if name.startswith("val_") else "train"
-                writer.add_scalar(f"{kind}/{name.removeprefix('val_')}", value, step)
+                place = "val" if name.startswith("val_") else kind
+                writer.add_scalar(f"{place}/{name.removeprefix('val_')}", value, step)
         if sheet is not None:
             writer.add_image("val/predictions", sheet, step, dataformats="HWC")
         writer.flush()

@@ -31,12 +31,13 @@ from dfd_train.model.camera_nets import CameraNet
 from dfd_train.model.pretrained import start_encoder
 from dfd_train.model.two_headed import TwoHeadedNet
 from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from dfd_train.runs.run_folder import MetricsLog, create_run, run_config
+from dfd_train.runs.run_folder import create_run, run_config
+from dfd_train.runs.start_from import start_from
 from dfd_train.training.interrupt import stop_requested
+from dfd_train.training.logs import RunLogs, require_wandb
 from dfd_train.training.profiling import StepProfile
 from dfd_train.training.schedule import lr_at
 from dfd_train.training.state import TrainState
-from dfd_train.training.tensorboard import TensorBoardLog
 from dfd_train.training.train_step import Engine
 from dfd_train.training.validation import Validation, Validator, beside
 from dfd_train.training.world_size import for_world, step_samples
@@ -135,6 +136,7 @@ class _Run:
         self.store_checksum = self.data.store.manifest.checksum
         self.store_facts = store_facts(self.data.store)
         config.geometry.check_frame(self.data.frame_hw)
+        require_wandb(config.wandb)
         if resume:
             self.state = self._restored()
         else:
@@ -147,16 +149,18 @@ class _Run:
         self.profile = StepProfile(self.out if config.profile and world.first else None, world.device)
         self.engine = Engine(self.state, self.profile)
         self.scores: dict[str, float] = {}
-        self.log = MetricsLog(self.out, before_epoch=self.state.epoch + 1) if world.first else None
-        self.board = TensorBoardLog(self.out, self.state.step) if world.first and config.tensorboard else None
+        self.logs = RunLogs(self.config, epoch=self.state.epoch, step=self.state.step) if world.first else None
 
     def _prepare_network(self) -> None:
         """What a new network knows before it has learnt anything: pretrained weights, and the lens to assume."""
         net, config = self.state.net, self.config
-        if config.pretrained is not None and isinstance(net, TwoHeadedNet):
+        told = ""
+        if config.init_from is not None:
+            told = start_from(net, config.init_from)
+        elif config.pretrained is not None and isinstance(net, TwoHeadedNet):
             told = start_encoder(net.encoder, config.pretrained)
-            if told:
-                self.console.print(told, markup=False, highlight=False, soft_wrap=True)
+        if told:
+            self.console.print(told, markup=False, highlight=False, soft_wrap=True)
         if isinstance(net, CameraNet):
             net.camera.copy_(self._cameras(np.zeros(1, np.int64))[0])
         self.state.reset_average()
@@ -198,8 +202,8 @@ class _Run:
                     return True
             if (told := self.profile.finish()) is not None:
                 meter.say(told)
-        if self.board is not None:
-            self.board.close()
+        if self.logs is not None:
+            self.logs.close()
         return False
 
     def _epoch(self, meter: Meter, asked: Callable[[], bool]) -> bool:
@@ -216,8 +220,14 @@ class _Run:
                 values, stop = self._step(step, batches, asked())
                 ended = time.perf_counter()
                 samples = min(step_samples(config, self.world.size), len(self.data) - state.seen)
-                state.record(values, samples=samples, waited=started - waiting, seconds=ended - waiting)
+                took = ended - waiting
+                state.record(values, samples=samples, waited=started - waiting, seconds=took)
                 waiting = ended
+                if config.log_every and state.step % config.log_every == 0:
+                    row = {"step": state.step, "epoch": state.epoch + 1, **values, "samples_per_s": samples / took}
+                    if self.logs is not None:
+                        self.logs.step(row)
+                    meter.say(f"step {state.step}  {_brief(values)}  lr {values['lr']:.3g}")
                 wait = state.sums["waited"] / max(state.sums["seconds"], 1e-9)
                 meter.step(samples, f"epoch {state.epoch + 1}/{config.epochs}  {_brief(values)}  data wait {wait:.0%}")
                 if (told := self.profile.step_ended()) is not None:
@@ -294,10 +304,8 @@ class _Run:
     def _report(self, meter: Meter, row: dict[str, Any], found: Validation) -> None:
         """Write an epoch's row everywhere; only the first process has anywhere."""
         state, epoch = self.state, row["epoch"]
-        if self.log is not None:
-            self.log.append(row)
-        if self.board is not None:
-            self.board.add(state.step, row, found.sheet)
+        if self.logs is not None:
+            self.logs.epoch(row, found.sheet)
         if epoch == 1 and "depth" in row and "deblur" in row:
             complaint = state.balance.complaint(row["depth"], row["deblur"])
             if complaint:

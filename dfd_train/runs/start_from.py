@@ -1,0 +1,50 @@
+"""Fine-tuning: a network that begins with the weights of another run, wherever names and shapes agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfd_train.errors import CheckpointError
+from dfd_train.files import load_tensors
+from dfd_train.runs.checkpoint import FORMAT, find_checkpoint, load_checkpoint
+
+_MOST_NAMED = 6
+
+
+@torch.no_grad()
+def start_from(net: nn.Module, place: str) -> str:
+    """Copy into `net` every tensor of `place` that has the same name and shape; returns a line that counts them.
+
+    `place`: a run's folder, `RUN@last`, a checkpoint file of it, or a file of `torch.save` with a state dict. Heads and
+    layers that the other network lacks, or has in another shape, stay as they are. Raises `CheckpointMissingError`
+    where there is no such file, `CheckpointError` where nothing fits.
+    """
+    path = find_checkpoint(place)
+    own, given = net.state_dict(), _weights(path)
+    fitting = [name for name in own if isinstance(given.get(name), Tensor) and given[name].shape == own[name].shape]
+    # Counters and the like fit any network: at least one that is learnt has to.
+    if not {name for name, _ in net.named_parameters()} & set(fitting):
+        raise CheckpointError(f"no tensor of {path} fits this network by name and shape: is it of another model?")
+    for name in fitting:
+        own[name].copy_(given[name])
+    left = [name for name in own if name not in set(fitting)]
+    told = f"{len(fitting)} of {len(own)} tensors taken over from {path}"
+    if left:
+        more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
+        told += f"; as a new network begins: {', '.join(left[:_MOST_NAMED])}{more}"
+    return told
+
+
+def _weights(path: Path) -> Mapping[str, Any]:
+    payload = load_tensors(path, "weights")
+    if isinstance(payload, Mapping) and payload.get("format") == FORMAT:
+        return load_checkpoint(path).evaluated
+    if not isinstance(payload, Mapping):
+        raise CheckpointError(f"{path} holds no state dict")
+    nested = payload.get("state_dict", payload)
+    return nested if isinstance(nested, Mapping) else payload

@@ -1,0 +1,91 @@
+"""Everything that a run writes while it trains: metrics.csv, steps.csv, TensorBoard's event files, Weights & Biases."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dfd_train.config.train import TrainConfig
+from dfd_train.errors import ConfigError
+from dfd_train.evaluation.figures import Picture
+from dfd_train.runs.run_folder import MetricsLog, StepsLog
+from dfd_train.training.tensorboard import TensorBoardLog
+
+
+class RunLogs:
+    """The logs that `config` asks for; `epoch`, `step`: how many the run has completed.
+
+    Raises `ConfigError` where Weights & Biases is asked for and not installed.
+    """
+
+    def __init__(self, config: TrainConfig, *, epoch: int, step: int) -> None:
+        out = Path(config.out)
+        self._wandb = None if config.wandb is None else _wandb_run(config, config.wandb)
+        self._epochs = MetricsLog(out, before_epoch=epoch + 1)
+        self._steps = StepsLog(out, before_step=step + 1) if config.log_every else None
+        self._board = TensorBoardLog(out, step) if config.tensorboard else None
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Log one step; "step" is its number."""
+        if self._steps is not None:
+            self._steps.append(row)
+        self._numbers(row, "step")
+
+    def epoch(self, row: Mapping[str, Any], sheet: Picture | None) -> None:
+        """Log one epoch, with a sheet of predictions (H, W, 3) uint8 where there is one."""
+        self._epochs.append(row)
+        if self._board is not None:
+            self._board.add(row["step"], row, sheet)
+        if self._wandb is not None:
+            self._wandb.log(_named(row, "train"), step=row["step"])
+
+    def close(self) -> None:
+        """Finish what is open."""
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _numbers(self, row: Mapping[str, Any], kind: str) -> None:
+        if self._board is not None:
+            self._board.add(row["step"], row, kind=kind)
+        if self._wandb is not None:
+            self._wandb.log(_named(row, kind), step=row["step"])
+
+
+def require_wandb(project: str | None) -> None:
+    """Raise `ConfigError` where logging to `project` is asked for and the package is not installed."""
+    if project is None:
+        return
+    try:
+        import_module("wandb")
+    except ImportError as error:
+        raise ConfigError(
+            f"wandb={project} needs the package wandb: pip install wandb, or leave --wandb out"
+        ) from error
+
+
+def _wandb_run(config: TrainConfig, project: str) -> Any:
+    require_wandb(project)
+    # The same run again when it is resumed, and another one for another folder.
+    known_as = hashlib.sha256(str(Path(config.out).absolute()).encode()).hexdigest()[:16]
+    return import_module("wandb").init(
+        project=project,
+        name=Path(config.out).name,
+        id=known_as,
+        resume="allow",
+        dir=config.out,
+        config=config.to_dict(),
+    )
+
+
+def _named(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """`val_rmse` as `val/rmse`, anything else below `kind`."""
+    return {
+        f"val/{name.removeprefix('val_')}" if name.startswith("val_") else f"{kind}/{name}": value
+        for name, value in row.items()
+        if name != "step"
+    }
