@@ -15,8 +15,8 @@ LINE_EVERY_S = 10.0
 class Meter:
     """Progress of `total` steps, of which `done` were made earlier.
 
-    `title`: what the steps are for; `unit`: what the rate counts. Rate and remaining time are those of the steps made
-    since the meter started.
+    `title`: what the steps are for, may change; `unit`: what the rate counts. Rate and remaining time are those of
+    the steps made since the meter started.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Meter:
             part for part in (text, f"{self.samples_per_s:.1f} {self.unit}/s", f"ETA {clock(remaining)}") if part
         )
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, text=text)
+            self._bar.update(self._task, description=self.title, completed=self.done, text=text)
         else:
             self._printed = now
             self.say(f"{self.title}  {self.done}/{self.total}  {text}")

@@ -7,11 +7,12 @@ from typing import Any
 import click
 from dfd_cli.support.logging import note
 from dfd_cli.support.options import lens_from_options, photo_lens, rendering_from_options
-from dfd_cli.support.progress import sample_progress
+from dfd_cli.support.progress import sample_progress, slowest_stage
 from dfd_cli.support.summary import conversion_lines, pair_lines, skipped_lines, stage_lines
 
 from defocus_sim.datasets.base import RgbdSource
 from defocus_sim.errors import DefocusSimError
+from defocus_sim.timing import StageClock
 
 
 def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m: float | None = None) -> None:
@@ -39,8 +40,11 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
         announce=lambda link: note(f"dashboard: {link}"),
     )
     control = {key: options[key] for key in ("resume", "overwrite", "on_error")}
-    with sample_progress("blurring" if blurred else "registering") as report:
-        result = convert(settings, out, workers=workers, on_progress=report, **control)
+    clock = StageClock()
+    # Procedural frames are not read from anywhere, and pairs are brought to one frame as they are read.
+    reading = "rendering" if source.kind == "synthetic" else "reading" if blurred else "registering"
+    with sample_progress(lambda: slowest_stage(clock.seconds, reading)) as report:
+        result = convert(settings, out, workers=workers, on_progress=report, clock=clock, **control)
     try:
         sheet = str(save_contact_sheet(result.store, sheet_path(out)))
     except DefocusSimError as error:

@@ -35,7 +35,7 @@ from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.store import ShardStore, open_store
 from defocus_sim.simulate import compile_kernels
-from defocus_sim.timing import add_up
+from defocus_sim.timing import StageClock, add_up
 
 Progress = Callable[[int, int], None]
 
@@ -95,13 +95,15 @@ def convert(
     overwrite: bool = False,
     on_error: OnError = "fail",
     on_progress: Progress | None = None,
+    clock: StageClock | None = None,
 ) -> Conversion:
     """Write the triples of `settings` as a shard store at `out`, a path or an fsspec URL (`s3://bucket/nyu.zarr`).
 
     `workers`: who does it; a number means that many threads. `resume`: continue an unfinished conversion of the same
     settings; nothing happens where it is finished. `overwrite`: replace a store (locally the old one stays until the new
     one is complete). `on_error`: "fail" at the first frame that cannot be used, or "skip" such frames and list them in the
-    manifest. `on_progress(done, total)`: called with samples, from worker threads.
+    manifest. `on_progress(done, total)`: called with samples, from worker threads. `clock`: gets the seconds that every
+    stage of those samples took, before that call, where it is threads of this process that make them.
 
     Raises `ConvertError` (the target, changed settings, a failed write), `ConversionInterruptedError`, and whatever the
     source, the lens or the blur find wrong with their input; before the first shard is complete nothing is left behind.
@@ -129,7 +131,7 @@ def convert(
             tasks = _tasks(settings, who, planned, state, digest(description), on_error)
             todo = state.unfinished(tasks)
             total, left = (sum(len(task.samples) for task in some) for some in (tasks, todo))
-            found = _run(todo, who, _Progress(total - left, total, on_progress), state.release)
+            found = _run(todo, who, _Progress(total - left, total, on_progress), state.release, clock)
             if not found:
                 break
             # Named as the source does: a focal stack has several samples of one frame, maybe in several shards.
@@ -198,12 +200,18 @@ class _Progress:
             self._on_progress(self._done, self._total)
 
 
-def _run(tasks: list[ShardTask], who: Workers, progress: _Progress, release: Callable[[], None]) -> list[BadFrame]:
+def _run(
+    tasks: list[ShardTask],
+    who: Workers,
+    progress: _Progress,
+    release: Callable[[], None],
+    clock: StageClock | None,
+) -> list[BadFrame]:
     """Do the tasks; returns the frames that could not be used. `release` tells tasks in other processes to end."""
     if not tasks:
         return []
     token = tasks[0].token
-    team: Team[PlannedSample, Made] = Team(len(tasks), who.number, lambda: progress.advance(1))
+    team: Team[PlannedSample, Made] = Team(len(tasks), who.number, lambda: progress.advance(1), clock)
     if who.in_process:
         TEAMS[token] = team
     bad: list[BadFrame] = []

@@ -168,7 +168,7 @@ def _written(
             clock.add(made.seconds)
             statistics.append(made.facts)
             yield made.chunks
-            if team is not None and not team.written():
+            if team is not None and not team.written(made.seconds):
                 raise ConversionInterruptedError("interrupted")
             if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
                 _check_owner(storage, task)

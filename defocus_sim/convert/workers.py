@@ -8,9 +8,12 @@ shards, a fifteenth of the time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Generic, TypeVar
+
+from defocus_sim.timing import StageClock
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -91,11 +94,14 @@ class Team(Generic[Item, Made]):
     """The threads of a conversion in one process.
 
     `shards`: how many they have to write. `threads`: how many they are. `on_sample`: called for each sample that is
-    written, from any of them.
+    written, from any of them. `clock`: gets the seconds of every stage of those samples.
     """
 
-    def __init__(self, shards: int, threads: int, on_sample: Callable[[], None]) -> None:
+    def __init__(
+        self, shards: int, threads: int, on_sample: Callable[[], None], clock: StageClock | None = None
+    ) -> None:
         self._left, self._threads, self._on_sample = shards, threads, on_sample
+        self._clock = clock or StageClock()
         self._condition, self._counting = threading.Condition(), threading.Lock()
         self._shares: list[Share[Item, Made]] = []
         self._stopped = False
@@ -106,9 +112,10 @@ class Team(Generic[Item, Made]):
             self._stopped = True
             self._condition.notify_all()
 
-    def written(self) -> bool:
-        """One more sample is; false where it is time to stop."""
+    def written(self, seconds: Mapping[str, float] = MappingProxyType({})) -> bool:
+        """One more sample is, whose stages took `seconds`; false where it is time to stop."""
         with self._counting:
+            self._clock.add(seconds)
             self._on_sample()
         return not self._stopped
 

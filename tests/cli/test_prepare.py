@@ -1,5 +1,6 @@
 """`dfd-prepare` as installed."""
 
+import io
 import re
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import cv2
 import faults
 import pytest
 import zarr
+from dfd_cli.prepare import main
+from dfd_cli.support.progress import slowest_stage
+from rich.console import Console
 
 from defocus_sim.shards.store import open_store
 
@@ -76,6 +80,20 @@ def test_varied_scenes_come_in_every_scale_unless_one_is_named(run_command, tmp_
         assert made.returncode == 0, made.stderr
         source = open_store(tmp_path / "v.zarr").manifest.source
         assert (source["scenes"], source["scale"]) == ("varied", scale)
+
+
+def test_the_progress_line_names_the_stage_that_takes_longest(run_command, tmp_path, monkeypatch):
+    assert slowest_stage({}) == "converting"
+    assert slowest_stage({"read": 2.0, "blur": 0.1, "encode": 0.1}, "rendering") == "rendering"
+    assert slowest_stage({"read": 2.0, "blur": 0.1}) == "reading"
+    assert slowest_stage({"read": 0.2, "blur": 3.1}, "rendering") == "blurring"
+    shown = io.StringIO()
+    monkeypatch.setattr("dfd_cli.support.progress.speaking", lambda **_: Console(file=shown, width=100))
+    monkeypatch.setattr("defocus_sim.progress.LINE_EVERY_S", 0.0)
+    arguments = ["--count", "3", "--size", "480x360", "--workers", "1", "--out", str(tmp_path / "a.zarr")]
+    main(["synthetic", *arguments], standalone_mode=False)
+    assert "rendering" in shown.getvalue()
+    assert "blurring" not in shown.getvalue()
 
 
 def test_verify_names_every_damaged_file(run_command, tmp_path):
