@@ -135,7 +135,7 @@ def test_network_losses_and_metrics_do_not_know_the_trainer():
 
 def test_dask_has_one_home():
     users = {str(p.relative_to(ROOT)) for p in FILES if any(within(n, "dask", "distributed") for n in imported(p))}
-    assert users == {"defocus_sim/convert/run.py"}
+    assert users == {"defocus_sim/convert/cluster.py"}
 
 
 def test_numba_stays_in_the_kernels_of_blur_checksum_and_rays():

@@ -1,4 +1,4 @@
-"""A source to a finished shard store: plan, one idempotent dask task per shard, finalise. The only file with dask.
+"""A source to a finished shard store: plan, one idempotent task per shard, finalise.
 
 Locally the store is built in `OUT.partial` and becomes `OUT` by one rename, so that `OUT` is either absent, or the earlier
 store, or complete; in an object store, which cannot rename, the manifest that is written last does the same. What is
@@ -7,28 +7,19 @@ done is known by markers (`conversion_state`); resuming trusts them only.
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass, replace
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-import dask
-import distributed
-from distributed.comm.core import CommClosedError
-
-from defocus_sim.convert.allocator import keep_freed_memory
 from defocus_sim.convert.place import check_apart
 from defocus_sim.convert.plan import ConversionSettings, PlannedSample, plan_samples
+from defocus_sim.convert.pool import run_in_processes, run_in_threads
 from defocus_sim.convert.sample import BadFrame, OnError
 from defocus_sim.convert.state import ConversionState, failed_write, finished_manifest
-from defocus_sim.convert.task import TEAMS, Made, ShardTask, help_with_shards, run_shard
-from defocus_sim.convert.workers import Team
+from defocus_sim.convert.task import ShardTask
 from defocus_sim.errors import ConversionInterruptedError, ConversionTakenOverError, ConvertError, DefocusSimError
 from defocus_sim.shards import crc
 from defocus_sim.shards.manifest import digest
@@ -38,14 +29,6 @@ from defocus_sim.simulate import compile_kernels
 from defocus_sim.timing import StageClock, add_up
 
 Progress = Callable[[int, int], None]
-
-# By default dask looks at the stack of each worker thread a hundred times a second, and at its own health more often still:
-# 3 to 5 % of two threads' time, as all wait meanwhile.
-_QUIET = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "2s",
-}
 
 
 @dataclass(frozen=True)
@@ -66,8 +49,9 @@ class Workers:
     """Who does the tasks.
 
     `count`: threads of this process (default: one a core), which is fastest on one machine, as kernels and codecs
-    release the GIL; with `processes`, that many processes of one thread. `scheduler`: address of a dask.distributed
-    scheduler instead, whose workers see the same paths. `announce`: called with the link of the scheduler's dashboard.
+    release the GIL; with `processes`, that many processes of one thread. Neither opens a socket.
+    `scheduler`: address of a dask.distributed scheduler instead, whose workers see the same paths. `announce`: called
+    with the link of the scheduler's dashboard.
     """
 
     count: int | None = None
@@ -210,102 +194,18 @@ def _run(
     """Do the tasks; returns the frames that could not be used. `release` tells tasks in other processes to end."""
     if not tasks:
         return []
-    token = tasks[0].token
-    team: Team[PlannedSample, Made] = Team(len(tasks), who.number, lambda: progress.advance(1), clock)
     if who.in_process:
-        TEAMS[token] = team
-    bad: list[BadFrame] = []
-    try:
-        with _client(who) as client:
-            # In one message the tasks of 230,000 frames are larger than a scheduler likes.
-            futures = dict(zip(client.map(run_shard, tasks, pure=False, batch_size=1000), tasks, strict=True))
-            helpers: list[Any] = []
-            left = len(futures)
-            try:
-                done = distributed.as_completed(futures)
-                while left:
-                    # Not before a thread is free for it: dask would begin it while there are shards to begin.
-                    while who.in_process and len(helpers) < who.number - left:
-                        helpers.append(client.submit(help_with_shards, tasks[0], pure=False))
-                    future = next(done)
-                    bad += _result(future)
-                    left -= 1
-                    if not who.in_process:
-                        progress.advance(len(futures[future].samples))
-            except BaseException:
-                release()
-                raise
-            finally:
-                # On an error or an interrupt the running tasks stop at their next sample and clean up after themselves.
-                team.stop()
-                client.cancel([*futures, *helpers], force=True)
-    finally:
-        # Only now: a task that no longer found its team would not know that it is to stop.
-        TEAMS.pop(token, None)
-    return bad
+        return run_in_threads(tasks, who.number, lambda: progress.advance(1), release, clock)
 
+    def on_shard(task: ShardTask) -> None:
+        progress.advance(len(task.samples))
 
-def _result(future: Any) -> list[BadFrame]:
-    try:
-        found: list[BadFrame] = future.result()
-    except distributed.KilledWorker as error:
-        raise ConvertError(f"workers died again and again on one shard (is memory short?): {error}") from error
-    except (distributed.CancelledError, CommClosedError) as error:
-        raise ConvertError("the connection to the dask scheduler is lost") from error
-    except ImportError as error:
-        raise ConvertError(f"a worker lacks a package, install the same everywhere: {error}") from error
-    except RuntimeError as error:
-        # The scheduler, too, unpacks the tasks.
-        if str(error).startswith("Error during deserialization"):
-            raise ConvertError("the dask scheduler cannot load the tasks: it needs dfd-toolkit as well") from error
-        raise
-    return found
+    if who.scheduler is None:
+        return run_in_processes(tasks, who.number, on_shard, release)
+    # A second that only a cluster's conversion has to wait for.
+    from defocus_sim.convert.cluster import run_on_cluster
 
-
-@contextmanager
-def _client(who: Workers) -> Iterator[distributed.Client]:
-    if who.scheduler is not None:
-        # What it has to say comes as an error; its log would add tracebacks.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        try:
-            client = distributed.Client(who.scheduler, timeout=10)
-        except (OSError, ValueError) as error:
-            raise ConvertError(f"no dask scheduler answers at {who.scheduler} ({error})") from error
-        with client:
-            if who.announce is not None:
-                who.announce(client.dashboard_link)
-            yield client
-        return
-    if who.in_process:
-        keep_freed_memory()
-    with dask.config.set(_QUIET), _interrupt_held_back():
-        cluster = distributed.LocalCluster(
-            n_workers=who.number if who.processes else 1,
-            threads_per_worker=1 if who.processes else who.number,
-            processes=who.processes,
-            # Any free port of this machine only: two conversions at once would quarrel over the usual one.
-            dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        )
-    with cluster, distributed.Client(cluster) as client:
-        yield client
-
-
-@contextmanager
-def _interrupt_held_back() -> Iterator[None]:
-    """Ctrl-C reaches this process after the block, and never the processes and threads that the block starts.
-
-    A terminal sends it to every process of the command: without this, workers die with tracebacks of their own and are
-    started anew, while the conversion tries to end.
-    """
-    # Begun by the first process that is spawned, it would let the signal through again.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return run_on_cluster(tasks, who.scheduler, who.announce, on_shard, release)
 
 
 def _explain(error: BaseException, state: ConversionState, tasks: list[ShardTask]) -> DefocusSimError:

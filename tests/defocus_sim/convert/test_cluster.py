@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-import dask
 import faults
 import pytest
 from commands import BIN
@@ -233,12 +232,74 @@ def test_a_shard_that_kills_every_worker_is_an_error_and_the_others_stay(tmp_pat
     """As where memory runs out: the shard is tried a few times, then given up."""
     monkeypatch.setenv("PYTHONPATH", TESTS)
     settings = small_settings(source=DeadlySource())
-    # Once is enough to see it; by default it is three times.
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        pytest.raises(ConvertError, match="workers died again and again"),
-    ):
+    with pytest.raises(ConvertError, match="workers died again and again"):
         convert(settings, tmp_path / "a.zarr", workers=PROCESSES)
     assert not (tmp_path / "a.zarr").exists()
     convert(small_settings(), tmp_path / "a.zarr", resume=True)
     assert len(open_store(tmp_path / "a.zarr").split("train")) == 6
+
+
+LISTENS = """
+import os, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from sources import SmoothSource, small_settings
+from defocus_sim.convert.run import Workers, convert
+
+def sockets():
+    tree = [os.getpid()]
+    for pid in tree:
+        for thread in Path(f"/proc/{{pid}}/task").iterdir():
+            tree += map(int, (thread / "children").read_text().split())
+    found = []
+    for pid in tree:
+        for link in Path(f"/proc/{{pid}}/fd").iterdir():
+            try:
+                target = os.readlink(link)
+            except FileNotFoundError:
+                continue
+            if target.startswith("socket:"):
+                found.append((pid, target))
+    return len(tree), found
+
+if __name__ == "__main__":
+    seen = []
+    workers = Workers(count=2, processes={processes})
+    convert(small_settings(), {out!r}, workers=workers, on_progress=lambda done, total: seen.append(sockets()))
+    print(max(count for count, _ in seen), [found for _, found in seen if found])
+"""
+
+
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
+def test_a_conversion_on_this_machine_has_no_socket(processes, tmp_path):
+    """Not even one that is not listened on: nobody can reach it."""
+    script = tmp_path / "script.py"
+    path = [str(Path(__file__).parents[3]), TESTS]
+    script.write_text(LISTENS.format(path=path, processes=processes, out=str(tmp_path / "a.zarr")))
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    count, found = result.stdout.split(maxsplit=1)
+    assert found.strip() == "[]"
+    assert int(count) >= (3 if processes else 1)
+
+
+def test_worker_processes_end_with_a_parent_that_is_killed(gate, tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    path = [str(Path(__file__).parents[3]), TESTS]
+    script.write_text(
+        f"import sys\nsys.path[:0] = {path!r}\n"
+        "from gated import GatedSource\nfrom sources import small_settings\n"
+        "from defocus_sim.convert.run import Workers, convert\nfrom pathlib import Path\n"
+        "if __name__ == '__main__':\n"
+        f"    settings = small_settings(source=GatedSource(gate=Path({str(gate)!r})))\n"
+        f"    convert(settings, {str(tmp_path / 'a.zarr')!r}, workers=Workers(count=2, processes=True))\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    with when_waiting(gate, lambda pid: process.kill()):
+        process.wait(60)
+    for pid in readers(gate):
+        for _ in range(100):
+            if not Path(f"/proc/{pid}").exists():
+                break
+            time.sleep(0.05)
+        assert not Path(f"/proc/{pid}").exists()

@@ -444,7 +444,7 @@ def test_of_two_conversions_at_once_at_most_one_ends_well_and_the_store_is_whole
     """Both begin at the same moment with other settings; whatever comes out is one of the two, never a mixture."""
     code = """
 import sys, time
-from test_faults_of_conversion import noisy
+from test_faults import noisy
 from defocus_sim.convert.run import convert
 from defocus_sim.errors import ConvertError
 seed, folder, begin = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
@@ -457,7 +457,7 @@ for attempt in range(6):
     except ConvertError as error:
         print(error)
 """
-    environment = os.environ | {"PYTHONPATH": TESTS}
+    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{TESTS}"}
     begin = str(time.time() + 6)
     both = [
         subprocess.Popen(
