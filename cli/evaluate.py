@@ -10,6 +10,7 @@ import click
 from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
 from dfd_cli.support.logging import speaking
+from dfd_cli.support.output import say
 from dfd_cli.support.parameters import OutputPath
 
 WHAT, HOW, REPORT, TABLE = "What to score", "How", "Report", "Table"
@@ -74,7 +75,7 @@ def score(pooled: bool, size: str | None, more: tuple[str, ...], make3d_root: st
     told: dict[str, Any] = {"truth": truth, "console": speaking()}
     report = compare(config, checkpoints, **told) if more else evaluate(config, **told)
     if os.environ.get("RANK", "0") == "0":
-        click.echo(f"{report.text()}\n\nreport: {config.out}")
+        say(f"{report.text()}\n\nreport: {config.out}")
 
 
 def _add_table(name: str, contents: str) -> None:
@@ -104,7 +105,7 @@ def _add_table(name: str, contents: str) -> None:
         table = paper_table(name, (*runs, *more), shards=shards)
         if out is not None:
             write_tables(table, name, out)
-        click.echo(getattr(table, form)())
+        say(getattr(table, form)())
 
 
 _add_table("table2", "The paper's Table II (losses) with RUNs beside it.")

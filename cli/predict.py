@@ -10,6 +10,7 @@ from typing import Any
 import click
 from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
+from dfd_cli.support.output import say
 from dfd_cli.support.parameters import Aperture, ApertureParam, FocusParam, FocusPoints, LengthParam, OutputPath
 
 EXIT_SOME_FAILED = 1
@@ -136,14 +137,14 @@ def images(
     for outcome in predict_files(config):
         failed += outcome.error is not None
         if outcome.error is not None:
-            click.echo(f"Error: {outcome.error}", err=True)
+            say(f"Error: {outcome.error}", err=True)
             continue
-        click.echo(f"{outcome.source}: {outcome.text}")
+        say(f"{outcome.source}: {outcome.text}")
         for line in outcome.details:
-            click.echo(f"  {line}")
+            say(f"  {line}")
         for path in outcome.files:
             if path.suffix == ".html":
-                click.echo(f"  open {path} in a browser")
+                say(f"  open {path} in a browser")
     return EXIT_SOME_FAILED if failed else 0
 
 
@@ -176,7 +177,7 @@ def export(checkpoint: str, onnx: Path | None, program: Path | None) -> None:
         if path is not None:
             write(net, path)
             channels = 3 * net.config.about.pictures
-            click.echo(f"{path}: input image (1, {channels}, H, W) sRGB in [0, 1], {path.stat().st_size:,} bytes")
+            say(f"{path}: input image (1, {channels}, H, W) sRGB in [0, 1], {path.stat().st_size:,} bytes")
 
 
 def _lens(options: dict[str, Any]) -> Any:

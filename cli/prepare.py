@@ -20,6 +20,7 @@ from dfd_cli.support.options import (
     val_fraction,
     with_options,
 )
+from dfd_cli.support.output import say
 from dfd_cli.support.parameters import DistancesParam, OutputPath, SizeParam
 from dfd_cli.support.progress import sample_progress
 from dfd_cli.support.summary import info_lines
@@ -257,9 +258,9 @@ def lens(width: int, depths: tuple[float, ...] | None, plot: Path | None, **opti
     camera, focus_m = lens_from_options(**options)
     lenses = [camera.at_focus(s) for s in focus_m]
     for one in lenses:
-        click.echo("\n".join(lens_table(one, width, depths or DEFAULT_DEPTHS_M)))
+        say("\n".join(lens_table(one, width, depths or DEFAULT_DEPTHS_M)))
     if plot is not None:
-        click.echo(f"drawn as {save_lens_plot(lenses, width, plot, depths or DEFAULT_DEPTHS_M)}")
+        say(f"drawn as {save_lens_plot(lenses, width, plot, depths or DEFAULT_DEPTHS_M)}")
 
 
 @main.command(cls=OneLineCommand, examples=("dfd-prepare preview nyu.zarr --samples 4 --out sheet.png",))
@@ -278,7 +279,7 @@ def preview(store: str, samples: int, out: Path | None) -> None:
     from defocus_sim.pictures.preview import save_contact_sheet, sheet_path
     from defocus_sim.shards.store import open_store
 
-    click.echo(save_contact_sheet(open_store(store), out or sheet_path(store), samples))
+    say(save_contact_sheet(open_store(store), out or sheet_path(store), samples))
 
 
 @main.command(cls=OneLineCommand, examples=("dfd-prepare info nyu.zarr",))
@@ -287,7 +288,7 @@ def info(store: str) -> None:
     """What a store holds and how it was made."""
     from defocus_sim.shards.store import open_store
 
-    click.echo("\n".join(info_lines(open_store(store))))
+    say("\n".join(info_lines(open_store(store))))
 
 
 @main.command(cls=OneLineCommand, examples=("dfd-prepare verify nyu.zarr",))
@@ -303,10 +304,10 @@ def verify(store: str) -> None:
             report(done - 1, total)
             if problem is not None:
                 damaged += 1
-                click.echo(problem)
+                say(problem)
     if damaged:
         raise ShardCorruptError(f"{damaged} of {total} shard files of {store} are damaged")
-    click.echo(f"{store}: all {total} shard files are as they were written")
+    say(f"{store}: all {total} shard files are as they were written")
 
 
 @main.command(cls=OneLineCommand, examples=("dfd-prepare merge a.zarr b.zarr --out both.zarr",))
@@ -319,7 +320,7 @@ def merge(stores: tuple[str, ...], out: str, overwrite: bool) -> None:
 
     with sample_progress("merging") as report:
         joined = merge_stores(stores, out, overwrite=overwrite, on_progress=report)
-    click.echo("\n".join(info_lines(joined)))
+    say("\n".join(info_lines(joined)))
 
 
 main.add_command(pairs)

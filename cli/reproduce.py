@@ -11,6 +11,7 @@ import click
 from dfd_cli.support.errors import EXIT_INTERRUPTED, OneLineCommand
 from dfd_cli.support.help import under
 from dfd_cli.support.logging import speaking
+from dfd_cli.support.output import say
 from dfd_cli.support.parameters import NamesParam, NumbersParam, OutputPath
 from dfd_cli.support.training import settings
 
@@ -55,10 +56,10 @@ def main(only: tuple[str, ...] | None, **given: Any) -> int:
 
     table = reproduce(plan, console=speaking(), command=shlex.join(["dfd-reproduce", *sys.argv[1:]]))
     if table is None:
-        click.echo("stopped; the same command goes on")
+        say("stopped; the same command goes on")
         return EXIT_INTERRUPTED
     if first_process():
-        click.echo(f"{table.text()}\n\nwritten: {plan.out}/{plan.table}.md, .tex, .html, results.json")
+        say(f"{table.text()}\n\nwritten: {plan.out}/{plan.table}.md, .tex, .html, results.json")
     return 0
 
 

@@ -10,6 +10,7 @@ import click
 from dfd_cli.support.errors import EXIT_INTERRUPTED, OneLineCommand, OneLineGroup
 from dfd_cli.support.help import under
 from dfd_cli.support.logging import speaking
+from dfd_cli.support.output import say
 from dfd_cli.support.parameters import OutputPath
 from dfd_cli.support.training import settings
 
@@ -53,7 +54,7 @@ def main(ctx: click.Context, **options: Any) -> int:
     asked = options.pop("resume")
     result = start(console=speaking(), resume=asked if asked == "auto" else asked is not None, **options)
     if os.environ.get("RANK", "0") == "0":
-        click.echo(result.summary())
+        say(result.summary())
     return EXIT_INTERRUPTED if result.interrupted else 0
 
 
@@ -64,7 +65,7 @@ def plot(runs: tuple[Path, ...], out: Path | None) -> None:
     """Draw the losses, scores and speed of runs, from their metrics.csv, into one PNG."""
     from dfd_train.evaluation.curves import plot_runs
 
-    click.echo(plot_runs(runs, out or runs[0] / "curves.png"))
+    say(plot_runs(runs, out or runs[0] / "curves.png"))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
 from dfd_cli.support.logging import note
 from dfd_cli.support.options import lens_from_options, photo_lens, rendering_from_options
+from dfd_cli.support.output import say
 from dfd_cli.support.progress import sample_progress, slowest_stage
 from dfd_cli.support.summary import conversion_lines, pair_lines, skipped_lines, stage_lines
 
@@ -60,4 +60,4 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
         *stages,
         *skipped_lines(source.skipped(), result.store.manifest),
     ]:
-        click.echo(line)
+        say(line)

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 from dfd_cli.support.help import Documented
 from dfd_cli.support.logging import general_options
+from dfd_cli.support.output import finish_output, say
+from dfd_cli.support.signals import orderly_end
 
-from defocus_sim.errors import DefocusSimError
+from defocus_sim.errors import ConversionInterruptedError, DefocusSimError
 from dfd_train.errors import DfdTrainError
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
-def _fail(message: str, code: int) -> None:
-    click.echo("Error: " + " ".join(message.split()), err=True)
-    sys.exit(code)
+# What a shell reports of a program that a closed pipe ended.
+EXIT_CLOSED_PIPE = 128 + 13
+
+
+def _fail(message: str, code: int) -> int:
+    # Where standard error is closed or full, the exit code is all that is left.
+    with suppress(OSError):
+        say("Error: " + " ".join(message.split()), err=True)
+    return code
+
+
+def _system_error(error: OSError) -> str:
+    """An error of the system in one line, with the file that it is about."""
+    names = " -> ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
+    )
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{names or 'reading or writing'}: {reason}"
 
 
 class _OneLineErrors(Documented):
-    """Replaces click's three-line usage errors, and the packages' own errors, by one line."""
+    """Replaces click's three-line usage errors, the packages' own errors and the system's by one line."""
 
     def main(
         self,
@@ -36,19 +55,35 @@ class _OneLineErrors(Documented):
         """As `click.Command.main`; every foreseen failure prints one line and exits with 2 (130 when interrupted)."""
         if not standalone_mode:
             return super().main(args, prog_name, standalone_mode=False, **extra)
+        with orderly_end():
+            code = self._exit_code(args, prog_name, **extra)
+        problem = finish_output()
+        if problem is not None and code == 0:
+            code = _fail(f"standard output cannot be written: {problem}", EXIT_WRONG_INPUT)
+        sys.exit(code)
+
+    def _exit_code(self, args: Sequence[str] | None, prog_name: str | None, **extra: Any) -> int:
         try:
             result = super().main(args, prog_name, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
-            sys.exit(EXIT_WRONG_INPUT)
+            say(error.format_message(), err=True)
+            return EXIT_WRONG_INPUT
         except click.ClickException as error:
-            _fail(error.format_message(), EXIT_WRONG_INPUT)
+            return _fail(error.format_message(), EXIT_WRONG_INPUT)
+        except ConversionInterruptedError as error:
+            return _fail(str(error), EXIT_INTERRUPTED)
         except (DefocusSimError, DfdTrainError) as error:
-            _fail(str(error), EXIT_WRONG_INPUT)
+            return _fail(str(error), EXIT_WRONG_INPUT)
         except (click.Abort, KeyboardInterrupt):
-            _fail("interrupted", EXIT_INTERRUPTED)
-        else:
-            sys.exit(result if isinstance(result, int) else 0)
+            return _fail("interrupted", EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read the output (`head`) has seen enough.
+            return EXIT_CLOSED_PIPE
+        except OSError as error:
+            return _fail(_system_error(error), EXIT_WRONG_INPUT)
+        except MemoryError as error:
+            return _fail(f"memory is short: {error or 'no more could be had'}", EXIT_WRONG_INPUT)
+        return result if isinstance(result, int) else 0
 
 
 class OneLineCommand(_OneLineErrors):

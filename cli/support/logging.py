@@ -14,17 +14,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 from click.core import ParameterSource
+from dfd_cli.support.output import PlainConsole, say
 from rich.console import Console
 
 PACKAGE = "dfd-toolkit"
 # What a report of a fault has to name, besides our own version.
 NAMED = ("numpy", "numba", "zarr", "dask", "torch", "torchvision")
+_SECRET = re.compile(r"(?i)((?:secret|token|password|signature|credential|access_?key|\bsig)\b[^=&\s]*=)[^&\s'\"]+")
 _QUIET, _VERBOSE, _TOLD = "dfd.quiet", "dfd.verbose", "dfd.told"
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        click.echo(f"{ctx.find_root().info_name} {version(PACKAGE)}")
+        say(f"{ctx.find_root().info_name} {version(PACKAGE)}")
         ctx.exit()
 
 
@@ -62,13 +64,13 @@ def is_quiet() -> bool:
 
 def speaking(*, stderr: bool = False) -> Console:
     """Where progress goes: standard output or error, or nowhere with `--quiet`. Colours and bars on a terminal only."""
-    return Console(stderr=stderr, quiet=is_quiet())
+    return PlainConsole(stderr=stderr, quiet=is_quiet())
 
 
 def note(line: str) -> None:
     """Something to know beside the result, on standard error; not with `--quiet`."""
     if not is_quiet():
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 @contextmanager
@@ -85,25 +87,31 @@ def telling(ctx: click.Context) -> Iterator[None]:
     ctx.meta[_TOLD] = True
     if began is not None:
         system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-        click.echo(f"{ctx.command_path.strip()}: {PACKAGE} {version(PACKAGE)}, {system}", err=True)
-        click.echo("  " + ", ".join(f"{name} {_version_of(name)}" for name in NAMED), err=True)
+        say(f"{ctx.command_path.strip()}: {PACKAGE} {version(PACKAGE)}, {system}", err=True)
+        say("  " + ", ".join(f"{name} {_version_of(name)}" for name in NAMED), err=True)
     for name, value in ctx.params.items():
         source = ctx.get_parameter_source(name)
         if value is not None and source is not None:
             given = "given" if source is ParameterSource.COMMANDLINE else source.name.lower().replace("_", " ")
             # A URL with a password in it is refused later; it must not have been printed by then.
-            click.echo(f"  {name} = {re.sub('//[^/@ ]*@', '//...@', str(value))} ({given})", err=True)
+            say(f"  {name} = {without_credentials(str(value))} ({given})", err=True)
     try:
         yield
     except Exception as error:
         # A wrong option is nobody's fault in the code.
         if began is not None and not isinstance(error, click.ClickException):
-            click.echo(traceback.format_exc(), err=True, nl=False)
+            say(without_credentials(traceback.format_exc().rstrip()), err=True)
         raise
     if began is not None:
         # Linux counts in KiB.
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        click.echo(f"  took {time.perf_counter() - began:.1f} s, at most {peak_mib:.0f} MiB of memory", err=True)
+        say(f"  took {time.perf_counter() - began:.1f} s, at most {peak_mib:.0f} MiB of memory", err=True)
+
+
+def without_credentials(text: str) -> str:
+    """`text` with what stands before the @ of a URL, or behind a word that means a secret, left out."""
+    text = re.sub(r"(?<=/)/[^/\s'\"]*@", "/...@", text)
+    return _SECRET.sub(r"\1...", text)
 
 
 def _version_of(package: str) -> str:

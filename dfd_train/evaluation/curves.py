@@ -47,7 +47,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
                     values.append(float(cell))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} not found: {run} is no run of dfd-train") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not rows:
         raise ConfigError(f"{path} has no finished epoch yet")

@@ -55,8 +55,13 @@ def per_image_csv(comparison: Comparison) -> str:
     for name, report in comparison.reports.items():
         for image, metrics in report.per_image.items():
             untouched = {f"untouched_{k}": v for k, v in report.input_per_image.get(image, {}).items()}
-            writer.writerow({"image": image, "checkpoint": name, **metrics, **untouched})
+            writer.writerow({"image": _cell(image), "checkpoint": _cell(name), **metrics, **untouched})
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """`text` so that a spreadsheet takes it for text: a name may begin like a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def html_page(comparison: Comparison, shown: Sequence[Shown]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from dfd_train.errors import EvaluationError
 from dfd_train.evaluation.metrics import DepthSums, ImageScore, ImageSums
 from dfd_train.evaluation.scoring import Profile, SampleScore
+from dfd_train.files import write_atomically
 
 
 class ScoreJournal:
@@ -31,13 +33,17 @@ class ScoreJournal:
         return [] if self._folder is None else sorted(self._folder.glob(f"{self._stem}.*.jsonl"))
 
     def read(self) -> dict[int, SampleScore]:
-        """Scores of all processes by position; a last line that was cut off is left out, and off the file."""
+        """Scores of all processes by position; lines that are not as they were written are left out, and off the file."""
         scores: dict[int, SampleScore] = {}
         for path in self._files():
-            whole = path.read_text().rpartition("\n")[0]
-            # A torn line must not be continued by the next score.
-            path.write_text(whole + "\n" if whole else "")
-            scores |= {score.position: score for score in map(_from_json, whole.splitlines())}
+            try:
+                lines = path.read_bytes().split(b"\n")
+                sound = [line for line in lines if _is_sound(line)]
+                # A torn line must not be continued by the next score.
+                write_atomically(path, b"".join(line + b"\n" for line in sound))
+            except OSError as error:
+                raise EvaluationError(f"{path} cannot be read: {error.strerror or error}; remove it") from error
+            scores |= {score.position: score for score in map(_from_line, sound)}
         return scores
 
     def append(self, score: SampleScore) -> None:
@@ -47,7 +53,7 @@ class ScoreJournal:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(self._folder / self._own, "a") as file:
-                file.write(_to_json(score) + "\n")
+                file.write(_to_line(score) + "\n")
         except OSError as error:
             raise EvaluationError(
                 f"cannot write the report to {self._folder}: {error.strerror or error}; choose another --out"
@@ -57,6 +63,20 @@ class ScoreJournal:
         """The report is written: nothing is left to resume."""
         for path in self._files():
             path.unlink(missing_ok=True)
+
+
+def _is_sound(line: bytes) -> bool:
+    checksum, _, content = line.partition(b" ")
+    return checksum == b"%08x" % zlib.crc32(content) and bool(content)
+
+
+def _to_line(score: SampleScore) -> str:
+    content = _to_json(score)
+    return f"{zlib.crc32(content.encode()):08x} {content}"
+
+
+def _from_line(line: bytes) -> SampleScore:
+    return _from_json(line.partition(b" ")[2].decode())
 
 
 def _to_json(score: SampleScore) -> str:

@@ -160,9 +160,23 @@ def read_results(run: str) -> list[RunResult]:
                 lacking = [key for key in (*_SHARED, "cap_m", "shards", "epochs", "training") if key not in settings]
                 if lacking:
                     raise KeyError(", ".join(lacking))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                _check_report(settings, part["rows"]["prediction"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EvaluationError(f"{file} is no report of dfd-eval: {type(error).__name__} {error}") from error
     return results
+
+
+def _check_report(settings: Mapping[str, Any], figures: Any) -> None:
+    """Raise `TypeError` or `ValueError` where a report's figures or settings are not what tables are made from."""
+    if not isinstance(figures, dict):
+        raise TypeError("its rows are no tables")
+    for key, value in figures.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise TypeError(f"{key} = {value!r} is no number")
+    for key in ("cap_m", "epochs"):
+        float(settings[key])
+    if not isinstance(settings["training"], dict) or not isinstance(settings["source"], str):
+        raise TypeError("its settings are of another kind")
 
 
 def _merged(results: Sequence[RunResult]) -> list[RunResult]:

@@ -21,7 +21,7 @@ def load_network(config: ModelConfig, weights: Mapping[str, Tensor], device: tor
     net = build_model(config)
     try:
         net.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).split("\n")[0]
         raise CheckpointError(f"the checkpoint's weights do not fit its {config.name} network: {reason}") from error
     return net.to(device).eval()

@@ -54,6 +54,9 @@ def read_picture(path: Path) -> Picture:
     empty, truncated, no picture, or holds floating point numbers.
     """
     try:
+        # A pipe would wait for ever, a device has no end.
+        if path.exists() and not path.is_file():
+            raise PictureError(f"{path} is no file")
         data = path.read_bytes()
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -190,20 +193,28 @@ def find_pictures(wanted: Sequence[str]) -> tuple[list[Path], list[str]]:
     files: dict[Path, None] = {}
     problems = []
     for text in wanted:
-        path = Path(text)
-        found = [path]
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not found:
-                problems.append(f"{text} is a folder without pictures ({', '.join(sorted(SUFFIXES))})")
-        elif not path.exists():
-            anchor = Path(path.anchor) if path.is_absolute() else Path()
-            pattern = str(path.relative_to(anchor)) if path.is_absolute() else text
-            found = sorted(p for p in anchor.glob(pattern) if p.is_file()) if any(c in text for c in "*?[") else []
-            if not found:
-                problems.append(f"{text} not found: no such file, folder or pattern")
+        try:
+            found, problem = _found(text)
+        except (OSError, ValueError) as error:
+            # A name that is too long or has a NUL, a folder that may not be read.
+            found, problem = [], f"{text[:200]} cannot be looked up: {getattr(error, 'strerror', None) or error}"
+        problems += [problem] if problem else []
         files |= dict.fromkeys(found)
     return list(files), problems
+
+
+def _found(text: str) -> tuple[list[Path], str]:
+    """Files that `text` names, and what is wrong where there is none."""
+    path = Path(text)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        return found, "" if found else f"{text} is a folder without pictures ({', '.join(sorted(SUFFIXES))})"
+    if path.exists():
+        return [path], ""
+    anchor = Path(path.anchor) if path.is_absolute() else Path()
+    pattern = str(path.relative_to(anchor)) if path.is_absolute() else text
+    found = sorted(p for p in anchor.glob(pattern) if p.is_file()) if any(c in text for c in "*?[") else []
+    return found, "" if found else f"{text} not found: no such file, folder or pattern"
 
 
 def output_names(files: Sequence[Path]) -> list[str]:

@@ -167,9 +167,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         values = {field.name: payload[field.name] for field in fields(Checkpoint)}
+        _check_kinds(values)
         return Checkpoint(**{**values, "config": TrainConfig.from_dict(values["config"])})
     except (KeyError, ConfigError) as error:
         raise CheckpointError(f"checkpoint {path} is incomplete or of another version: {error}") from error
+
+
+# What each field may be; a file that was made to be of another type is refused here and not met somewhere inside.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "config": (dict,), "store_checksum": (str,), "epoch": (int,), "batch": (int,), "step": (int,), "weights": (dict,),
+    "averaged": (dict, type(None)), "optimizer": (dict,), "rng": (dict,), "progress": (dict,), "scaler": (dict,),
+}  # fmt: skip
+
+
+def _check_kinds(values: dict[str, Any]) -> None:
+    """Raise `ConfigError` naming the first field that is not of its type."""
+    for name, value in values.items():
+        if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
+            raise ConfigError(f"{name} is a {type(value).__name__}")
+        if isinstance(value, int) and value < 0:
+            raise ConfigError(f"{name} = {value}")
+    for name in ("weights", "averaged", "rng"):
+        for key, value in (values[name] or {}).items():
+            if not (isinstance(key, str) and isinstance(value, Tensor)):
+                raise ConfigError(f"{name}[{key!r}] is no tensor with a name")
 
 
 def _marked(run: Path) -> list[Path]:

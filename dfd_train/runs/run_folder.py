@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -79,8 +80,18 @@ def run_config(run: Path) -> TrainConfig:
         raise CheckpointMissingError(f"{run} holds no run to resume: {CONFIG_FILE} not found")
     try:
         return TrainConfig.from_dict(json.loads(path.read_bytes())["config"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _readable_rows(content: bytes, key: str) -> tuple[list[dict[str, str]], bool]:
+    """Rows of a CSV file with a whole number as their `key`, and whether there was anything else in it."""
+    text = content.replace(b"\0", b"").decode("utf-8", "replace")
+    lines = [line for line in text.splitlines() if len(line) < 10_000]
+    found = list(csv.DictReader(lines[:1] + [line for line in lines[1:] if line.count(",") == lines[0].count(",")]))
+    # A number of ten digits and more is damage as well.
+    rows = [row for row in found if re.fullmatch("[0-9]{1,9}", row.get(key) or "")]
+    return rows, b"\0" in content or "\ufffd" in text or len(rows) != len(text.splitlines()) - 1
 
 
 class _CsvLog:
@@ -90,8 +101,11 @@ class _CsvLog:
         self.path, self._columns = path, columns
         rows: list[dict[str, str]] = []
         if self.path.is_file():
-            with open(self.path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row[key]) < before]
+            rows, damaged = _readable_rows(self.path.read_bytes(), key)
+            rows = [row for row in rows if int(row[key]) < before]
+            if damaged:
+                # A power cut may leave anything here; the checkpoint is sound all the same.
+                self.path.replace(self.path.with_name(f"{self.path.name}.damaged"))
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -108,7 +122,8 @@ class _CsvLog:
 class MetricsLog(_CsvLog):
     """`metrics.csv` of a run: one line an epoch, columns `COLUMNS`, empty where a value does not exist.
 
-    Rows of `before_epoch` and later are dropped on opening: a resumed run writes them anew.
+    Rows of `before_epoch` and later are dropped on opening: a resumed run writes them anew. Rows that cannot be read are
+    dropped, too; the file that had them stays as `metrics.csv.damaged`.
     """
 
     def __init__(self, run: Path, before_epoch: int = 1) -> None:

@@ -158,7 +158,7 @@ class TrainState:
             self.scaler.load_state_dict(checkpoint.scaler)
             self.best, self.skipped = checkpoint.progress["best"], int(checkpoint.progress["skipped"])
             self.sums = {str(k): float(v) for k, v in checkpoint.progress["sums"].items()}
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             reason = str(error).split("\n")[0]
             raise CheckpointError(f"the checkpoint does not fit this run's network or optimizer: {reason}") from error
         self.epoch, self.batch, self.step = checkpoint.epoch, checkpoint.batch, checkpoint.step

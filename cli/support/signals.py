@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM end a command in the same orderly way, however often they come."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# Within it a second signal is the same wish: it must not tear apart what cleans up after the first.
+_ONE_WISH_S = 2.0
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `KeyboardInterrupt` in the block; those that follow at once are ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked_s = float("-inf")
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_s
+        if time.monotonic() - asked_s < _ONE_WISH_S:
+            return
+        asked_s = time.monotonic()
+        raise KeyboardInterrupt
+
+    # What the caller ignores (nohup, a shell's background jobs) stays ignored.
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

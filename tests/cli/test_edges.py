@@ -1,0 +1,126 @@
+"""However a command ends, it says so in one line, and no name it prints commands the terminal."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from commands import BIN
+
+RED = "\x1b[31m"
+
+
+def started(*arguments, **options):
+    return subprocess.Popen(
+        [str(BIN / arguments[0]), *map(str, arguments[1:])],
+        stdout=options.pop("stdout", subprocess.PIPE),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def lines_of(text):
+    assert "Traceback" not in text
+    return [line for line in text.strip().splitlines() if not line.startswith("blurring")]
+
+
+@pytest.fixture
+def long_conversion(tmp_path):
+    """A conversion of many seconds, when its first files are there."""
+    out = tmp_path / "a.zarr"
+    process = started("dfd-prepare", "synthetic", "--count", "400", "--size", "640x480", "--out", out)
+    limit = time.monotonic() + 120
+    while (
+        process.poll() is None and not list(out.parent.rglob("*.partial/train/aif/c/0/*")) and time.monotonic() < limit
+    ):
+        time.sleep(0.02)
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_however_often_a_conversion_ends_with_130_and_one_line(number, long_conversion):
+    for _ in range(6):
+        long_conversion.send_signal(number)
+        time.sleep(0.01)
+    _, error = long_conversion.communicate(timeout=60)
+    assert long_conversion.returncode == 130
+    assert lines_of(error)[-1].startswith("Error: interrupted")
+
+
+def test_a_full_standard_output_is_one_line(run_command):
+    with open("/dev/full", "w") as full:
+        process = started("dfd-prepare", "lens", stdout=full)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    (line,) = lines_of(error)
+    assert "No space left" in line
+
+
+def test_whoever_reads_the_output_may_go_before_its_end():
+    process = started("dfd-prepare", "lens")
+    process.stdout.close()
+    error = process.stderr.read()
+    assert process.wait(60) in (0, 1, 2, 141)
+    assert lines_of(error) == []
+    process.stderr.close()
+
+
+def test_names_of_files_never_reach_the_terminal_as_commands(tmp_path, run_command):
+    folder = tmp_path / f"{RED}folder"
+    folder.mkdir()
+    (folder / f"{RED}a.png").write_bytes(b"no picture")
+    for command in (
+        ("dfd-prepare", "rgbd", folder, "--depth-scale", "0.001", "--out", tmp_path / "o.zarr"),
+        ("dfd-prepare", "info", folder / "store"),
+        ("dfd-prepare", "verify", folder),
+        ("dfd-predict", folder, "--checkpoint", folder / "run", "--out", tmp_path / "o"),
+        ("dfd-eval", "--shards", folder, "--checkpoint", folder),
+        ("dfd-train", "--shards", folder, "--out", folder / "run", "--verbose"),
+    ):
+        result = run_command(*command)
+        assert result.returncode == 2
+        assert "\x1b" not in result.stdout + result.stderr
+        assert r"\x1b[31m" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["s3://me:hidden@host/store", "s3://bucket/store?token=hidden&X-Amz-Signature=hidden"])
+def test_credentials_in_a_url_are_not_printed(url, run_command):
+    environment = os.environ | {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "y",
+    }
+    result = run_command("dfd-prepare", "info", url, "-v", env=environment)
+    assert result.returncode == 2
+    assert "hidden" not in result.stderr.split("Traceback")[0]
+
+
+def test_a_path_beyond_what_the_system_knows_costs_one_line(tmp_path, run_command):
+    for command in (
+        ("dfd-prepare", "info", "a" * 5000),
+        ("dfd-prepare", "rgbd", "a" * 5000),
+        ("dfd-prepare", "nyu", "a" * 5000),
+        ("dfd-eval", "--shards", "x", "--checkpoint", "a" * 5000),
+        ("dfd-eval", "table2", "a" * 5000),
+        ("dfd-train", "--shards", "x", "--out", "a" * 5000),
+        ("dfd-train", "plot", "a" * 5000),
+    ):
+        result = run_command(*command, cwd=tmp_path)
+        assert result.returncode == 2, (command[:2], result.stderr)
+        assert len(lines_of(result.stderr)) == 1
+
+
+def test_a_limit_on_the_size_of_files_is_one_line_for_a_merge(small_store, tmp_path):
+    script = (
+        f"ulimit -f 8; exec {BIN / 'dfd-prepare'} merge {small_store.url} {small_store.url} --out {tmp_path / 'm.zarr'}"
+    )
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "too large" in lines_of(result.stderr)[-1]
+    assert list(tmp_path.iterdir()) == []
