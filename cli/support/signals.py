@@ -35,4 +35,5 @@ def orderly_end() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # The process is about to end as it was asked to: one more wish would only change how.
+            signal.signal(number, handler if asked_s == float("-inf") else signal.SIG_IGN)
