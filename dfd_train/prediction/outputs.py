@@ -18,7 +18,7 @@ from dfd_train.prediction.page.build import PageScene
 from dfd_train.prediction.photo.lens import PhotoLens
 from dfd_train.prediction.photograph import Photograph
 from dfd_train.prediction.refocus import rack_focus, refocus
-from dfd_train.prediction.results import contact_sheet, depth_picture, uncertainty_picture
+from dfd_train.prediction.results import as_srgb, contact_sheet, depth_picture, uncertainty_picture
 
 _SHEET_QUALITY = 90
 
@@ -69,7 +69,8 @@ def pictures(results: Results) -> tuple[dict[str, bytes], list[str]]:
         contents["_uncertainty.png"] = png_bytes(shown)
         contents["_uncertainty.npy"] = npy_bytes(sigma)
         others.append(("uncertainty of the depth", shown))
-    sheet = contact_sheet(picture.pixels, found.aif, others)
+    after = None if found.aif is None else as_srgb(found.aif, picture.profile)
+    sheet = contact_sheet(as_srgb(picture.pixels, picture.profile), after, others)
     contents["_sheet.jpg"] = cv2.imencode(
         ".jpg", np.ascontiguousarray(sheet[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _SHEET_QUALITY]
     )[1].tobytes()
@@ -106,13 +107,13 @@ def scene(results: Results, stem: str) -> PageScene:
     if results.lens.relative:
         facts["Only relative"] = "; ".join(results.lens.relative)
     if results.picture.profile is not None:
-        facts["Colours"] = "shown as sRGB; the restored file keeps the photograph's profile"
+        facts["Colours"] = "converted to sRGB here; the restored file keeps the photograph's profile"
     facts["Rendered as"] = f"{results.camera.focal_length_mm:.0f} mm on full frame"
     return PageScene(
         title=results.name,
         stem=stem,
-        before=results.picture.pixels,
-        restored=found.aif,
+        before=as_srgb(results.picture.pixels, results.picture.profile),
+        restored=as_srgb(found.aif, results.picture.profile),
         depth_m=found.depth_m,
         depth_sigma_m=found.depth_sigma_m,
         lens=results.camera,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageCms, ImageDraw, ImageFont
 
 # Colours of depth, near ones bright; and of errors.
 FAR_DARK, NEAR_BRIGHT = cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_INFERNO
@@ -83,6 +84,19 @@ def to_eight_bit(picture: NDArray[Any]) -> Picture:
     elif picture.dtype.kind == "f":
         eight = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     return np.repeat(eight[..., None], 3, axis=2) if eight.ndim == 2 else eight
+
+
+def as_srgb(picture: NDArray[Any], profile: bytes | None) -> Picture:
+    """`picture` in 8 bit, its numbers converted from its ICC `profile`; one that cannot be used counts as sRGB."""
+    eight = to_eight_bit(picture)
+    if profile is None:
+        return eight
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        image = ImageCms.profileToProfile(Image.fromarray(eight), source, ImageCms.createProfile("sRGB"))
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return eight
+    return eight if image is None else np.asarray(image, np.uint8)
 
 
 def reduced(array: NDArray[Any], longest: int, how: int = cv2.INTER_AREA) -> NDArray[Any]:

@@ -42,8 +42,9 @@ class Browser:
                 value = json.load(error)["value"]
             raise AssertionError(f"{value['error']}: {value['message'].splitlines()[0]}") from None
 
-    def open(self, path: Path) -> None:
-        self.call("POST", "/url", {"url": path.resolve().as_uri()})
+    def open(self, path: Path, hash_: str = "") -> None:
+        """Open a page of `dfd-predict` and wait until it shows its picture."""
+        self.call("POST", "/url", {"url": path.resolve().as_uri() + hash_})
         self.wait("viewer.ready")
 
     def wait(self, promise: str) -> Any:

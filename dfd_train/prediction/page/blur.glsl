@@ -6,7 +6,8 @@ precision highp float;
 uniform sampler2D picture;   // sRGB, read as linear light, with coarser levels
 uniform sampler2D nearness;  // 1/distance, 0 to 1 between the bounds
 uniform sampler2D reach;     // radius of the widest blur that reaches a block of block x block pixels
-uniform vec2 size;           // px
+uniform vec2 size;           // px of the picture, in which all lengths are
+uniform vec2 zoom;           // px of the picture for one of the canvas
 uniform vec2 bounds;         // 1/m, of the farthest and the nearest
 uniform float strength;      // diameter in px of the circle of confusion for a nearness of 1/m off the focus
 uniform float focus;         // 1/m
@@ -29,7 +30,7 @@ float before(float cq, float c) { return smoothstep(APART, 2.0 * APART, c - cq);
 vec3 encode(vec3 v) { return mix(12.92 * v, 1.055 * pow(max(v, 0.0), vec3(1.0 / 2.4)) - 0.055, step(0.0031308, v)); }
 
 void main() {
-  vec2 at = vec2(gl_FragCoord.x, size.y - gl_FragCoord.y), uv = at / size;
+  vec2 at = vec2(gl_FragCoord.x * zoom.x, size.y - gl_FragCoord.y * zoom.y), uv = at / size;
   float c = coc(near(uv)), r = 0.5 * abs(c);
   vec3 own = textureLod(picture, uv, 0.0).rgb;
   if (r > 0.5) {

@@ -5,8 +5,10 @@
 const scene = JSON.parse(document.getElementById("scene").textContent);
 const byId = (id) => document.getElementById(id);
 const WIDEST = 0.5, NARROWEST = 16, BLOCK = 16, SAMPLES = 420, DRAFT_SAMPLES = 56, BANDS = 6;
+// A picture that takes longer is rendered with fewer samples, then with fewer pixels; not with #exact in the address.
+const PATIENCE_MS = 2500, FEWEST_SAMPLES = 120, MOST_ZOOM = 3;
 const state = { view: "refocused", focus: 1 / scene.focus_m, fNumber: scene.f_number };
-let nearness, gl, uniforms, blocks, pending = null, settle = null, waiting = [];
+let nearness, gl, uniforms, blocks, pending = null, settle = null, waiting = [], samplesWhole = SAMPLES;
 
 function cocPerNearness() {
   // Diameter in px for 1/m off the focus: aperture times lens-to-sensor distance in px, as defocus_sim.lens has it.
@@ -96,25 +98,29 @@ function startGl() {
   gl.uniform2f(uniforms("bounds"), scene.far, scene.near);
   gl.uniform1f(uniforms("most"), scene.most_px);
   gl.uniform1i(uniforms("block"), BLOCK);
+  setZoom(1);
   return true;
 }
 
-// Renders in bands, a frame of the browser each, so that a slow phone stays alive; a newer request ends an older one.
-function render(samples) {
-  if (!gl) return;
+function setUniforms(samples) {
   const strength = cocPerNearness();
   spreadReach(strength);
   gl.texImage2D(gl.TEXTURE_2D, 0, gl.R32F, blocks.columns, blocks.rows, 0, gl.RED, gl.FLOAT, blocks.reach);
   gl.uniform1f(uniforms("strength"), strength);
   gl.uniform1f(uniforms("focus"), state.focus);
   gl.uniform1i(uniforms("samples"), samples);
-  gl.viewport(0, 0, scene.width, scene.height);
+}
+
+// Renders in bands, a frame of the browser each, so that a slow phone stays alive; a newer request ends an older one.
+function render(samples) {
+  if (!gl) return;
+  setUniforms(samples);
   cancelAnimationFrame(pending);
-  const bands = samples > DRAFT_SAMPLES ? BANDS : 1, rows = Math.ceil(scene.height / bands);
+  const { width, height } = gl.canvas, bands = samples > DRAFT_SAMPLES ? BANDS : 1, rows = Math.ceil(height / bands);
   let band = 0;
   const step = () => {
     gl.enable(gl.SCISSOR_TEST);
-    gl.scissor(0, scene.height - (band + 1) * rows, scene.width, rows);
+    gl.scissor(0, height - (band + 1) * rows, width, rows);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     band += 1;
     if (band < bands) { pending = requestAnimationFrame(step); return; }
@@ -122,6 +128,32 @@ function render(samples) {
     if (samples > DRAFT_SAMPLES) { waiting.forEach((done) => done()); waiting = []; }
   };
   step();
+}
+
+function setZoom(zoom) {
+  gl.canvas.width = Math.ceil(scene.width / zoom);
+  gl.canvas.height = Math.ceil(scene.height / zoom);
+  gl.viewport(0, 0, gl.canvas.width, gl.canvas.height);
+  gl.uniform2f(uniforms("zoom"), scene.width / gl.canvas.width, scene.height / gl.canvas.height);
+}
+
+// Times a strip across the middle, as a computer without a graphics processor needs a hundred times as long as one with.
+function fitToMachine() {
+  if (location.hash === "#exact") return;
+  const time = (rows) => {
+    const start = performance.now();
+    gl.enable(gl.SCISSOR_TEST);
+    gl.scissor(0, Math.floor((scene.height - rows) / 2), scene.width, rows);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+    gl.readPixels(0, Math.floor(scene.height / 2), 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    return performance.now() - start;
+  };
+  setUniforms(DRAFT_SAMPLES);
+  time(1);
+  const rows = Math.max(1, Math.floor(scene.height / 32));
+  const whole = time(rows) * scene.height / rows * SAMPLES / DRAFT_SAMPLES;
+  samplesWhole = Math.round(Math.min(SAMPLES, Math.max(FEWEST_SAMPLES, SAMPLES * PATIENCE_MS / whole)));
+  setZoom(Math.min(MOST_ZOOM, Math.max(1, Math.sqrt(whole * samplesWhole / SAMPLES / PATIENCE_MS))));
 }
 
 function refresh() {
@@ -132,7 +164,7 @@ function refresh() {
   for (const id of ["focus", "aperture"]) byId(id).setAttribute("aria-valuetext", byId(id + "-text").textContent);
   clearTimeout(settle);
   render(DRAFT_SAMPLES);
-  settle = setTimeout(() => render(SAMPLES), 160);
+  settle = setTimeout(() => render(samplesWhole), 160);
 }
 
 // Resolves when the picture is there in full quality.
@@ -239,7 +271,6 @@ async function main() {
   await Promise.all([...document.querySelectorAll(".stage img[src]")].map((image) => image.decode()));
   nearness = await unpack(scene.nearness);
   blocks = makeBlocks();
-  [byId("refocused").width, byId("refocused").height] = [scene.width, scene.height];
   byId("behind").src = byId("before").src;
   paintDepth();
   listen();
@@ -253,6 +284,7 @@ async function main() {
     show("compare");
     return;
   }
+  fitToMachine();
   show("refocused");
   refresh();
   await rendered();

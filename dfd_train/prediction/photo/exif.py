@@ -81,7 +81,9 @@ def read_tags(path: Path) -> PhotoTags:
 
 def tags_from(tags: Mapping[int, Any], stored_wh: tuple[int, int]) -> PhotoTags:
     """`PhotoTags` of raw EXIF values by tag number; `stored_wh`: size of the file's picture, before it is turned."""
-    camera = " ".join(part for part in (_text(tags.get(_MAKE)), _text(tags.get(_MODEL))) if part)
+    make, model = _text(tags.get(_MAKE)), _text(tags.get(_MODEL))
+    # Most models begin with their maker's name.
+    camera = model if make and model.lower().startswith(make.lower().split()[0]) else f"{make} {model}".strip()
     f_number = _within(tags.get(_F_NUMBER), 0.5, 128)
     if f_number is None and (apex := _within(tags.get(_APERTURE_APEX), 0.01, 14)) is not None:
         f_number = 2 ** (apex / 2)

@@ -19,6 +19,17 @@ ASSUMED_EQUIVALENT_MM, ASSUMED_F_NUMBER, ASSUMED_FOCUS_M = 35.0, 2.8, 2.0
 INFINITE_FOCUS_M = 1000.0
 # Sides whose ratio differs by less are those of a picture that was resized, not cropped.
 _SAME_SHAPE = 0.01
+# How a value is told; where the sensor's width is from stands in the record only.
+_SAID = {
+    "camera": "{}",
+    "lens": "lens {}",
+    "f_number": "f/{}",
+    "focal_length_mm": "focal length {} mm",
+    "equivalent_mm": "{} mm on full frame",
+    "sensor_width_mm": "sensor {} mm across",
+    "focus_distance_m": "focus at {} m",
+    "pixels": "pixels {}",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +82,17 @@ class PhotoLens:
     def describe(self) -> str:
         """What was read, given and assumed, in one line."""
         parts = [
-            f"{word} {', '.join(f'{name} {_short(value)}' for name, value in values.items())}"
+            f"{word} {', '.join(_SAID[name].format(_short(value)) for name, value in values.items() if name in _SAID)}"
             for word, values in (("read", self.read), ("given", self.given), ("assumed", self.assumed))
             if values
         ]
         return "lens: " + "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON types, with every field of the lens."""
+        """The same as JSON types, with every field of the lens; a focus at infinity is called "infinity"."""
         return {
             "lens": self.lens.to_json(),
-            "read": self.read,
+            "read": {name: "infinity" if value == math.inf else value for name, value in self.read.items()},
             "given": self.given,
             "assumed": self.assumed,
             "relative": list(self.relative),
@@ -130,7 +141,7 @@ def lens_of_photograph(tags: PhotoTags, stored_wh: tuple[int, int], choice: Lens
     f_number = pick("f_number", choice.f_number, tags.f_number, ASSUMED_F_NUMBER)
     focus_m = pick("focus_distance_m", choice.focus_distance_m, tags.focus_distance_m, ASSUMED_FOCUS_M)
     if math.isinf(focus_m):
-        read["focus_distance_m"], focus_m = "infinity", INFINITE_FOCUS_M
+        read["focus_distance_m"], focus_m = math.inf, INFINITE_FOCUS_M
         relative.append(f"focused at infinity, taken as {INFINITE_FOCUS_M:g} m: depths beyond a few metres are guesses")
     if "focus_distance_m" in assumed:
         # A macro lens of great length still has to stand before its subject.

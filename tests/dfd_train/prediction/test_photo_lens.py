@@ -143,8 +143,14 @@ def test_a_device_s_exif_gives_its_lens(device: Layout, tmp_path: Path) -> None:
         assert lens.focus_distance_m == pytest.approx(device.focus_m)
     # Whatever had to be assumed is told in words, too.
     assert bool(found.relative) == (bool(device.assumed) or device.focus_m == INFINITE_FOCUS_M)
+    said = {
+        "f_number": "f/",
+        "focal_length_mm": "focal length",
+        "sensor_width_mm": "sensor",
+        "focus_distance_m": "focus at",
+    }
     for name in device.assumed:
-        assert name in found.describe().split("assumed")[1]
+        assert said[name] in found.describe().split("assumed")[1]
     json.dumps(found.to_json(), allow_nan=False)
 
 

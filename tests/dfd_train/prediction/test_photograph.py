@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from dfd_cli import predict as predict_command
 from dfd_cli.support.parameters import FocusParam, FocusPoints
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 from rich.console import Console
 from scipy.spatial import cKDTree
@@ -34,6 +34,7 @@ from dfd_train.prediction.photograph import LEARNED_SIGMA_PX, choose_scale, pred
 from dfd_train.prediction.point_cloud import MOST_POINTS, ply_bytes
 from dfd_train.prediction.predict import predict
 from dfd_train.prediction.refocus import refocus
+from dfd_train.prediction.results import as_srgb
 from dfd_train.runs.checkpoint import load_checkpoint, save_checkpoint
 from dfd_train.training.train import train
 
@@ -266,8 +267,8 @@ def test_one_command_writes_everything_and_says_what_it_knows(run: Path, tmp_pat
         "a_refocus_1m.png",
         "a_rack.gif",
     } < names
-    assert "lens: read equivalent_mm 26" in result.stdout
-    assert "f_number 1.8" in result.stdout
+    assert "lens: read 26 mm on full frame, focal length 5.7 mm" in result.stdout
+    assert "f/1.8, focus at 1.5 m" in result.stdout
     assert "a.html in a browser" in result.stdout
     record = json.loads((out / "a.json").read_text())
     assert record["photograph"]["lens"]["focus_distance_m"] == 1.5
@@ -290,7 +291,7 @@ def test_what_the_file_does_not_say_can_be_said_and_is_assumed_otherwise(run: Pa
     arguments = (path, "--checkpoint", run, "--out", tmp_path / "o", "--no-page")
     result = dfd_predict(*arguments)
     assert result.exit_code == 0, result.output
-    assert "assumed focal_length_mm" in result.stdout
+    assert re.search(r"assumed focal length 36", result.stdout)
     record = json.loads((tmp_path / "o" / "a.json").read_text())["photograph"]
     assert set(record["assumed"]) == {"focal_length_mm", "sensor_width_mm", "f_number", "focus_distance_m"}
     assert any("--focus" in line for line in record["relative"])
@@ -351,3 +352,13 @@ def test_points_to_focus_on_are_distances_and_pixels() -> None:
     for text in ("@640", "@a,b", "", "@1,2,@3"):
         with pytest.raises(UnitError):
             read(text)
+
+
+def test_a_wide_gamut_picture_is_shown_in_the_colours_that_it_means() -> None:
+    picture = np.full((4, 4, 3), (200, 40, 40), np.uint8)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.abs(as_srgb(picture, srgb).astype(int) - picture).max() <= 1
+    assert np.array_equal(as_srgb(picture, None), picture)
+    assert np.array_equal(as_srgb(picture, b"no profile"), picture)
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert np.array_equal(as_srgb(picture, lab), picture)
