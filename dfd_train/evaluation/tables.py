@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from dfd_train.config.loss import TABLE_II
 from dfd_train.config.model import METHODS
 from dfd_train.config.reproduction import TABLES
 from dfd_train.errors import ConfigError, EvaluationError
-from dfd_train.evaluation.html import html_table
+from dfd_train.evaluation.html import render
 from dfd_train.evaluation.paper_tables import FAULTS, MAKE3D, TABLE2, TABLE3, TABLE4, PublishedRow
 from dfd_train.evaluation.report import markdown_table, text_table
 from dfd_train.files import write_atomically
@@ -68,16 +67,7 @@ class PaperTable:
 
     def html(self) -> str:
         """As a self-contained page."""
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        style = "body{font:15px system-ui,sans-serif;margin:24px}td,th{padding:3px 10px;text-align:right}"
-        # As wide as it is: on a telephone it scrolls, the page does not.
-        style += ".table{overflow-x:auto}td:first-child,th:first-child{text-align:left;white-space:nowrap}"
-        return (
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
-            f'<meta name="viewport" content="width=device-width,initial-scale=1">'
-            f"<style>{style}</style></head><body><h1>{escape(self.title)}</h1>{html_table(self.cells)}"
-            f"<ul>{notes}</ul></body></html>\n"
-        )
+        return render("paper_table.html", title=self.title, cells=self.cells, notes=self.notes)
 
 
 def paper_table(name: str, runs: Sequence[str], *, shards: str = "STORE") -> PaperTable:

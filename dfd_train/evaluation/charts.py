@@ -1,0 +1,136 @@
+"""The charts of a report as SVG: the spread of a metric over the images, and errors against depth and blur."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dfd_train.evaluation.metrics import psnr_db
+from dfd_train.evaluation.report import TITLES, Comparison, Report
+from dfd_train.evaluation.scoring import DEPTH_EDGES_M, PROFILE_COLUMNS, SIGMA_EDGES_PX
+
+COLOURS = ("#1f6fb4", "#c44e2b", "#3c8f4f", "#8a5fb0", "#b8892b", "#4aa3a8")
+GREY = "#8a8a8a"
+HISTOGRAMS = ("rmse", "abs_rel", "delta1", "psnr", "ssim")
+# Fewer pixels than this in a bin say nothing about it.
+FEWEST_PIXELS = 50
+_BINS = 24
+_SIZE_INCHES = (4.1, 2.05)
+# Text stays text, and the same chart has the same bytes.
+_STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "dfd", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False,
+}  # fmt: skip
+Sums = Mapping[str, float]
+Drawn = tuple[str, str]
+
+
+def colours(comparison: Comparison) -> list[str]:
+    """One colour for each checkpoint."""
+    return [COLOURS[k % len(COLOURS)] for k in range(len(comparison.reports))]
+
+
+def histograms(comparison: Comparison) -> list[Drawn]:
+    """(caption, SVG) for each metric that was measured; the untouched input in grey."""
+    drawn = []
+    for metric in HISTOGRAMS:
+        every = [(comparison.first.input_per_image, GREY)]
+        every += [(r.per_image, c) for r, c in zip(comparison.reports.values(), colours(comparison), strict=True)]
+        # An image restored exactly has no finite PSNR to draw.
+        series = [
+            ([row[metric] for row in images.values() if math.isfinite(row.get(metric, math.nan))], colour)
+            for images, colour in every
+        ]
+        series = [(values, colour) for values, colour in series if values]
+        if series and any(metric in report.rows["prediction"] for report in comparison.reports.values()):
+            drawn.append((f"{TITLES[metric].rstrip(' ↓↑')}, images", _svg(partial(_histogram, series=series))))
+    return drawn
+
+
+def curves(comparison: Comparison) -> list[Drawn]:
+    """(caption, SVG) of depth RMSE, AbsRel and PSNR against depth and against sigma."""
+    drawn = []
+    for field, edges, unit in (("by_depth", DEPTH_EDGES_M, "depth (m)"), ("by_sigma", SIGMA_EDGES_PX, "sigma (px)")):
+        for title, head, value in (
+            ("depth RMSE (m)", "rmse", _rmse), ("AbsRel", "rmse", _relative), ("PSNR (dB)", "psnr", _psnr),
+        ):  # fmt: skip
+            lines = [
+                (_points(report, field, edges, head, value), colour)
+                for report, colour in zip(comparison.reports.values(), colours(comparison), strict=True)
+            ]
+            if head == "psnr":
+                lines.insert(0, (_points(comparison.first, field, edges, head, _psnr_input), GREY))
+            lines = [(points, colour) for points, colour in lines if points]
+            if lines:
+                drawn.append((f"{title} against {unit}", _svg(partial(_lines, lines=lines))))
+    return drawn
+
+
+def _svg(draw: Callable[[Axes], None]) -> str:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(axis="y", color="#e4e4e4")
+        axes.set_axisbelow(True)
+        draw(axes)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    # Without the XML declaration, which has no place within a page.
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _histogram(axes: Axes, series: Sequence[tuple[Sequence[float], str]]) -> None:
+    values = np.concatenate([one for one, _ in series])
+    # The tail of a constant prediction would squeeze everything else into one bar.
+    low, high = (float(v) for v in np.percentile(values, (0, 99)))
+    edges = np.linspace(low, max(high, low + 1e-6), _BINS + 1)
+    for one, colour in series:
+        axes.hist(np.clip(one, edges[0], edges[-1]), edges.tolist(), color=colour, alpha=0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _lines(axes: Axes, lines: Sequence[tuple[list[tuple[float, float]], str]]) -> None:
+    for points, colour in lines:
+        axes.plot(*zip(*points, strict=True), color=colour, marker=".")
+    ys = [y for points, _ in lines for _, y in points]
+    if min(ys) <= max(ys) / 3:
+        axes.set_ylim(bottom=0)
+
+
+def _rmse(sums: Sums) -> float | None:
+    return math.sqrt(sums["depth_square_m2"] / sums["scored"]) if sums["scored"] >= FEWEST_PIXELS else None
+
+
+def _relative(sums: Sums) -> float | None:
+    return sums["depth_relative"] / sums["scored"] if sums["scored"] >= FEWEST_PIXELS else None
+
+
+def _psnr(sums: Sums) -> float | None:
+    return psnr_db(sums["restored_square"] / sums["pixels"])
+
+
+def _psnr_input(sums: Sums) -> float | None:
+    return psnr_db(sums["input_square"] / sums["pixels"])
+
+
+def _points(
+    report: Report, field: str, edges: Sequence[float], head: str, value: Callable[[Sums], float | None]
+) -> list[tuple[float, float]]:
+    """(middle of the bin, value) for the bins with enough pixels; none where the head is missing."""
+    if report.profiles is None or head not in report.rows["prediction"]:
+        return []
+    points = []
+    for k, row in enumerate(getattr(report.profiles, field)):
+        sums = dict(zip(PROFILE_COLUMNS, row.tolist(), strict=True))
+        found = value(sums) if sums["pixels"] >= FEWEST_PIXELS else None
+        if found is not None and math.isfinite(found):
+            points.append(((edges[k] + edges[k + 1]) / 2 if k + 1 < len(edges) else edges[k], found))
+    return points
