@@ -2,7 +2,8 @@
 
 `triples.jpg`: what a store holds. `focus_modes.jpg`: one scene at three focus distances, blurred by gather and layered,
 with an occlusion edge enlarged. `pixel_size.jpg`: one lens, three readings of the size of a pixel. `coc_over_depth.png`:
-the circle of confusion for three focus distances. The picture of the README has its own script, `make_restored.py`.
+the circle of confusion for three focus distances. `varied.jpg`: the kinds of varied scenes with their depth. The picture
+of the README has its own script, `make_restored.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import numpy as np
 from defocus_sim import Lens, defocus
 from defocus_sim.convert.plan import ConversionSettings
 from defocus_sim.convert.run import convert
+from defocus_sim.datasets.synthetic.render import render
+from defocus_sim.datasets.synthetic.scenes import focal_length_px
 from defocus_sim.datasets.synthetic.source import SyntheticSource
+from defocus_sim.datasets.synthetic.varied import KINDS, SPANS_M, build_varied
 from defocus_sim.pictures.lens_report import save_lens_plot
 from defocus_sim.pictures.preview import contact_sheet
 from defocus_sim.simulate import blur_maps
@@ -72,6 +76,23 @@ def pixel_size() -> np.ndarray:
     return np.concatenate([np.concatenate(cells[:2], axis=1), np.concatenate(cells[2:], axis=1)], axis=0)
 
 
+def varied() -> np.ndarray:
+    """Two scenes of every kind, each over its depth (near bright, on a scale of logarithms)."""
+    hw, cells = (180, 240), []
+    for number, kind in enumerate(KINDS):
+        for seed, scale in ((number, "room"), (number + 10, list(SPANS_M)[number % 4])):
+            scene = build_varied(np.random.default_rng(seed), kind, scale, (2 * hw[0], 2 * hw[1]))
+            frame = render(scene, focal_length_px((2 * hw[0], 2 * hw[1])), (2 * hw[0], 2 * hw[1]))
+            near, far = SPANS_M[scale]
+            level = 255 * (1 - np.log(frame.depth_m / near) / np.log(far / near))
+            depth = cv2.applyColorMap(level.astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+            small = [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_AREA) for image in (frame.aif, depth)]
+            cv2.rectangle(small[0], (0, 0), (9 * len(kind) + 8, 19), (255, 255, 255), -1)
+            cv2.putText(small[0], kind, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
+            cells.append(np.concatenate(small, axis=0))
+    return np.concatenate([np.concatenate(cells[k : k + 5], axis=1) for k in range(0, len(cells), 5)], axis=0)
+
+
 def titled(image: np.ndarray, title: str, second: str) -> np.ndarray:
     """The image below its title and a second line."""
     canvas = np.full((image.shape[0] + 50, image.shape[1] + 8, 3), 255, np.uint8)
@@ -118,6 +139,7 @@ if __name__ == "__main__":
     save(triples(), "triples.jpg")
     save(focus_modes(), "focus_modes.jpg")
     save(pixel_size(), "pixel_size.jpg")
+    save(varied(), "varied.jpg")
     lenses = [Lens.preset("paper", focus_distance_m=focus_m) for focus_m in (1.0, 2.0, 4.0)]
     save_lens_plot(lenses, 561, IMAGES / "coc_over_depth.png", (0.5, 20.0))
     print("docs/images/coc_over_depth.png")
