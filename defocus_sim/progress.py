@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 LINE_EVERY_S = 10.0
+# Columns of the bar, and from which width of the terminal on it is the wide one.
+_NARROW_BAR, _WIDE_BAR, _WIDE_FROM = 10, 24, 100
+# How many of the numbers stand before the rate: what is worth most comes first, the rest goes where there is no room.
+_BEFORE_RATE = 2
 
 
 class Meter:
-    """Progress of `total` steps, of which `done` were made earlier.
+    """Progress of `total` steps, of which `done` were made earlier; bar, count and remaining time at any width.
 
     `title`: what the steps are for, may change; `unit`: what the rate counts. Rate and remaining time are those of
     the steps made since the meter started.
@@ -32,13 +37,14 @@ class Meter:
     def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
+                BarColumn(bar_width=_NARROW_BAR if self.console.width < _WIDE_FROM else _WIDE_BAR),
+                TextColumn("{task.fields[always]}", markup=False),
                 console=self.console,
             )
-            self._task = self._bar.add_task(self.title, total=self.total, completed=self.done, text="")
+            self._task = self._bar.add_task(
+                self.title, total=self.total, completed=self.done, text=self.title, always=""
+            )
             self._bar.start()
         return self
 
@@ -61,18 +67,34 @@ class Meter:
         if self._bar is None and (now - self._printed < LINE_EVERY_S or self.done >= self.total):
             return
         remaining = (self.total - self.done) * (now - self._began) / (self.done - self._first)
-        text = "  ".join(
-            part for part in (text, f"{self.samples_per_s:.1f} {self.unit}/s", f"ETA {clock(remaining)}") if part
-        )
+        rate = f"{self.samples_per_s:.1f} {self.unit}/s"
+        count, eta = f"{self.done}/{self.total}", f"ETA {clock(remaining)}"
         if self._bar is not None:
-            self._bar.update(self._task, description=self.title, completed=self.done, text=text)
+            always = f"{count} {eta}"
+            bar = _NARROW_BAR if self.console.width < _WIDE_FROM else _WIDE_BAR
+            parts = text.split("  ") if text else [self.title]
+            parts.insert(_BEFORE_RATE, rate)
+            # A space between three columns, and the terminal's last column left free.
+            numbers = fitting(parts, self.console.width - bar - len(always) - 3)
+            self._bar.update(self._task, completed=self.done, text=numbers, always=always)
         else:
             self._printed = now
-            self.say(f"{self.title}  {self.done}/{self.total}  {text}")
+            self.say("  ".join(part for part in (self.title, count, text, rate, eta) if part))
 
     def say(self, line: str) -> None:
         """Print one line above the bar, or just print it."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def fitting(parts: Sequence[str], width: int) -> str:
+    """As many of `parts` as fit into `width` characters, in their order, two spaces between them."""
+    line = ""
+    for part in filter(None, parts):
+        longer = f"{line}  {part}" if line else part
+        if len(longer) > width:
+            break
+        line = longer
+    return line
 
 
 def clock(seconds: float) -> str:
