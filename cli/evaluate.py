@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,14 @@ def main() -> None:
     metavar="DIR",
     help="Folder of the report.  [default: RUN/report; of several, comparison beside the first RUN]",
 )
+@under(
+    REPORT, "--json", "as_json", is_flag=True, help="Print report.json instead of the table; progress goes to stderr."
+)
 @under(REPORT, "--html/--no-html", default=True, help="Write report.html, too.")
 @under(HOW, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
-def score(pooled: bool, size: str | None, more: tuple[str, ...], make3d_root: str | None, **options: Any) -> None:
+def score(
+    pooled: bool, size: str | None, more: tuple[str, ...], make3d_root: str | None, as_json: bool, **options: Any
+) -> None:
     """Print depth and image metrics of checkpoints, beside the untouched input and a constant depth.
 
     Writes report.json, report.md, report.html, per_image.csv and predictions.png. The same command after Ctrl-C goes on
@@ -72,10 +78,11 @@ def score(pooled: bool, size: str | None, more: tuple[str, ...], make3d_root: st
     options["out"] = options["out"] or str(default_out(checkpoints))
     config = EvalConfig(size=shape, convention="pooled" if pooled else "per-image", **options)
     truth = None if make3d_root is None else _make3d_grids(make3d_root, config.split)
-    told: dict[str, Any] = {"truth": truth, "console": speaking()}
+    told: dict[str, Any] = {"truth": truth, "console": speaking(stderr=as_json)}
     report = compare(config, checkpoints, **told) if more else evaluate(config, **told)
     if os.environ.get("RANK", "0") == "0":
-        say(f"{report.text()}\n\nreport: {config.out}")
+        content = json.dumps(report.to_dict(), indent=2, allow_nan=False)
+        say(content if as_json else f"{report.text()}\n\nreport: {config.out}")
 
 
 def _add_table(name: str, contents: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from dfd_cli.support.options import (
 from dfd_cli.support.output import say
 from dfd_cli.support.parameters import DistancesParam, OutputPath, SizeParam
 from dfd_cli.support.progress import sample_progress
-from dfd_cli.support.summary import info_lines
+from dfd_cli.support.summary import info_json, info_lines
 
 from defocus_sim.errors import ShardCorruptError
 
@@ -284,29 +285,39 @@ def preview(store: str, samples: int, out: Path | None) -> None:
 
 @main.command(cls=OneLineCommand, examples=("dfd-prepare info nyu.zarr",))
 @click.argument("store")
-def info(store: str) -> None:
+@under(WHAT, "--json", "as_json", is_flag=True, help="Print it as JSON.")
+def info(store: str, as_json: bool) -> None:
     """What a store holds and how it was made."""
     from defocus_sim.shards.store import open_store
 
+    if as_json:
+        say(json.dumps(info_json(open_store(store)), indent=2))
+        return
     say("\n".join(info_lines(open_store(store))))
 
 
 @main.command(cls=OneLineCommand, examples=("dfd-prepare verify nyu.zarr",))
 @click.argument("store")
-def verify(store: str) -> None:
+@under(WHAT, "--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def verify(store: str, as_json: bool) -> None:
     """Read every byte of a store and check it; names what is damaged."""
     from defocus_sim.shards.store import open_store, verify_store
 
     opened = open_store(store, check_files=False)
-    total, damaged = sum(1 for _ in opened.records()), 0
+    total, damaged = sum(1 for _ in opened.records()), list[str]()
     with sample_progress("verifying", unit="files") as report:
         for done, (_, problem) in enumerate(verify_store(opened), start=1):
             report(done - 1, total)
             if problem is not None:
-                damaged += 1
-                say(problem)
+                damaged.append(problem)
+                if not as_json:
+                    say(problem)
+    if as_json:
+        say(json.dumps({"store": store, "shard_files": total, "damaged": damaged}, indent=2))
     if damaged:
-        raise ShardCorruptError(f"{damaged} of {total} shard files of {store} are damaged")
+        raise ShardCorruptError(f"{len(damaged)} of {total} shard files of {store} are damaged")
+    if as_json:
+        return
     say(f"{store}: all {total} shard files are as they were written")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +62,66 @@ def info_lines(store: ShardStore) -> list[str]:
         *_store_lines(store),
         f"  shards     {manifest.samples_per_shard} samples each, compression {manifest.compression}",
         f"  scenes     {', '.join(f'{count} in {name}' for name, count in scenes.items())}",
+        *_stack_lines(manifest),
         *(f"  lens       {_fields(lens)}" for lens in manifest.lenses),
         f"  rendering  {_fields(manifest.rendering)}",
-        f"  source     {_fields(manifest.source)}",
+        *_source_lines(manifest.source),
         f"  made by    {manifest.created_by}, format {manifest.format_version}",
         f"  checksum   {manifest.checksum}",
     ]
+
+
+def info_json(store: ShardStore) -> dict[str, Any]:
+    """What `info_lines` says as JSON-ready values; lengths and counts as numbers."""
+    manifest = store.manifest
+    splits = {name: split for name, split in manifest.splits.items() if split.names}
+    return {
+        "store": store.url,
+        "size_wh": list(manifest.size_hw[::-1]),
+        "samples": {name: len(split.names) for name, split in splits.items()},
+        "scenes": {name: len(set(split.scenes)) for name, split in splits.items()},
+        "frames": {
+            name: len(set(zip(split.scenes, map(_frame, split.names), strict=True))) for name, split in splits.items()
+        },
+        "focus_distances_m": sorted({s for split in splits.values() for s in split.focus_distance_m}),
+        "lenses": list(manifest.lenses),
+        "rendering": manifest.rendering,
+        "source": manifest.source,
+        "statistics": manifest.statistics,
+        "skipped": list(manifest.skipped),
+        "samples_per_shard": manifest.samples_per_shard,
+        "compression": manifest.compression,
+        "stored_bytes": sum(record.file.bytes for record in store.records()),
+        "created_by": manifest.created_by,
+        "format_version": manifest.format_version,
+        "checksum": manifest.checksum,
+    }
+
+
+def _frame(name: str) -> str:
+    """The name of a frame of a focal stack, without its focus distance."""
+    return name.rpartition("@")[0] or name
+
+
+def _stack_lines(manifest: Manifest) -> list[str]:
+    """How many focus distances a frame of a focal stack is there at; nothing for other stores."""
+    frames = [Counter(_frame(name) for name in split.names if "@" in name) for split in manifest.splits.values()]
+    counts = sorted({count for found in frames for count in found.values()})
+    if not counts or counts == [1]:
+        return []
+    each = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return [f"  stack      {sum(map(len, frames))} frames, each at {each} focus distances"]
+
+
+def _source_lines(source: dict[str, Any]) -> list[str]:
+    """What a store was made of; of a joined one, each of its parts."""
+    if source.get("kind") != "merge" or not isinstance(source.get("parts"), list):
+        return [f"  source     {_fields(source)}"]
+    lines = [f"  source     {len(source['parts'])} stores joined"]
+    for number, part in enumerate(source["parts"], start=1):
+        first, *more = _source_lines(part["source"])
+        lines += [f"    part {number}   {first.split(maxsplit=1)[1]}", *(f"    {line}" for line in more)]
+    return lines
 
 
 def _store_lines(store: ShardStore) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dfd_train.config.options import LOSS, check_options, option
 from dfd_train.errors import ConfigError
 
-DEPTH_TERMS = ("l1", "l1+grad")
+DEPTH_TERMS = ("l1", "l1+grad", "silog")
 IMAGE_TERMS = ("l1", "charb", "charb+ssim")
 BALANCES = ("literal", "auto")
 PAPER_LAMBDA = 0.01
@@ -17,7 +17,8 @@ PAPER_LAMBDA = 0.01
 class LossConfig:
     """`total = depth + lambda * deblur` (Nazir et al. 2023, section III); the defaults are Table II's last row.
 
-    `depth`: "l1" (eq 1) or "l1+grad" (eq 2, weight `mu`). `image`: "l1", "charb" (eq 4, `eps` in units of [0, 1]) or
+    `depth`: "l1" (eq 1), "l1+grad" (eq 2, weight `mu`) or "silog" (scale-invariant,
+    see `terms.silog_loss`). `image`: "l1", "charb" (eq 4, `eps` in units of [0, 1]) or
     "charb+ssim" (eq 5, weight `psi`). `deblur_weight`: lambda. `balance`: "literal" uses `deblur_weight` as it is; with
     "auto" it multiplies the ratio depth / deblur measured over the first `balance_steps` steps, which is then frozen:
     `deblur_weight=1` lets both terms weigh alike at the start.
@@ -25,7 +26,10 @@ class LossConfig:
     Raises `ConfigError` for an impossible value.
     """
 
-    depth: str = option("l1+grad", choices=DEPTH_TERMS)
+    depth: str = option(
+        "l1+grad", group=LOSS, flag="depth-loss", choices=DEPTH_TERMS, default_text="that of --loss: l1+grad",
+        help="Depth side of the loss; silog: scale-invariant logarithmic.",
+    )  # fmt: skip
     image: str = option("charb+ssim", choices=IMAGE_TERMS)
     mu: float = option(1e-3, at_least=0)
     eps: float = option(1e-3, above=0, below=1)

@@ -46,6 +46,8 @@ NATIVE = "native"
 CAPS_M = {"make3d": 70.0}
 PREDICTION = "prediction"
 _SAMPLES_TO_SUSPECT = 4
+# Sums that an interrupted evaluation of another version left behind are not these.
+_SCORES_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +220,7 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
         "store_checksum": dataset.store.manifest.checksum,
         "checkpoint_sha256": _sha256(config.checkpoint),
         "split": config.split,
+        "scores": _SCORES_VERSION,
         "size": shape_text(subject.size or dataset.frame_hw),
         "cap_m": cap_m,
         "depth_scored_on": "the frames" if truth is None else "the source's own grid",

@@ -22,7 +22,7 @@ DEFAULT_CAP_M = 10.0
 NEAREST_M = 1e-3
 # An image restored without any error counts as 100 dB, lest one such image make the mean infinite.
 PSNR_CEILING_DB = 100.0
-DEPTH_METRICS = ("rmse", "abs_rel", "sq_rel", "rmse_log", "log10", "delta1", "delta2", "delta3")
+DEPTH_METRICS = ("rmse", "abs_rel", "sq_rel", "rmse_log", "silog", "log10", "delta1", "delta2", "delta3")
 IMAGE_METRICS = ("psnr", "ssim")
 
 
@@ -30,8 +30,8 @@ IMAGE_METRICS = ("psnr", "ssim")
 class DepthSums:
     """Sums over the `count` scored pixels of one image (p predicted, g true, metres).
 
-    `square` (p-g)^2, `relative` |p-g|/g, `square_relative` (p-g)^2/g, `square_log` (ln p - ln g)^2, `log10`
-    |log10 p - log10 g|, `below1..3` the number of pixels where max(p/g, g/p) < 1.25^k.
+    `square` (p-g)^2, `relative` |p-g|/g, `square_relative` (p-g)^2/g, `square_log` (ln p - ln g)^2, `log`
+    ln p - ln g, `log10` |log10 p - log10 g|, `below1..3` the number of pixels where max(p/g, g/p) < 1.25^k.
     """
 
     count: int
@@ -39,19 +39,22 @@ class DepthSums:
     relative: float
     square_relative: float
     square_log: float
+    log: float
     log10: float
     below1: float
     below2: float
     below3: float
 
     def metrics(self) -> dict[str, float]:
-        """The eight depth metrics of these pixels, by the names in `DEPTH_METRICS`."""
+        """The depth metrics of these pixels, by the names in `DEPTH_METRICS`; SILog times 100, as KITTI gives it."""
         n = self.count
         return {
             "rmse": math.sqrt(self.square / n),
             "abs_rel": self.relative / n,
             "sq_rel": self.square_relative / n,
             "rmse_log": math.sqrt(self.square_log / n),
+            # Of a constant factor nothing is left but rounding, which may be below 0.
+            "silog": 100 * math.sqrt(max(self.square_log / n - (self.log / n) ** 2, 0.0)),
             "log10": self.log10 / n,
             "delta1": self.below1 / n,
             "delta2": self.below2 / n,
@@ -118,17 +121,19 @@ def depth_sums(predicted_m: Tensor, depth_m: Tensor, *, name: str, cap_m: float 
             (error.abs() / true).sum(),
             (error**2 / true).sum(),
             (log_error**2).sum(),
+            log_error.sum(),
             log_error.abs().sum() / math.log(10),
             *((ratio < 1.25**k).sum().double() for k in (1, 2, 3)),
         ]
     ).tolist()
-    square, relative, square_relative, square_log, log10, below1, below2, below3 = sums
+    square, relative, square_relative, square_log, log, log10, below1, below2, below3 = sums
     return DepthSums(
         count=true.numel(),
         square=square,
         relative=relative,
         square_relative=square_relative,
         square_log=square_log,
+        log=log,
         log10=log10,
         below1=below1,
         below2=below2,

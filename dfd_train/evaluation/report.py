@@ -20,9 +20,9 @@ from dfd_train.files import write_atomically
 
 PUBLISHED_NAME = "paper"
 TITLES = {
-    "rmse": "RMSE (m) ↓", "abs_rel": "AbsRel ↓", "sq_rel": "SqRel (m) ↓", "rmse_log": "RMSE-log ↓", "log10": "log10 ↓",
-    "delta1": "delta < 1.25 ↑", "delta2": "delta < 1.25² ↑", "delta3": "delta < 1.25³ ↑", "psnr": "PSNR (dB) ↑",
-    "ssim": "SSIM ↑",
+    "rmse": "RMSE (m) ↓", "abs_rel": "AbsRel ↓", "sq_rel": "SqRel (m) ↓", "rmse_log": "RMSE-log ↓", "silog": "SILog ↓",
+    "log10": "log10 ↓", "delta1": "delta < 1.25 ↑", "delta2": "delta < 1.25² ↑", "delta3": "delta < 1.25³ ↑",
+    "psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑",
 }  # fmt: skip
 
 

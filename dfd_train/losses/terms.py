@@ -32,7 +32,7 @@ class LossTerms(NamedTuple):
     """What one batch costs, all scalars.
 
     `depth` and `deblur` are the two sides of the loss before lambda (None without that head); `parts` holds each
-    unweighted term by name: "l1", "grad" (metres), "image_l1", "charb", "ssim", "reblur",
+    unweighted term by name: "l1", "grad" (metres), "silog", "image_l1", "charb", "ssim", "reblur",
     "smooth".
     """
 
@@ -56,6 +56,8 @@ class LossTerms(NamedTuple):
 # Gur and Wolf's weight of SSIM beside L1, and our weight of smoothness (theirs is of another depth).
 REBLUR_SSIM_SHARE = 0.85
 REBLUR_SMOOTHNESS = 1e-2
+# Share of the mean log error that is forgiven, the nearest depth that has a logarithm, and what rounds the root.
+SILOG_FOCUS, SILOG_NEAREST_M, SILOG_EPS = 0.85, 1e-3, 1e-3
 # How fast an edge of the image lets go of the smoothness, per unit of [0, 1].
 _EDGE_SHARPNESS = 10.0
 REBLUR_TERMS = ("depth", "reblur", "smooth")
@@ -65,7 +67,7 @@ def term_names(config: LossConfig, heads: tuple[str, ...]) -> tuple[str, ...]:
     """Names of all that `compute_losses` finds for a network with `heads`: the two sides, then their parts."""
     names: tuple[str, ...] = ()
     if "depth" in heads:
-        names += ("depth", "l1", *(("grad",) if config.depth == "l1+grad" else ()))
+        names += ("depth", *{"l1": ("l1",), "l1+grad": ("l1", "grad"), "silog": ("silog",)}[config.depth])
     if "aif" in heads:
         image = {"l1": ("image_l1",), "charb": ("charb",), "charb+ssim": ("charb", "ssim")}
         names += ("deblur", *image[config.image])
@@ -96,8 +98,11 @@ def compute_losses(
     parts: dict[str, Tensor] = {}
     depth = deblur = None
     if output.depth_m is not None:
-        residual, valid = depth_residual(output.depth_m, depth_m)
-        parts["l1"] = depth = masked_l1(residual, valid, valid_pixels)
+        if config.depth == "silog":
+            parts["silog"] = depth = silog_loss(output.depth_m, depth_m, images)
+        else:
+            residual, valid = depth_residual(output.depth_m, depth_m)
+            parts["l1"] = depth = masked_l1(residual, valid, valid_pixels)
         if config.depth == "l1+grad":
             parts["grad"] = masked_gradient(residual, valid, across, down)
             depth = depth + config.mu * parts["grad"]
@@ -168,6 +173,22 @@ def masked_gradient(
     """
     along_x = _masked_differences(residual, valid, -1, across)
     return along_x + _masked_differences(residual, valid, -2, down)
+
+
+def silog_loss(predicted_m: Tensor, depth_m: Tensor, images: Tensor | None = None) -> Tensor:
+    """Mean over images of `sqrt(mean d^2 - 0.85 (mean d)^2)`, d = ln predicted - ln true over an image's valid pixels.
+
+    Eigen et al. 2014, under the root and with the weight of BTS (Lee et al. 2019); both (B, 1, H, W) metres, an image
+    without a valid pixel counts 0. `images`: of how many these are some.
+    """
+    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    # Replaced before the logarithm: 0 * NaN would otherwise reach the gradient.
+    log = torch.where(valid, predicted_m, 1.0).clamp(min=SILOG_NEAREST_M).log() - torch.where(valid, depth_m, 1.0).log()
+    count = valid.sum(dim=(1, 2, 3)).clamp(min=1)
+    square, mean = (log**2).sum(dim=(1, 2, 3)) / count, log.sum(dim=(1, 2, 3)) / count
+    # The slope of a root is without bound at 0.
+    spread = (square - SILOG_FOCUS * mean**2 + SILOG_EPS**2).sqrt() - SILOG_EPS
+    return spread.mean() if images is None else spread.sum() / images
 
 
 def _pairs(valid: Tensor, dim: int) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -143,3 +144,14 @@ def test_help_shows_every_option_with_its_default() -> None:
         text = command("--help").output
         assert text.count("--") > 9
         assert "default: " in text
+
+
+def test_evaluating_as_json_prints_the_report_alone(store: Path, run: Path, tmp_path: Path) -> None:
+    result = dfd_eval(
+        "--shards", store, "--checkpoint", run, "--out", tmp_path / "r", "--device", "cpu", "--split", "val", "--json"
+    )
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert report["settings"]["split"] == "val"
+    assert report["rows"]["prediction"]["silog"] > 0
+    assert report == json.loads((tmp_path / "r/report.json").read_text())

@@ -1,6 +1,7 @@
 """`dfd-prepare` as installed."""
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -216,3 +217,31 @@ def test_a_read_only_target_is_named(run_command, tmp_path):
     target.write_text("a file where a folder is wanted")
     result = run_command("dfd-prepare", "synthetic", "--count", "2", "--size", "64x48", "--out", target / "x.zarr")
     assert_one_line_refusal(result, "x.zarr")
+
+
+def test_info_and_verify_speak_json_and_tell_stacks_and_parts(tmp_path, run_command):
+    for name, seed in (("a", 0), ("b", 1)):
+        made = run_command(
+            "dfd-prepare", "synthetic", "--count", 4, "--size", "64x48", "--focus", "1m,3m", "--seed", seed, "--out",
+            tmp_path / f"{name}.zarr",
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+    both = tmp_path / "both.zarr"
+    joined = run_command("dfd-prepare", "merge", tmp_path / "a.zarr", tmp_path / "b.zarr", "--out", both)
+    assert joined.returncode == 0, joined.stderr
+    assert "2 stores joined" in joined.stdout
+    assert "part 2   kind=synthetic" in joined.stdout
+    assert "seed=1" in joined.stdout
+    assert "stack      8 frames, each at 2 focus distances" in joined.stdout
+    facts = json.loads(run_command("dfd-prepare", "info", both, "--json").stdout)
+    assert facts["size_wh"] == [64, 48]
+    assert sum(facts["samples"].values()) == 16
+    assert sum(facts["frames"].values()) == sum(facts["scenes"].values()) == 8
+    assert facts["focus_distances_m"] == [1.0, 3.0]
+    found = json.loads(run_command("dfd-prepare", "verify", both, "--json").stdout)
+    assert found["damaged"] == []
+    assert found["shard_files"] > 0
+    faults.flip_byte(next(both.glob("train/aif/c/*/0/0/0")), 40)
+    result = run_command("dfd-prepare", "verify", both, "--json")
+    assert result.returncode == 2
+    assert "sample" in json.loads(result.stdout)["damaged"][0]

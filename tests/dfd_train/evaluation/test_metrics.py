@@ -34,6 +34,7 @@ def numpy_depth_metrics(predicted: np.ndarray, true: np.ndarray, cap: float = 10
         "abs_rel": np.mean(np.abs(p - g) / g),
         "sq_rel": np.mean((p - g) ** 2 / g),
         "rmse_log": np.sqrt(np.mean((np.log(p) - np.log(g)) ** 2)),
+        "silog": 100 * np.std(np.log(p) - np.log(g)),
         "log10": np.mean(np.abs(np.log10(p) - np.log10(g))),
         **{f"delta{k}": np.mean(ratio < 1.25**k) for k in (1, 2, 3)},
     }
@@ -162,6 +163,8 @@ def test_an_image_too_small_for_ssim_is_an_error_naming_it() -> None:
 def test_nothing_to_score_is_an_error() -> None:
     with pytest.raises(EvaluationError, match="no image"):
         summarise([])
+    sums = DepthSums(
+        count=1, square=0, relative=0, square_relative=0, square_log=0, log=0, log10=0, below1=1, below2=1, below3=1
+    )
     with pytest.raises(ValueError, match="convention"):
-        summarise([ImageScore(name="a", depth=DepthSums(count=1, square=0, relative=0, square_relative=0, square_log=0,
-                                                        log10=0, below1=1, below2=1, below3=1))], "median")  # fmt: skip
+        summarise([ImageScore(name="a", depth=sums)], "median")

@@ -17,9 +17,11 @@ from dfd_train.losses.ssim import ssim
 from dfd_train.losses.terms import (
     charbonnier,
     compute_losses,
+    count_pixels,
     depth_residual,
     masked_gradient,
     masked_l1,
+    silog_loss,
     ssim_loss,
 )
 from dfd_train.model.two_headed import Output
@@ -203,3 +205,41 @@ def test_an_impossible_loss_is_refused_by_name(field: str, value: object) -> Non
         LossConfig(**{field: value})
     with pytest.raises(ConfigError, match="l1grad"):
         table_ii_row("l3+charb")
+
+
+def test_silog_is_the_formula_over_each_images_valid_pixels(case: tuple[Output, Tensor, Tensor]) -> None:
+    output, depth, aif = case
+    assert output.depth_m is not None
+    predicted = output.depth_m.abs() + 0.1
+    wanted = []
+    for made, true in zip(predicted.numpy()[:, 0], depth.numpy()[:, 0], strict=True):
+        valid = np.isfinite(true) & (true > 0)
+        d = np.log(made[valid]) - np.log(true[valid])
+        wanted.append(np.sqrt(np.mean(d**2) - 0.85 * np.mean(d) ** 2))
+    assert silog_loss(predicted, depth).item() == pytest.approx(np.mean(wanted), abs=1.1e-3)
+    terms = compute_losses(Output(predicted, None), depth, aif, LossConfig(depth="silog"))
+    assert terms.depth is not None
+    assert terms.parts.keys() == {"silog"}
+
+
+def test_silog_forgives_most_of_a_wrong_scale_and_is_smooth_at_the_truth(case: tuple[Output, Tensor, Tensor]) -> None:
+    _, depth, _ = case
+    true = torch.where(torch.isfinite(depth), depth, 0.0)
+    perfect = true.clone().requires_grad_()
+    silog_loss(perfect, depth).backward()
+    assert perfect.grad is not None
+    assert torch.isfinite(perfect.grad).all()
+    assert silog_loss(2 * true, depth).item() == pytest.approx(np.sqrt(0.15) * np.log(2), abs=2e-3)
+
+
+def test_silog_of_parts_adds_up_to_that_of_the_batch(case: tuple[Output, Tensor, Tensor]) -> None:
+    output, depth, aif = case
+    assert output.depth_m is not None
+    counts = count_pixels(depth)
+    config = LossConfig(depth="silog")
+    whole = compute_losses(Output(output.depth_m, None), depth, aif, config).parts["silog"]
+    parts = [
+        compute_losses(Output(output.depth_m[k : k + 1], None), depth[k : k + 1], aif[k : k + 1], config, counts)
+        for k in range(2)
+    ]
+    assert sum(part.parts["silog"].item() for part in parts) == pytest.approx(whole.item(), rel=1e-6)
