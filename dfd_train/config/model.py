@@ -68,7 +68,7 @@ class ModelConfig:
     whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
     the network takes and returns [0, 1] either way. `input`: which of a sample's pictures the network is given; "aif" asks
     how much of the depth it finds without any defocus, with the depth head alone. `deconvolution`: how "anwar" sharpens,
-    see `deconvolution.deconvolve`.
+    see `optics.deconvolution.deconvolve`.
 
     Raises `ConfigError` for an impossible value.
     """

@@ -60,7 +60,7 @@ class TrainConfig:
     that decides which checkpoint is the best ("auto" = rmse, or psnr without a depth head). `tensorboard`: write its
     event files. `log_every`: steps between rows of steps.csv. `wandb`: project of Weights & Biases to log to.
     `timeout_s`: how long processes wait for one another. `profile`: measure some of the first steps by
-    part, see `profiling.StepProfile`.
+    part, see `training.profiling.StepProfile`.
 
     Raises `ConfigError` for an impossible value.
     """
