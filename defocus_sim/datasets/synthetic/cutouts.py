@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.uint8]
+Angles = NDArray[np.float64]
 SIDE = 384
 
 
@@ -30,22 +31,24 @@ def _blob(rng: np.random.Generator) -> Mask:
     return mask
 
 
-def _leaf(mask: Mask, x: float, y: float, length: float, angle: float, slim: float) -> None:
+def _leaves(mask: Mask, spots: NDArray[np.float64], lengths: NDArray[np.float64], angles: Angles, slim: float) -> None:
+    """Draw leaves that begin at `spots` (N, 2), all as slim."""
     along = np.linspace(0, 1, 8)
-    half = slim * length * np.sin(np.pi * along**0.8)
-    outline = np.concatenate([np.stack([along * length, half], -1), np.stack([along * length, -half], -1)[::-1]])
-    cos, sin = np.cos(angle), np.sin(angle)
-    points = outline @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
-    cv2.fillPoly(mask, [np.rint(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    half = slim * np.sin(np.pi * along**0.8)
+    x, y = np.concatenate([along, along[::-1]]), np.concatenate([half, -half[::-1]])
+    cos, sin = (lengths * np.cos(angles))[:, None], (lengths * np.sin(angles))[:, None]
+    outlines = np.stack([spots[:, :1] + x * cos - y * sin, spots[:, 1:] + x * sin + y * cos], -1)
+    for outline in np.rint(outlines * 16).astype(np.int32):
+        cv2.fillPoly(mask, [outline], 255, cv2.LINE_AA, 4)
 
 
 def _foliage(rng: np.random.Generator) -> Mask:
     """A bunch of leaves with gaps between them."""
     mask = _blank()
     size, slim = float(rng.uniform(12, 45)), float(rng.uniform(0.08, 0.35))
-    for _ in range(int(rng.uniform(1.5, 3.5) * (200 / size) ** 2) + 20):
-        x, y = SIDE / 2 + rng.normal(0, 0.16, 2) * SIDE
-        _leaf(mask, float(x), float(y), size * float(rng.uniform(0.7, 1.4)), float(rng.uniform(0, 2 * np.pi)), slim)
+    count = int(rng.uniform(1.5, 3.5) * (200 / size) ** 2) + 20
+    spots = SIDE / 2 + rng.normal(0, 0.16, (count, 2)) * SIDE
+    _leaves(mask, spots, size * rng.uniform(0.7, 1.4, count), rng.uniform(0, 2 * np.pi, count), slim)
     return mask
 
 
@@ -55,6 +58,7 @@ def _twigs(rng: np.random.Generator) -> Mask:
     leafy = float(rng.choice([0.0, 0.5, 1.0]))
     size, slim = float(rng.uniform(10, 24)), float(rng.uniform(0.12, 0.35))
     ends = [(SIDE / 2 + float(rng.uniform(-60, 60)), SIDE - 2.0, -np.pi / 2, 0.3 * SIDE, 9.0)]
+    leaves: list[tuple[float, float, float]] = []
     for _ in range(140):
         if not ends:
             break
@@ -63,11 +67,14 @@ def _twigs(rng: np.random.Generator) -> Mask:
         tips = ((int(x * 16), int(y * 16)), (int(x1 * 16), int(y1 * 16)))
         cv2.line(mask, *tips, 255, max(1, round(thick)), cv2.LINE_AA, 4)
         if thick < 3 and rng.random() < leafy:
-            _leaf(mask, x1, y1, size, angle + float(rng.normal(0, 0.8)), slim)
+            leaves.append((x1, y1, angle + float(rng.normal(0, 0.8))))
         if length > 14:
             for _ in range(int(rng.integers(2, 4))):
                 bend = angle + float(rng.normal(0, 0.55))
                 ends.append((x1, y1, bend, length * float(rng.uniform(0.55, 0.85)), thick * 0.66))
+    if leaves:
+        table = np.array(leaves)
+        _leaves(mask, table[:, :2], np.full(len(table), size), table[:, 2], slim)
     return mask
 
 
@@ -125,5 +132,5 @@ CUTOUTS: dict[str, Callable[[np.random.Generator], Mask]] = {
 
 
 def draw_masks(names: tuple[str, ...], rng: np.random.Generator) -> Mask:
-    """(len(names), SIDE, SIDE) uint8: one outline a name of `CUTOUTS`."""
-    return np.stack([CUTOUTS[name](rng) for name in names])
+    """(len(names), SIDE, SIDE) uint8: one outline a name of `CUTOUTS`; an empty name stands for one not needed."""
+    return np.stack([CUTOUTS[name](rng) if name else _blank() for name in names])

@@ -143,10 +143,11 @@ def _scatter(
     angle = corners[None] + turns[:, None]
     reach = radius[:, None] * bend
     shape = np.stack([places[:, :1] + reach * np.cos(angle), places[:, 1:] + reach * np.sin(angle)], -1)
-    for outline, shade, (px, py), r in zip(shape, shades.tolist(), places, radius, strict=True):
+    whole = np.rint(shape * 16).astype(np.int32)
+    for outline, shade, (px, py), r in zip(whole, shades.tolist(), places.tolist(), radius.tolist(), strict=True):
         for dx in {0, TEXELS if px < r else -TEXELS if px > TEXELS - r else 0}:
             for dy in {0, TEXELS if py < r else -TEXELS if py > TEXELS - r else 0}:
-                points = np.rint((outline + np.array([dx, dy])) * 16).astype(np.int32)
+                points = outline + np.array([16 * dx, 16 * dy], np.int32) if dx or dy else outline
                 cv2.fillConvexPoly(canvas, points, shade, cv2.LINE_8, 4)
     table = colours[rng.integers(0, len(colours), 256)] * (np.linspace(0.25, 1.25, 256)[:, None])
     return table.astype(np.float32).take(canvas, axis=0)

@@ -21,7 +21,7 @@ from defocus_sim.datasets.synthetic.scenes import HFOV_DEG, SCALES, build_scene,
 from defocus_sim.datasets.synthetic.varied import build_varied, draw_kind
 from defocus_sim.errors import SourceError
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 SCALE_NAMES = (*SCALES, "mixed")
 # With the scale that goes without saying.
 SCENES = {"rooms": "room", "varied": "mixed"}

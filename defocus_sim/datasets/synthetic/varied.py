@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from defocus_sim.datasets.synthetic.clutter import CLUTTER, MASKS, SOFT, any_axes, point_light
-from defocus_sim.datasets.synthetic.cutouts import draw_masks
+from defocus_sim.datasets.synthetic.cutouts import Mask, draw_masks
 from defocus_sim.datasets.synthetic.materials import MATERIALS, material_pyramids
-from defocus_sim.datasets.synthetic.raycast import Finish, Shell, Solid, Vec3
+from defocus_sim.datasets.synthetic.raycast import Cutout, Finish, Shell, Solid, Vec3
 from defocus_sim.datasets.synthetic.render import Exposure, Light, Scene
 from defocus_sim.datasets.synthetic.scene_builder import Workshop
 from defocus_sim.datasets.synthetic.scenes import HFOV_DEG, SCALES, Range, Scale, draw_layout, probe
@@ -107,9 +107,15 @@ def build_varied(rng: np.random.Generator, kind: str, scale: str, hw: tuple[int,
         solids=_dressed(rng, scene.solids, scale in _OPEN_AIR and light.reach_m > 50 * reach_m) + lamps,
         light=light,
         textures=material_pyramids(tuple(str(name) for name in names), rng),
-        masks=draw_masks(MASKS, rng),
+        masks=_outlines(rng, scene.solids),
         exposure=_exposure(rng, chosen.night),
     )
+
+
+def _outlines(rng: np.random.Generator, solids: tuple[Solid, ...]) -> Mask:
+    """The outlines in use, each in its place among `MASKS`."""
+    used = {solid.mask for solid in solids if isinstance(solid, Cutout)}
+    return draw_masks(tuple(name if number in used else "" for number, name in enumerate(MASKS)), rng)
 
 
 def _others(rng: np.random.Generator) -> tuple[str, str, str, str]:
