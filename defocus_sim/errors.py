@@ -48,6 +48,10 @@ class ShardCorruptError(ShardError, OSError):
     """A shard whose bytes are not those that were written."""
 
 
+class StorageTimeoutError(ShardError, TimeoutError):
+    """An object store that does not answer in time."""
+
+
 class RenderingError(DefocusSimError, ValueError):
     """A rendering option that does not exist or cannot be used."""
 

@@ -12,7 +12,7 @@ from defocus_sim.convert.plan import program_version
 from defocus_sim.convert.scenes import scene_names
 from defocus_sim.convert.state import ConversionState, failed_write
 from defocus_sim.datasets.base import SPLITS
-from defocus_sim.errors import ConvertError, DefocusSimError
+from defocus_sim.errors import ConvertError, DefocusSimError, StorageTimeoutError
 from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.split import ShardSplit
@@ -74,6 +74,9 @@ def merge(
             splits[split] = _with_shards(content, files)
         state.write_manifest(_manifest(stores, splits, digest(description)))
         state.publish(description)
+    except StorageTimeoutError:
+        # It is not asked what it has.
+        raise
     except BaseException as error:
         state.clean_up([])
         if isinstance(error, OSError) and not isinstance(error, DefocusSimError):

@@ -21,7 +21,7 @@ from defocus_sim.convert.plan import PlannedSample
 from defocus_sim.convert.sample import BadFrame
 from defocus_sim.convert.task import TEAMS, Made, ShardTask, help_with_shards, run_shard
 from defocus_sim.convert.workers import Team
-from defocus_sim.errors import ConvertError, DefocusSimError
+from defocus_sim.errors import ConvertError, DefocusSimError, StorageTimeoutError
 from defocus_sim.timing import StageClock
 
 # So often in a row may worker processes die without that a shard was finished in between.
@@ -58,8 +58,8 @@ def run_in_threads(
                 futures = [pool.submit(work) for _ in range(threads)]
                 for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                     future.result()
-            except BaseException:
-                release()
+            except BaseException as error:
+                _release_unless_silent(release, error)
                 raise
             finally:
                 # On an error or an interrupt the running tasks stop at their next sample and clean up after themselves.
@@ -97,12 +97,18 @@ def run_in_processes(
                 raise ConvertError("workers died again and again on one shard (is memory short?)") from error
             # What was at work may have been the reason: all others come before it.
             left = left[processes:] + left[:processes]
-        except BaseException:
-            release()
+        except BaseException as error:
+            _release_unless_silent(release, error)
             raise
         finally:
             pool.shutdown(cancel_futures=True)
     return bad
+
+
+def _release_unless_silent(release: Callable[[], None], error: BaseException) -> None:
+    """A storage that does not answer would have to be waited for once more."""
+    if not isinstance(error, StorageTimeoutError):
+        release()
 
 
 @contextmanager

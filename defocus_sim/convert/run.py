@@ -20,7 +20,13 @@ from defocus_sim.convert.pool import run_in_processes, run_in_threads
 from defocus_sim.convert.sample import BadFrame, OnError
 from defocus_sim.convert.state import ConversionState, failed_write, finished_manifest
 from defocus_sim.convert.task import ShardTask
-from defocus_sim.errors import ConversionInterruptedError, ConversionTakenOverError, ConvertError, DefocusSimError
+from defocus_sim.errors import (
+    ConversionInterruptedError,
+    ConversionTakenOverError,
+    ConvertError,
+    DefocusSimError,
+    StorageTimeoutError,
+)
 from defocus_sim.shards import crc
 from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
@@ -210,6 +216,9 @@ def _run(
 
 def _explain(error: BaseException, state: ConversionState, tasks: list[ShardTask]) -> DefocusSimError:
     """The error to raise, with what is left and how to go on; an attempt that finished no shard leaves nothing."""
+    if isinstance(error, StorageTimeoutError):
+        # It is not asked what it has.
+        return StorageTimeoutError(f"{error}; what is finished is kept, continue with --resume")
     if isinstance(error, OSError) and state.taken_over:
         # Its files were renamed under its hands.
         return ConversionTakenOverError(f"another conversion has begun at {state.place}: it goes on, this one ends")

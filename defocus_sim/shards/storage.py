@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from defocus_sim.errors import ShardError
+from defocus_sim.errors import ShardError, StorageTimeoutError
 from defocus_sim.shards.writeback import EagerWriter
 
 TEMPORARY_SUFFIX = ".partial"
@@ -214,22 +214,50 @@ class _Descriptor(RangeReader):
         return None
 
 
+# A network slower than that is taken for one that hangs.
+_SLOWEST_BYTES_PER_S = 1e6
+# Of one attempt; the client tries again, which a connection that was cut deserves.
+_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 5, 10
+
+
+def _timeout_s() -> float:
+    """Seconds that an object store has to answer; raises `ShardError` for an impossible value in the environment."""
+    text = os.environ.get("DFD_STORAGE_TIMEOUT_S", "25")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ShardError(f"DFD_STORAGE_TIMEOUT_S={text} is not a number of seconds above 0")
+    return seconds
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """The client of an fsspec URL, and the path in it."""
+    import fsspec
+
+    options: dict[str, Any] = {}
+    if url.startswith(("s3://", "s3a://")):
+        options["config_kwargs"] = {"connect_timeout": _CONNECT_TIMEOUT_S, "read_timeout": _READ_TIMEOUT_S}
+    return fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
+
+
 class ObjectStorage(Storage):
     """A prefix of an object store, by an fsspec URL such as `s3://bucket/nyu.zarr`.
 
     Credentials come from the environment of each process (as the store's own client finds them) and are kept nowhere.
+    What fails is tried again until it is done, refused, or `DFD_STORAGE_TIMEOUT_S` (25 seconds) are over, and a second more
+    for each MB; then `StorageTimeoutError` is raised.
     """
 
     renames = False
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
         if "@" in url.split("://", 1)[1].split("/", 1)[0]:
             raise ShardError("a URL with credentials is refused: put them into the environment")
         self.url = url.rstrip("/")
         try:
-            self._client, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            self._client, self._root = _filesystem(self.url)
             self._process = os.getpid()
         except (ImportError, ValueError) as error:
             raise ShardError(f"{self.url} cannot be used ({error}); S3 needs: pip install 'dfd-toolkit[s3]'") from error
@@ -238,32 +266,45 @@ class ObjectStorage(Storage):
     def _fs(self) -> Any:
         """The client; a new one after a fork (workers of a torch `DataLoader`), which clients do not survive."""
         if self._process != os.getpid():
-            import fsspec
-
-            self._client, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            self._client, self._root = _filesystem(self.url)
             self._process = os.getpid()
         return self._client
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
-    def _guard(self, what: str, call: Callable[[], T]) -> T:
-        """The clients of object stores raise errors of their own; here each becomes an `OSError` saying what failed."""
+    def _guard(self, what: str, call: Callable[[dict[str, float]], T], size: int = 0) -> T:
+        """The clients of object stores raise errors of their own; here each becomes an `OSError` saying what failed.
+
+        `call` is given what its method needs to know of the time limit; `size`: bytes that it is to move.
+        """
+        limit_s = _timeout_s() + size / _SLOWEST_BYTES_PER_S
         try:
-            return call()
+            # Of a client without a network there is none.
+            return call({"timeout": limit_s} if getattr(self._fs, "async_impl", False) else {})
         except FileNotFoundError:
             raise
+        except TimeoutError as error:
+            raise StorageTimeoutError(
+                f"{what} failed: no answer within {limit_s:.0f} s (DFD_STORAGE_TIMEOUT_S sets another limit)"
+            ) from error
         except Exception as error:
             raise OSError(f"{what} failed: {type(error).__name__}: {error}") from error
 
     def read(self, name: str) -> bytes:
         """See `Storage`."""
-        content: bytes = self._guard(f"reading {self.describe(name)}", lambda: self._fs.cat_file(self._path(name)))
+        content: bytes = self._guard(
+            f"reading {self.describe(name)}", lambda limit: self._fs.cat_file(self._path(name), **limit)
+        )
         return content
 
     def write(self, name: str, content: bytes) -> None:
         """See `Storage`."""
-        self._guard(f"writing {self.describe(name)}", lambda: self._fs.pipe_file(self._path(name), content))
+        self._guard(
+            f"writing {self.describe(name)}",
+            lambda limit: self._fs.pipe_file(self._path(name), content, **limit),
+            len(content),
+        )
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
@@ -271,16 +312,24 @@ class ObjectStorage(Storage):
         with tempfile.NamedTemporaryFile(prefix="dfd-", suffix=TEMPORARY_SUFFIX) as stream:
             yield stream  # type: ignore[misc]
             stream.flush()
-            self._guard(f"writing {self.describe(name)}", lambda: self._fs.put_file(stream.name, self._path(name)))
+            self._guard(
+                f"writing {self.describe(name)}",
+                lambda limit: self._fs.put_file(stream.name, self._path(name), **limit),
+                os.path.getsize(stream.name),
+            )
 
     def size(self, name: str) -> int:
         """See `Storage`."""
-        return int(self._guard(f"looking up {self.describe(name)}", lambda: self._fs.info(self._path(name)))["size"])
+        return int(
+            self._guard(f"looking up {self.describe(name)}", lambda limit: self._fs.info(self._path(name), **limit))[
+                "size"
+            ]
+        )
 
     def sizes(self) -> dict[str, int]:
         """See `Storage`."""
         try:
-            found = self._guard(f"listing {self.url}", lambda: self._fs.find(self._root, detail=True))
+            found = self._guard(f"listing {self.url}", lambda limit: self._fs.find(self._root, detail=True, **limit))
         except FileNotFoundError:
             return {}
         start = len(self._fs._strip_protocol(self._root)) + 1
@@ -293,8 +342,8 @@ class ObjectStorage(Storage):
     def remove(self, name: str = "") -> None:
         """See `Storage`."""
         path = self._path(name)
-        if self._guard(f"looking up {self.describe(name)}", lambda: self._fs.exists(path)):
-            self._guard(f"removing {self.describe(name)}", lambda: self._fs.rm(path, recursive=True))
+        if self._guard(f"looking up {self.describe(name)}", lambda limit: self._fs.exists(path, **limit)):
+            self._guard(f"removing {self.describe(name)}", lambda limit: self._fs.rm(path, recursive=True, **limit))
 
 
 class _RemoteFile(RangeReader):
@@ -305,7 +354,8 @@ class _RemoteFile(RangeReader):
         storage, path = self._storage, self._storage._path(self._name)
         data: bytes = storage._guard(
             f"reading {storage.describe(self._name)}",
-            lambda: storage._fs.cat_file(path, start=offset, end=offset + length),
+            lambda limit: storage._fs.cat_file(path, start=offset, end=offset + length, **limit),
+            length,
         )
         return data
 

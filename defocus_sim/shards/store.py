@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
+from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError, StorageTimeoutError
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import Manifest, ShardFile
 from defocus_sim.shards.open_shards import check_size
@@ -81,6 +81,8 @@ def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
         raise _no_store(storage) from None
     except (ValueError, RecursionError) as error:
         raise ShardCorruptError(f"{storage.describe('zarr.json')} cannot be read as JSON ({error})") from error
+    except StorageTimeoutError:
+        raise
     except OSError as error:
         raise ShardError(f"{storage.url} cannot be read: {error}") from error
     if not isinstance(content, dict):
@@ -103,6 +105,9 @@ def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord, str | None]]:
         try:
             sound = _sha256(store.storage.reader(record.name), record.file.bytes) == record.file.sha256
             yield record, _damage(splits[record.split], record, sound)
+        except StorageTimeoutError:
+            # The next file would be waited for as long.
+            raise
         except OSError as error:
             yield record, f"{store.storage.describe(record.name)} cannot be read: {error}"
 
@@ -121,6 +126,8 @@ def _size_problems(store: ShardStore) -> Iterator[tuple[ShardRecord, ShardError 
     """Every shard file with None, or with the error that its absence or size deserves; from one listing of the store."""
     try:
         sizes = store.storage.sizes()
+    except StorageTimeoutError:
+        raise
     except OSError as error:
         raise ShardError(f"{store.url} cannot be listed: {error}") from error
     for record in store.records():
