@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defocus_sim.datasets.formats.limits import LARGEST_BYTES, LARGEST_PIXELS, read_file
 from defocus_sim.errors import SourceError
 
 _MAGIC = b"\x76\x2f\x31\x01"
@@ -25,7 +26,6 @@ _UNSUPPORTED_FLAGS = {0x200: "tiles", 0x800: "deep data", 0x1000: "several parts
 _TYPES = {0: "<u4", 1: "<f2", 2: "<f4"}
 _COMPRESSIONS = ("no", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 _LINES_A_BLOCK = {0: 1, 1: 1, 2: 1, 3: 16}
-_LARGEST_PIXELS = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +72,7 @@ def read_exr(path: Path) -> NDArray[Any]:
 
 
 def _open(path: Path) -> tuple[_Header, bytes]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror})") from error
+    data = read_file(path)
     if not data.startswith(_MAGIC):
         raise SourceError(f"{path} is not an OpenEXR file")
     try:
@@ -114,7 +111,7 @@ def _header(data: bytes) -> _Header:
         raise ValueError(f"{known} compression")
     x0, y0, x1, y1 = struct.unpack("<4i", values["dataWindow"])
     height, width = y1 - y0 + 1, x1 - x0 + 1
-    if height < 1 or width < 1 or height * width > _LARGEST_PIXELS:
+    if height < 1 or width < 1 or height * width > LARGEST_PIXELS:
         raise ValueError(f"size {width}x{height}")
     channels = tuple(_channels(values["channels"]))
     return _Header(channels=channels, compression=compression, first_line=y0, height=height, width=width, end=end + 1)
@@ -137,7 +134,7 @@ def _planes(header: _Header, data: bytes) -> dict[str, NDArray[Any]]:
     lines = _LINES_A_BLOCK[header.compression]
     blocks = math.ceil(header.height / lines)
     # zlib shrinks by a factor of 1032 at most: a larger picture cannot be in the file.
-    if header.height * header.line_bytes > 1100 * len(data):
+    if header.height * header.line_bytes > min(1100 * len(data), LARGEST_BYTES):
         raise ValueError(f"no {header.width}x{header.height} pixels in {len(data)} bytes")
     rows = np.zeros((header.height, header.line_bytes), np.uint8)
     wanted_tops = set(range(0, header.height, lines))

@@ -8,12 +8,60 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from isal import igzip_lib
 from numpy.typing import NDArray
+
+from defocus_sim.errors import SourceError
+
+# Deflate shrinks by a factor of 1032 at most.
+_MOST_PACKED = 1100
+_LARGEST_CHUNK_BYTES = 1 << 27
+
+
+def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset | None:
+    """Dataset `name` of the root group, None where there is none.
+
+    Raises `SourceError` where its numbers would come from elsewhere: a link, external files, a virtual dataset. Such a
+    file could bring any file of this machine into a store.
+    """
+    link = file.get(name, getlink=True)
+    if link is None:
+        return None
+    # Before anything is opened: the other end of a link may be a pipe.
+    if not isinstance(link, h5py.HardLink):
+        raise SourceError(
+            f"{path}: {name} is a link ({type(link).__name__}), which is refused: it may lead to other files"
+        )
+    data = file[name]
+    if not isinstance(data, h5py.Dataset):
+        return None
+    check_own(data.id, name, path)
+    return data
+
+
+def check_own(data: h5py.h5d.DatasetID, name: str, path: Path) -> None:
+    """Raise `SourceError` where `data` is stored outside of its file."""
+    plan = data.get_create_plist()
+    if plan.get_layout() == h5py.h5d.VIRTUAL:
+        raise SourceError(
+            f"{path}: {name} is a virtual dataset, which is refused: its numbers may come from other files"
+        )
+    if plan.get_external_count() > 0:
+        raise SourceError(f"{path}: {name} is stored in external files, which is refused: {plan.get_external(0)[0]!r}")
+
+
+def check_stored(data: h5py.Dataset, name: str, path: Path) -> None:
+    """Raise `SourceError` where the frames of `data` declare more than is stored, or chunks that no memory is for."""
+    stored = data.id.get_storage_size()
+    if data.nbytes > _MOST_PACKED * stored:
+        raise SourceError(f"{path}: {name} declares {data.shape[0]} frames, but only {stored} bytes are stored")
+    if data.chunks is not None and math.prod(data.chunks) * data.dtype.itemsize > _LARGEST_CHUNK_BYTES:
+        raise SourceError(f"{path}: {name} has chunks of {data.chunks}, larger than {_LARGEST_CHUNK_BYTES} bytes")
 
 
 class Frames:

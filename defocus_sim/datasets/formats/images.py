@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defocus_sim.datasets.formats.exr import exr_header, read_exr
+from defocus_sim.datasets.formats.limits import check_picture, read_file, require_regular
+from defocus_sim.datasets.formats.numpy_limits import check_numpy
 from defocus_sim.errors import SourceError
 
 COLOUR_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
@@ -46,6 +48,7 @@ def read_colour(path: Path) -> NDArray[np.uint8]:
 
 def colour_size(path: Path) -> tuple[int, int]:
     """Height and width of the upright picture, from its header only; raises `SourceError` where there is none."""
+    require_regular(path)
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -98,6 +101,7 @@ def depth_header(path: Path) -> DepthHeader:
     if suffix in (".npy", ".npz", ".pfm"):
         depth = read_depth_units(path)
         return DepthHeader(depth.shape[0], depth.shape[1], integer=depth.dtype.kind != "f")
+    require_regular(path)
     try:
         with Image.open(path) as image:
             (width, height), mode, channels = image.size, image.mode, len(image.getbands())
@@ -122,10 +126,7 @@ def check_whole(path: Path) -> None:
 
 
 def _whole(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror})") from error
+    data = read_file(path)
     if not data:
         raise SourceError(f"{path} is empty")
     # Older decoders fill the missing part of a truncated picture with grey and say nothing.
@@ -154,6 +155,7 @@ def _check_png(data: bytes, path: Path) -> None:
 
 def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     """The decoded picture. OpenCV's own lines on stderr are kept back: the error says it all."""
+    check_picture(path, data)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -168,9 +170,11 @@ def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
 
 
 def _read_numpy(path: Path) -> NDArray[Any]:
+    require_regular(path)
     try:
         # Opened here, so that it is closed where NumPy fails halfway.
         with path.open("rb") as stream:
+            check_numpy(path, stream)
             content = np.load(stream, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return content

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defocus_sim.datasets.formats.limits import read_file
 from defocus_sim.errors import SourceError
 
 _HEADER_BYTES = 128
@@ -24,7 +25,8 @@ _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f
 # mxDOUBLE_CLASS .. mxUINT64_CLASS: arrays of numbers; below are cells, structures, objects, text and sparse ones.
 _NUMERIC_CLASSES = range(6, 16)
 _COMPLEX_FLAG = 0x0800
-_LARGEST_BYTES = 1 << 30
+# Grids and lists of frames take kilobytes.
+_LARGEST_BYTES = 1 << 26
 
 
 def read_matrix(path: Path, name: str) -> NDArray[Any]:
@@ -33,10 +35,7 @@ def read_matrix(path: Path, name: str) -> NDArray[Any]:
     Raises `SourceError`, naming the file, where it is not a version 5 file, is truncated or damaged, has no such
     variable or holds something else than real numbers there.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror})") from error
+    data = read_file(path)
     try:
         return _find(data, name)
     except (ValueError, struct.error, zlib.error) as error:

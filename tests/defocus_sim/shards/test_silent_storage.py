@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 
 import pytest
+import s3fs
 from sources import small_settings
 
 from defocus_sim.convert.merge import merge
@@ -65,7 +66,10 @@ def bad_server(request, monkeypatch):
         "DFD_STORAGE_TIMEOUT_S": "3",
     }.items():
         monkeypatch.setenv(name, value)
+    # A client remembers the address that it was made with.
+    s3fs.S3FileSystem.clear_instance_cache()
     yield server
+    s3fs.S3FileSystem.clear_instance_cache()
     server.close()
 
 
