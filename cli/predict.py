@@ -13,6 +13,8 @@ from dfd_cli.support.help import under
 from dfd_cli.support.output import say
 from dfd_cli.support.parameters import Aperture, ApertureParam, FocusParam, FocusPoints, LengthParam, OutputPath
 
+from dfd_train.config.model import DEFAULT_WEIGHTS
+
 EXIT_SOME_FAILED = 1
 EXIT_CODES = (
     ("0", "all pictures done"),
@@ -47,9 +49,9 @@ def main() -> None:
 @under(
     WHAT,
     "--checkpoint",
-    metavar="RUN|FILE",
-    show_default="the packaged weights",
-    help="A run's folder (best checkpoint), RUN@last or a file.",
+    metavar="RUN|FILE|NAME",
+    default=DEFAULT_WEIGHTS,
+    help="A run's folder (best checkpoint), RUN@last, a file, or the name of packaged weights.",
 )
 @under(WHAT, "--out", metavar="DIR", default="results", help="Folder for the results.")
 @under(
@@ -150,7 +152,10 @@ def images(
 
 @main.command(cls=OneLineCommand, examples=("dfd-predict export --checkpoint runs/a --onnx net.onnx --torch net.pt2",))
 @click.option(
-    "--checkpoint", metavar="RUN|FILE", required=True, help="A run's folder (best checkpoint), RUN@last or a file."
+    "--checkpoint",
+    metavar="RUN|FILE|NAME",
+    default=DEFAULT_WEIGHTS,
+    help="A run's folder (best checkpoint), RUN@last, a file, or the name of packaged weights.",
 )
 @click.option("--onnx", metavar="FILE", type=OutputPath(dir_okay=False), help="Write the network as ONNX.")
 @click.option(
@@ -160,19 +165,29 @@ def images(
     type=OutputPath(dir_okay=False),
     help="Write the network as a torch.export program (.pt2).",
 )
-def export(checkpoint: str, onnx: Path | None, program: Path | None) -> None:
+@click.option(
+    "--weights",
+    metavar="FILE",
+    type=OutputPath(dir_okay=False),
+    help="Write the weights alone in half precision (.safetensors), for --checkpoint and dfd_train.load.",
+)
+def export(checkpoint: str, onnx: Path | None, program: Path | None, weights: Path | None) -> None:
     """Write a checkpoint's network for other programs; height and width of the image stay free."""
-    if onnx is None and program is None:
-        raise click.UsageError("there is nothing to write: give --onnx FILE, --torch FILE or both")
-    for path in (onnx, program):
+    if onnx is None and program is None and weights is None:
+        raise click.UsageError("there is nothing to write: give --onnx FILE, --torch FILE or --weights FILE")
+    if weights is not None and weights.suffix != ".safetensors":
+        raise click.UsageError(f"--weights {weights} must end in .safetensors")
+    for path in (onnx, program, weights):
         if path is not None and path.resolve() == Path(checkpoint).resolve():
             raise click.UsageError(f"{path} is the checkpoint itself: write to another FILE")
-    from dfd_train.model.load import load_network
     from dfd_train.prediction.export import write_onnx, write_program
-    from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
+    from dfd_train.prediction.predict import load
+    from dfd_train.runs.weights_file import write_weights
 
-    read = load_checkpoint(find_checkpoint(checkpoint))
-    net = load_network(read.config.model, read.evaluated)
+    net = load(checkpoint)
+    if weights is not None:
+        write_weights(weights, net.config, net.state_dict())
+        say(f"{weights}: {net.config.name}, half precision, {weights.stat().st_size:,} bytes")
     for path, write in ((onnx, write_onnx), (program, write_program)):
         if path is not None:
             write(net, path)

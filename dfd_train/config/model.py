@@ -9,6 +9,8 @@ from typing import Any
 from dfd_train.config.options import NETWORK, check_options, option
 from dfd_train.errors import ConfigError
 
+# The weights that come with an installation, and that are taken where no others are named.
+DEFAULT_WEIGHTS = "any-lens"
 HEADS = ("depth", "aif")
 # What people call the sets of heads.
 HEAD_CHOICES = {"both": HEADS, "depth": ("depth",), "deblur": ("aif",)}

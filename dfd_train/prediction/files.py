@@ -10,18 +10,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from defocus_sim.errors import DefocusSimError
 from defocus_sim.lens import Lens
+from dfd_train.config.model import DEFAULT_WEIGHTS
 from dfd_train.config.places import require_local
-from dfd_train.distributed.device import pick_device
-from dfd_train.errors import CheckpointMissingError, ConfigError, DfdTrainError, PictureError
+from dfd_train.errors import ConfigError, DfdTrainError, PictureError
 from dfd_train.evaluation.collapse import lines_of_picture
 from dfd_train.files import write_atomically
 from dfd_train.model.build import Model
-from dfd_train.model.load import load_network
 from dfd_train.prediction.images import (
     FILMS,
     Picture,
@@ -37,11 +35,9 @@ from dfd_train.prediction.photo.exif import FULL_FRAME_DIAGONAL_MM, read_tags
 from dfd_train.prediction.photo.lens import LensChoice, PhotoLens, lens_of_photograph
 from dfd_train.prediction.photograph import predict_photograph
 from dfd_train.prediction.point_cloud import ply_bytes
-from dfd_train.prediction.predict import SMALLEST_SIDE, require_one_picture, takes_lens
+from dfd_train.prediction.predict import SMALLEST_SIDE, load, require_one_picture, takes_lens
 from dfd_train.prediction.tiling import Tiling
-from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
 
-PACKAGED_WEIGHTS = "any-lens"
 # The shortest lens there is: no picture can be focused nearer.
 _SHORTEST_FOCAL_MM = 2.0
 _USUAL_F_NUMBER, _USUAL_MM = 2.0, 50.0
@@ -51,10 +47,9 @@ _USUAL_F_NUMBER, _USUAL_MM = 2.0, 50.0
 class PredictConfig:
     """A prediction for files.
 
-    `images`: files, folders, glob patterns. `checkpoint`: a run's folder (its best one), `RUN@last` or a file; None = the
-    packaged weights. `out`: folder for the results. `tiling`: see `Tiling`. `size`: (height, width) that pictures are
-    reduced to first, which also shrinks their blur; None = as they are. `scale`: see `predict_photograph`; None = chosen
-    from the picture.
+    `images`: files, folders, glob patterns. `checkpoint`: see `load`. `out`: folder for the results. `tiling`: see
+    `Tiling`. `size`: (height, width) that pictures are reduced to first, which also shrinks their blur; None = as they
+    are. `scale`: see `predict_photograph`; None = chosen from the picture.
     `photo_lens`: what is said about the photographs' own lens in place of their EXIF.
     `refocus_m`, `refocus_at`: focus distances, and pixels (x, y) of the picture to focus on, to render the restored
     picture at. `lens`: the camera for that (its own focus distance is not used); None: one on full frame with the
@@ -66,7 +61,7 @@ class PredictConfig:
     """
 
     images: tuple[str, ...]
-    checkpoint: str | None = None
+    checkpoint: str = DEFAULT_WEIGHTS
     out: str
     device: str = "auto"
     tiling: Tiling = field(default_factory=Tiling)
@@ -130,7 +125,7 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
     Raises `CheckpointError`, `ConfigError` or `LensError` before the first picture, and `PictureError` where there is no
     picture at all or the folder `out` cannot be made.
     """
-    net = open_network(config.checkpoint, pick_device(config.device))
+    net = load(config.checkpoint, config.device)
     require_one_picture(net.config)
     for wanted, what in ((config.refocus_m or config.refocus_at, "refocusing"), (config.page, "a page")):
         if wanted and set(net.config.heads) != {"depth", "aif"}:
@@ -156,17 +151,6 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
             yield Outcome(source=str(path), error=text if str(path) in text else f"{path}: {text}")
         except OSError as error:
             yield Outcome(source=str(path), error=f"{path}: cannot write to {out}: {error.strerror or error}")
-
-
-def open_network(checkpoint: str | None, device: torch.device) -> Model:
-    """The network of a run's folder or checkpoint file; None: the packaged one, `CheckpointMissingError` without it."""
-    if checkpoint is None:
-        raise CheckpointMissingError(
-            f"this installation has no weights of its own ({PACKAGED_WEIGHTS}): name a run or a checkpoint file with "
-            f"--checkpoint, which dfd-train makes"
-        )
-    saved = load_checkpoint(find_checkpoint(checkpoint))
-    return load_network(saved.config.model, saved.evaluated, device)
 
 
 def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path, inputs: AbstractSet[Path]) -> Outcome:

@@ -11,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from defocus_sim.lens import Lens
-from dfd_train.config.model import ModelConfig
+from dfd_train.config.model import DEFAULT_WEIGHTS, ModelConfig
 from dfd_train.distributed.device import pick_device
-from dfd_train.errors import ConfigError, NonFiniteError
+from dfd_train.errors import CheckpointMissingError, ConfigError, NonFiniteError
 from dfd_train.evaluation.metrics import NEAREST_M
 from dfd_train.model.build import CameraNet, Model, run_model
 from dfd_train.model.load import load_network
 from dfd_train.optics.camera import camera_of
 from dfd_train.prediction.tiling import Tiling, axis_tiles
 from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
+from dfd_train.runs.weights_file import SUFFIX, packaged_weights, read_weights
 
 # One cell of the network's deepest map: in anything smaller there is no blur to tell a depth from.
 SMALLEST_SIDE = 32
@@ -42,18 +43,26 @@ class Prediction:
     depth_sigma_m: NDArray[np.float32] | None = None
 
 
-@torch.inference_mode()
 def load(place: str | Path, device: str = "cpu") -> Model:
-    """The network of a run or a checkpoint on `device` ("auto", "cpu", "cuda", "cuda:1"), in evaluation mode.
+    """The network of a run, a checkpoint or a file of weights on `device` ("auto", "cpu", "cuda:1"), for evaluation.
 
-    `place`: a run's folder (its best checkpoint, else the newest), `RUN@last`, `RUN@best` or a file. The weights are the
-    averaged ones where the run kept them. Raises `CheckpointMissingError`, `CheckpointError`, and `ConfigError` where
-    there is no such device.
+    `place`: a run's folder (its best checkpoint, else the newest), `RUN@last`, `RUN@best`, a file, or the name of
+    weights that come with the installation, such as "any-lens". The weights of a run are the averaged ones where it kept
+    them. Raises `CheckpointMissingError`, `CheckpointError`, and `ConfigError` where there is no such device.
     """
+    packaged = None if Path(place).exists() else packaged_weights(str(place))
+    if packaged is not None or str(place).endswith(SUFFIX):
+        return load_network(*read_weights(packaged or Path(place)), pick_device(device))
+    if str(place) == DEFAULT_WEIGHTS and not Path(place).exists():
+        raise CheckpointMissingError(
+            f"this installation has no weights of its own ({DEFAULT_WEIGHTS}): name a run or a file with --checkpoint, "
+            f"which dfd-train makes"
+        )
     checkpoint = load_checkpoint(find_checkpoint(place))
     return load_network(checkpoint.config.model, checkpoint.evaluated, pick_device(device))
 
 
+@torch.inference_mode()
 def predict(model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None) -> Prediction:
     """Restore `image` and predict its depth, tile by tile on the model's device.
 

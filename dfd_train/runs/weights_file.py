@@ -1,0 +1,66 @@
+"""A network's weights alone, in half precision, with what it is: one safetensors file, small enough to be shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dfd_train.config.model import ModelConfig
+from dfd_train.errors import CheckpointError, CheckpointMissingError, ExportError
+from dfd_train.files import write_atomically
+
+SUFFIX = ".safetensors"
+# The weights that come with an installation, by name.
+PACKAGED = Path(__file__).parents[1] / "weights"
+_MODEL = "dfd_train model"
+
+
+def write_weights(path: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Write `weights`, floating ones as float16, and the model they are of; `read_weights` gives both back.
+
+    Raises `ExportError` where a weight is beyond float16, or the file cannot be written.
+    """
+    half = {name: (w.half() if w.is_floating_point() else w).contiguous().cpu() for name, w in weights.items()}
+    for name, weight in half.items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise ExportError(f"weight {name} is not finite in half precision: these weights cannot be written so")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save(half, {_MODEL: json.dumps(asdict(config))}))
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The model and its weights, floating ones as float32, on the CPU.
+
+    Raises `CheckpointMissingError` or `CheckpointError` naming the file.
+    """
+    if not path.is_file():
+        raise CheckpointMissingError(f"weights {path} not found")
+    try:
+        with safe_open(path, "pt") as file:
+            about = (file.metadata() or {}).get(_MODEL)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if about is None:
+            raise CheckpointError(f"weights {path} do not say which model they are of: none of dfd-train")
+        config = ModelConfig.from_dict(json.loads(about))
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"weights {path} cannot be read: damaged, or of another kind ({reason})") from error
+    return config, {name: w.float() if w.dtype == torch.float16 else w for name, w in weights.items()}
+
+
+def packaged_weights(name: str) -> Path | None:
+    """The file of the weights called `name` that come with this installation, or None."""
+    path = PACKAGED / f"{name}{SUFFIX}"
+    return path if name == Path(name).name and path.is_file() else None
