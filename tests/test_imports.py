@@ -11,7 +11,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"defocus_sim": "defocus_sim", "dfd_train": "dfd_train", "cli": "dfd_cli"}
 FILES = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
 # What dfd_train may know of defocus_sim: the shard format, the lens, errors, progress; prediction also re-renders.
-MEETING_POINT = ("defocus_sim.shards", "defocus_sim.lens", "defocus_sim.errors", "defocus_sim.progress")
+MEETING_POINT = (
+    "defocus_sim.pictures.depth_colours",
+    "defocus_sim.shards",
+    "defocus_sim.lens",
+    "defocus_sim.errors",
+    "defocus_sim.progress",
+)
 REFOCUS = ("defocus_sim.simulate", "defocus_sim.blur.options")
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from defocus_sim.errors import ShardError
 from defocus_sim.lens import Lens, coc_diameter_px, coc_limit_px, sigma_px
+from defocus_sim.pictures.depth_colours import HOLE_RGB, depth_colours, depth_range_m, with_depth_bar
 from defocus_sim.shards.store import ShardStore
 
 RGB = NDArray[np.uint8]
@@ -18,13 +19,14 @@ DEFAULT_SAMPLES = 8
 _CELL_WIDTH_PX = 320
 _BAR_PX = 22
 _GAP_PX = 4
+_DEPTH_COLUMN = 2
 
 
 def contact_sheet(store: ShardStore, samples: int = DEFAULT_SAMPLES) -> RGB:
     """`samples` of `store`, spread evenly over its splits, one a row; (H, W, 3) uint8 RGB.
 
-    Columns: defocused, all in focus, depth (near is bright; holes black), signed blur (sigma in px, blue nearer than
-    focus, red beyond). Each picture carries its range. Raises `ShardError` for fewer than one sample.
+    Columns: defocused, all in focus, depth (near is bright, with a bar in metres; holes grey), signed blur (sigma in px,
+    blue nearer than focus, red beyond). Each picture carries its range. Raises `ShardError` for fewer than one sample.
     """
     if samples < 1:
         raise ShardError(f"samples={samples} must be at least 1")
@@ -64,7 +66,7 @@ def save_contact_sheet(store: ShardStore, path: Path, samples: int = DEFAULT_SAM
 def _row(sample: dict[str, NDArray[Any]], lens: Lens | None, title: str) -> RGB:
     depth = sample["depth_m"]
     valid = depth > 0
-    near, far = (float(depth[valid].min()), float(depth[valid].max())) if valid.any() else (0.0, 0.0)
+    near, far = depth_range_m(depth, valid)
     signed, blur = np.zeros(depth.shape), "no depth" if lens is not None else "the lens is not known"
     if lens is not None and valid.any():
         limit = coc_limit_px(lens, depth.shape)
@@ -74,18 +76,15 @@ def _row(sample: dict[str, NDArray[Any]], lens: Lens | None, title: str) -> RGB:
     cells = (
         (sample["defocused"], title),
         (sample["aif"], "all in focus"),
-        (_depth_picture(depth, valid, near, far), f"depth {near:.2f} to {far:.2f} m" if valid.any() else "no depth"),
+        (depth_colours(depth, near, far, valid), f"depth {near:.2f} to {far:.2f} m" if valid.any() else "no depth"),
         (_sigma_picture(signed, valid), blur),
     )
-    return np.concatenate([_cell(picture, text) for picture, text in cells], axis=1)
-
-
-def _depth_picture(depth: NDArray[Any], valid: NDArray[np.bool_], near: float, far: float) -> RGB:
-    # Inverse depth, as blur and perception go: half of the scale would otherwise be the far wall.
-    inverse = 1 / np.where(valid, depth, max(far, 1e-6))
-    low, high = (1 / far, 1 / near) if valid.any() else (0.0, 1.0)
-    levels = np.clip((inverse - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
-    return np.where(valid[..., None], cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1], 0).astype(np.uint8)
+    parts = []
+    for column, (picture, text) in enumerate(cells):
+        cell = _cell(picture, text)
+        # The bar has the height of the cell, below its line of text.
+        parts.append(_with_bar(cell, near, far) if column == _DEPTH_COLUMN else cell)
+    return np.concatenate(parts, axis=1)
 
 
 def _sigma_picture(signed_sigma: NDArray[Any], valid: NDArray[np.bool_]) -> RGB:
@@ -93,7 +92,16 @@ def _sigma_picture(signed_sigma: NDArray[Any], valid: NDArray[np.bool_]) -> RGB:
     near, far = np.clip(-share, 0, 1)[..., None], np.clip(share, 0, 1)[..., None]
     white, blue, red = (np.array(c, np.float64) for c in ((245, 245, 245), (33, 90, 180), (190, 30, 45)))
     picture = white + near * (blue - white) + far * (red - white)
-    return np.where(valid[..., None], picture, 0).astype(np.uint8)
+    return np.where(valid[..., None], picture, np.float64(HOLE_RGB[0])).astype(np.uint8)
+
+
+def _with_bar(cell: RGB, near_m: float, far_m: float) -> RGB:
+    body = cell[_BAR_PX : len(cell) - _GAP_PX, : cell.shape[1] - _GAP_PX]
+    wider = with_depth_bar(body, near_m, far_m)
+    framed = np.full((len(cell), wider.shape[1] + _GAP_PX, 3), 255, np.uint8)
+    framed[:, : cell.shape[1]] = cell
+    framed[_BAR_PX : _BAR_PX + len(body), : wider.shape[1]] = wider
+    return framed
 
 
 def _cell(picture: RGB, text: str) -> RGB:

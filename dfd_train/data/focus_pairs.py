@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,14 @@ class FocusPairs(ShardDataset):
     pictures = 2
 
     def __init__(
-        self, store: str | Path, split: str = "train", *, samples: Sequence[int] | NDArray[np.int64] | None = None
+        self,
+        store: str | Path,
+        split: str = "train",
+        *,
+        samples: Sequence[int] | NDArray[np.int64] | None = None,
+        **how: Any,
     ) -> None:
-        super().__init__(store, split, samples=samples)
+        super().__init__(store, split, samples=samples, **how)
         stacks: dict[str, list[int]] = {}
         for index, name in enumerate(super().names):
             stacks.setdefault(name.rpartition("@")[0] or name, []).append(index)

@@ -25,8 +25,15 @@ def store_facts(store: ShardStore) -> dict[str, Any]:
     height, width = manifest.size_hw
     splits = [split for split in manifest.splits.values() if split.names]
     facts: dict[str, Any] = {"frame size": f"{width}x{height}"}
-    facts["focus distance"] = _range([s for split in splits for s in split.focus_distance_m], "m")
-    facts["aperture"] = _range([a for split in splits for a in split.aperture_mm], "mm")
+    own = {
+        "focus distance": ([s for split in splits for s in split.focus_distance_m], "m"),
+        "aperture": ([a for split in splits for a in split.aperture_mm], "mm"),
+    }
+    for name, (values, unit) in own.items():
+        # Photographs whose lens nobody told have none.
+        known = [value for value in values if value > 0]
+        if known:
+            facts[name] = _range(known, unit)
     for field, (name, unit) in _LENS.items():
         values = [lens[field] for lens in manifest.lenses if lens.get(field) is not None]
         if values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,8 +19,11 @@ from defocus_sim.shards.crc import prepare
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.store import open_store
 from dfd_train.data.buffers import BufferPool, Wanted
+from dfd_train.errors import ConfigError
 from dfd_train.optics.camera import camera_of
 
+LAYOUTS = ("hwc", "chw")
+LENS_NUMBERS = ("focus_distance_m", "aperture_mm", "sensor_distance_px", "sigma_per_coc", "max_coc_px")
 FIELDS = ("defocused", "aif", "depth_m")
 _TORCH_TYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
@@ -47,13 +50,17 @@ class Reader(Protocol):
         ...
 
 
-class ShardDataset(Dataset[dict[str, Tensor]]):
+class ShardDataset(Dataset[Any]):
     """One split of a shard store as a torch dataset, for this package's loop or anyone's.
 
     `store`: path or URL of the store; `split`: for example "train"; `samples`: only these of the split, by their indices
-    in it, in this order. Items are dicts of "defocused" and "aif" (H, W, 3)
-    uint8 and "depth_m" (H, W) float32 metres with 0 = hole. Workers of a `DataLoader`, started either way, reopen the
-    store by its path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not
+    in it, in this order. Items are dicts of "defocused" and "aif" (H, W, 3) uint8, "depth_m" (H, W) float32 metres with
+    0 = hole, "name", "focus_distance_m" and "lens", a dict of the numbers that decide the blur (`focus_distance_m`,
+    `aperture_mm`, `sensor_distance_px`, `sigma_per_coc`, `max_coc_px`; NaN of an unknown lens); torch's own collate
+    function takes them.
+    `layout`: "chw" gives (3, H, W) pictures and (1, H, W) depth. `transform`: a function of an item, what it returns is
+    the item (it must pickle for worker processes). Workers of a `DataLoader`, started either way, reopen the store by its
+    path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not
     there. `pictures`: how many defocused pictures make a sample. `pinned`: whether `read` decodes into page-locked
     memory, from which a GPU copies by itself.
     """
@@ -62,8 +69,17 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     pinned = False
 
     def __init__(
-        self, store: str | Path, split: str = "train", *, samples: Sequence[int] | NDArray[np.int64] | None = None
+        self,
+        store: str | Path,
+        split: str = "train",
+        *,
+        samples: Sequence[int] | NDArray[np.int64] | None = None,
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        layout: str = "hwc",
     ) -> None:
+        if layout not in LAYOUTS:
+            raise ConfigError(f"layout={layout!r} must be one of {', '.join(LAYOUTS)}")
+        self.transform, self.layout = transform, layout
         self._buffers = BufferPool()
         self._shapes: dict[tuple[int, tuple[str, ...]], tuple[Wanted, ...]] = {}
         # Not a Path, which would make `s3:/bucket` of a URL.
@@ -76,7 +92,13 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
         prepare(max(spec.sample_bytes(self.frame_hw) for spec in ARRAYS.values()))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.path, "split": self.split_name, "samples": self._samples}
+        return {
+            "store": self.path,
+            "split": self.split_name,
+            "samples": self._samples,
+            "transform": self.transform,
+            "layout": self.layout,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -126,17 +148,43 @@ class ShardDataset(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.split) if self._samples is None else len(self._samples)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> Any:
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         return self.__getitems__([index % len(self)])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Tensor]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         batch = self.read(np.asarray(indices, dtype=np.int64))
-        return [
-            {"defocused": defocused, "aif": aif, "depth_m": depth_m}
-            for defocused, aif, depth_m in zip(batch.defocused, batch.aif, batch.depth_m, strict=True)
-        ]
+        names = self.names
+        items = []
+        for row, index in enumerate(indices):
+            lens = self._lens_numbers(index)
+            item: dict[str, Any] = {
+                "defocused": self._laid_out(batch.defocused[row]),
+                "aif": self._laid_out(batch.aif[row]),
+                "depth_m": batch.depth_m[row][None] if self.layout == "chw" else batch.depth_m[row],
+                "name": names[index],
+                "lens": lens,
+                "focus_distance_m": lens["focus_distance_m"],
+            }
+            items.append(item if self.transform is None else self.transform(item))
+        return items
+
+    def _laid_out(self, picture: Tensor) -> Tensor:
+        return picture.permute(2, 0, 1).contiguous() if self.layout == "chw" else picture
+
+    def _lens_numbers(self, index: int) -> dict[str, float]:
+        """What decides the blur of a sample, the same numbers whatever described the lens, for any collate function."""
+        if not self.has_lens(index):
+            return dict.fromkeys(LENS_NUMBERS, float("nan"))
+        lens = self.lens(index)
+        return {
+            "focus_distance_m": lens.focus_distance_m,
+            "aperture_mm": lens.aperture_diameter_m * 1e3,
+            "sensor_distance_px": lens.sensor_distance_px(self.frame_hw[1]),
+            "sigma_per_coc": lens.sigma_per_coc,
+            "max_coc_px": float("inf") if lens.max_coc_px is None else lens.max_coc_px,
+        }
 
     def read(self, indices: NDArray[np.int64]) -> Batch:
         """The samples `indices` (B,) in that order; raises `ShardCorruptError` for damaged bytes."""

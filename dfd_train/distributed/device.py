@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -43,3 +44,23 @@ def versions(device: torch.device) -> dict[str, str]:
         "numpy": np.__version__,
         "device": hardware,
     }
+
+
+# From glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """On the CPU, let the process use freed feature maps again; on a GPU, or without glibc, nothing happens.
+
+    By default each map is taken from the system, zeroed page by page, and given back, for every image: half the time of
+    a small network. Afterwards freed memory stays with the process; how much it needs at most does not change.
+    """
+    if device.type != "cpu":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)

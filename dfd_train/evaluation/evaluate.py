@@ -19,7 +19,7 @@ from dfd_train.config.places import require_local
 from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.store_facts import differences, store_facts
 from dfd_train.data.stream import ShardDataset
-from dfd_train.distributed.device import versions
+from dfd_train.distributed.device import keep_freed_memory, versions
 from dfd_train.distributed.world import World, join_world
 from dfd_train.errors import ConfigError, DfdTrainError, EvaluationError
 from dfd_train.evaluation.collapse import Collapse
@@ -135,6 +135,7 @@ def _compared(
     config: EvalConfig, checkpoints: Mapping[str, str], truth: Truth | None, console: Console | None
 ) -> Comparison:
     with join_world(config.device) as world:
+        keep_freed_memory(world.device)
         subjects = {name: _load(replace(config, checkpoint=path), world.device) for name, path in checkpoints.items()}
         _require_same_samples(subjects)
         scored = {name: _score(subject, world, truth, console) for name, subject in subjects.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from defocus_sim.pictures.depth_colours import (
+    depth_colours,
+    depth_range_m,
+    error_colours,
+    with_depth_bar,
+    with_error_bar,
+)
 from dfd_train.data.stream import ShardDataset
 from dfd_train.data.transforms import Frames
 from dfd_train.evaluation.metrics import ImageScore
@@ -57,8 +64,8 @@ def predictions_sheet(
 ) -> Picture:
     """One row for each of `samples` (index, label): defocused | AiF | restored | depth | predicted | error.
 
-    Depths share one colour range, from the nearest to the farthest true depth of all rows below `cap_m`; errors share
-    another. Holes are black. `size` as in `score_split`. Returns (H, W, 3) uint8 RGB.
+    Depths share one colour range, from the nearest (bright) to the farthest true depth of all rows below `cap_m`; errors
+    share another; both with a bar in metres. Holes are grey. `size` as in `score_split`. Returns (H, W, 3) uint8 RGB.
     """
     rows = []
     for index, label in samples:
@@ -114,7 +121,7 @@ def show_samples(
             defocused, aif = _rgb(first_picture(frames)), _rgb(frames.aif)
             depth = frames.depth_m[0, 0].cpu().numpy()
             valid = (depth > 0) & (depth < cap_m)
-            low, high = (float(depth[valid].min()), float(depth[valid].max())) if valid.any() else (0.0, 1.0)
+            low, high = depth_range_m(depth, valid)
             at = _most_blurred(defocused, aif)
             if not pictures:
                 pictures |= {f"defocused {_psnr(defocused, aif)}": defocused, "all-in-focus": aif}
@@ -127,11 +134,9 @@ def show_samples(
                 made = output.depth_m[0, 0].cpu().numpy()
                 error = np.abs(made - depth)
                 span, everywhere = max(high - low, 0.1) / 4, np.ones_like(valid)
-                pictures.setdefault(
-                    f"depth {low:.2f} to {high:.2f} m", colour(depth, low, high, valid, cv2.COLORMAP_VIRIDIS)
-                )
-                pictures[f"predicted depth{of}"] = colour(made, low, high, everywhere, cv2.COLORMAP_VIRIDIS)
-                pictures[f"depth error{of} 0 to {span:.2f} m"] = colour(error, 0.0, span, valid, cv2.COLORMAP_INFERNO)
+                pictures.setdefault(f"depth {low:.2f} to {high:.2f} m", depth_with_bar(depth, low, high, valid))
+                pictures[f"predicted depth{of}"] = depth_with_bar(made, low, high, everywhere)
+                pictures[f"depth error{of} 0 to {span:.2f} m"] = with_error_bar(error_colours(error, span, valid), span)
         shown.append(Shown(title=f"{label}: {dataset.names[index]}", pictures=pictures, patches=patches))
     return shown
 
@@ -173,24 +178,30 @@ def _band(row: _Row, low: float, high: float, worst: float) -> Picture:
     if row.restored is not None:
         cells.append((f"restored {_psnr(row.restored, row.aif)}", row.restored))
     valid = row.depth_m > 0
-    cells.append((f"depth {low:.2f}-{high:.2f} m", colour(row.depth_m, low, high, valid, cv2.COLORMAP_VIRIDIS)))
+    cells.append((f"depth {low:.2f}-{high:.2f} m", depth_colours(row.depth_m, low, high, valid)))
     if row.predicted_m is not None:
         everywhere = np.ones_like(valid)
         cells += [
-            ("predicted depth", colour(row.predicted_m, low, high, everywhere, cv2.COLORMAP_VIRIDIS)),
-            (f"depth error 0-{worst:.2f} m", colour(row.error_m(), 0.0, worst, valid, cv2.COLORMAP_INFERNO)),
+            ("predicted depth", depth_colours(row.predicted_m, low, high, everywhere)),
+            (f"depth error 0-{worst:.2f} m", error_colours(row.error_m(), worst, valid)),
         ]
-    pictures = np.concatenate([_labelled(text, picture) for text, picture in cells], axis=1)
+    # The bar comes after the picture has its size for looking, so that its numbers can be read.
+    bars: dict[str, Callable[[Picture], Picture]] = {
+        "depth error": lambda cell: with_error_bar(cell, worst),
+        "depth": lambda cell: with_depth_bar(cell, low, high),
+        "predicted depth": lambda cell: with_depth_bar(cell, low, high),
+    }
+    parts = []
+    for text, picture in cells:
+        bar = next((draw for name, draw in bars.items() if text.startswith(name)), None)
+        parts.append(_labelled(text, picture, bar))
+    pictures = np.concatenate(parts, axis=1)
     return np.concatenate([_text_line(row.label, pictures.shape[1]), pictures])
 
 
-def colour(
-    values: NDArray[np.floating[Any]], low: float, high: float, shown: NDArray[np.bool_], colormap: int
-) -> Picture:
-    """`values` (H, W) as (H, W, 3) uint8 RGB in an OpenCV colour map from `low` to `high`; black where not `shown`."""
-    scaled = np.clip((np.where(shown, values, low) - low) / max(high - low, 1e-9), 0, 1)
-    picture = cv2.cvtColor(cv2.applyColorMap((scaled * 255).round().astype(np.uint8), colormap), cv2.COLOR_BGR2RGB)
-    return np.where(shown[..., None], picture, 0).astype(np.uint8)
+def depth_with_bar(depth_m: NDArray[Any], near_m: float, far_m: float, shown: NDArray[np.bool_]) -> Picture:
+    """`depth_m` (H, W) as `depth_colours` shows it, with its bar."""
+    return with_depth_bar(depth_colours(depth_m, near_m, far_m, shown), near_m, far_m)
 
 
 def _rgb(image: Tensor) -> Picture:
@@ -203,14 +214,16 @@ def _psnr(restored: Picture, aif: Picture) -> str:
     return f"{10 * math.log10(255**2 / mean_square):.1f} dB" if mean_square > 0 else "exact"
 
 
-def _labelled(text: str, picture: Picture) -> Picture:
-    """`picture` at a size for looking, below a line of text."""
+def _labelled(text: str, picture: Picture, bar: Callable[[Picture], Picture] | None = None) -> Picture:
+    """`picture` at a size for looking, with the bar that `bar` draws beside it, below a line of text."""
     height, width = picture.shape[:2]
     scale = min(1.0, LARGEST_CELL_PX / width) if width >= SMALLEST_CELL_PX else SMALLEST_CELL_PX / width
     # Enlarged pixels stay squares: a smooth enlargement would look like blur that is not there.
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     cell = cv2.resize(picture, (round(width * scale), max(round(height * scale), 1)), interpolation=how)
-    body = np.concatenate([_text_line(text, cell.shape[1]), cell])
+    shown: Picture = np.asarray(cell, np.uint8)
+    shown = shown if bar is None else bar(shown)
+    body = np.concatenate([_text_line(text, shown.shape[1]), shown])
     return np.concatenate([body, np.full((len(body), GAP_PX, 3), 255, np.uint8)], axis=1)
 
 

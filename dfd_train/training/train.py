@@ -24,7 +24,7 @@ from dfd_train.data.store_facts import store_facts
 from dfd_train.data.stream import Batch
 from dfd_train.data.training_stream import TrainingStream
 from dfd_train.data.transforms import training_frames
-from dfd_train.distributed.device import versions
+from dfd_train.distributed.device import keep_freed_memory, versions
 from dfd_train.distributed.world import World, join_world
 from dfd_train.errors import ConfigError, NonFiniteError
 from dfd_train.model.camera_nets import CameraNet
@@ -107,6 +107,7 @@ def _trained(
     began = time.perf_counter()
     # Another stream of dropout in every process.
     torch.manual_seed(config.seed + world.rank)
+    keep_freed_memory(world.device)
     run = _Run(config, world, resume=resume, overwrite=overwrite, console=console)
     interrupted = run.loop(asked)
     return TrainResult(

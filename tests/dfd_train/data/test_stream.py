@@ -15,6 +15,7 @@ from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError
 from dfd_train.data.buffers import BufferPool
 from dfd_train.data.order import batched, epoch_order
 from dfd_train.data.stream import Batch, ShardDataset, stream_batches
+from dfd_train.errors import ConfigError
 
 
 def reader_threads() -> list[str]:
@@ -139,3 +140,28 @@ def test_several_threads_read_the_same_batches_in_the_same_order(store: Path) ->
     expected = list(stream_batches(data, batches, prefetch=0))
     for made, wanted in zip(stream_batches(data, batches, prefetch=5, threads=4), expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(made[1:], wanted[1:], strict=True))
+
+
+def halved(item: dict[str, object]) -> dict[str, object]:
+    """A transform that worker processes can import."""
+    item["half"] = item["defocused"].float() / 510  # type: ignore[attr-defined]
+    return item
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_tell_name_lens_and_focus_and_collate_in_any_layout(store: Path, workers: int) -> None:
+    dataset = ShardDataset(store, layout="chw", transform=halved)
+    loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context="fork" if workers else None)
+    batches = list(loader)
+    assert batches[0]["defocused"].shape == (4, 3, 48, 64)
+    assert batches[0]["depth_m"].shape == (4, 1, 48, 64)
+    assert torch.equal(batches[0]["half"], batches[0]["defocused"].float() / 510)
+    assert [name for batch in batches for name in batch["name"]] == list(dataset.names)
+    assert batches[0]["focus_distance_m"].tolist() == [2.0] * 4
+    lens = dataset.lens(0)
+    assert batches[0]["lens"]["aperture_mm"].tolist() == pytest.approx([200.0] * 4)
+    assert batches[0]["lens"]["sensor_distance_px"][0].item() == pytest.approx(lens.sensor_distance_px(64))
+    plain = ShardDataset(store)[0]
+    assert torch.equal(batches[0]["aif"][0], plain["aif"].permute(2, 0, 1))
+    with pytest.raises(ConfigError, match="layout='nchw'"):
+        ShardDataset(store, layout="nchw")

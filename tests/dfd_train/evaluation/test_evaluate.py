@@ -23,7 +23,7 @@ from dfd_train.config.train import recipe_config
 from dfd_train.data.stream import ShardDataset
 from dfd_train.errors import CheckpointError, ConfigError, EvaluationError
 from dfd_train.evaluation.evaluate import EvalConfig, evaluate
-from dfd_train.evaluation.figures import choose_samples, colour
+from dfd_train.evaluation.figures import choose_samples
 from dfd_train.evaluation.metrics import ImageScore, ImageSums, summarise
 from dfd_train.evaluation.paper_tables import published_figures
 from dfd_train.evaluation.report import Report
@@ -290,11 +290,3 @@ def test_samples_go_from_the_best_by_the_median_to_the_worst() -> None:
     ]
     assert choose_samples(scores[:1], 5) == [(0, "best")]
     assert choose_samples([], 5) == []
-
-
-def test_holes_are_black_and_nothing_else_is() -> None:
-    values = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
-    shown = np.ones((10, 10), bool)
-    shown[2, 3] = False
-    picture = colour(values, 0.0, 1.0, shown, cv2.COLORMAP_VIRIDIS)
-    assert np.array_equal(picture.any(axis=-1), shown)
