@@ -37,7 +37,11 @@ def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset | None:
         raise SourceError(
             f"{path}: {name} is a link ({type(link).__name__}), which is refused: it may lead to other files"
         )
-    data = file[name]
+    try:
+        data = file[name]
+    except KeyError as error:
+        # What h5py raises for an object that is there and damaged.
+        raise SourceError(f"{path} is damaged: {name} cannot be opened ({error})") from error
     if not isinstance(data, h5py.Dataset):
         return None
     check_own(data.id, name, path)
