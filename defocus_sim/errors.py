@@ -8,6 +8,10 @@ class DefocusSimError(Exception):
     """Base of every error that `defocus_sim` raises on purpose."""
 
 
+class CalibrationError(DefocusSimError):
+    """Photographs that cannot tell what a lens does."""
+
+
 class LensError(DefocusSimError, ValueError):
     """A lens that cannot exist or is not fully described."""
 

@@ -14,8 +14,10 @@ add as variances.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,10 +129,8 @@ class Lens:
 
         Raises `LensError` naming the file where it cannot be read, is no TOML, or describes no lens.
         """
-        from defocus_sim.lens_file import read_lens_fields
-
         try:
-            return cls(**read_lens_fields(Path(path), [field.name for field in dataclasses.fields(cls)]))
+            return cls(**_read_fields(Path(path), [field.name for field in dataclasses.fields(cls)]))
         except LensError as error:
             raise LensError(f"{path}: {error}") from error
         except TypeError:
@@ -141,9 +141,7 @@ class Lens:
 
         Raises `LensError` where the file cannot be written.
         """
-        from defocus_sim.lens_file import write_tables
-
-        return write_tables(Path(path), {"lens": self.to_json(), **(about or {})})
+        return _write_tables(Path(path), {"lens": self.to_json(), **(about or {})})
 
     def changed(self, **changes: Any) -> Lens:
         """This lens with `changes` laid over it, by the rules of `preset`."""
@@ -370,3 +368,48 @@ def _width_px(depth_m: ArrayLike, width_px: int | None) -> int | None:
     if width_px is None and np.ndim(depth_m) >= 2:
         return int(np.shape(depth_m)[-1])
     return width_px
+
+
+def _read_fields(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """The fields of the table `[lens]`; raises `LensError`, without the file's name, for anything that is no lens."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LensError(f"the lens cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise LensError(f"not a TOML file ({error})") from error
+    fields = content.get("lens")
+    if not isinstance(fields, dict):
+        raise LensError("there is no table [lens]: dfd-calibrate and Lens.save write one")
+    unknown = sorted(fields.keys() - set(known))
+    if unknown:
+        raise LensError(f"{', '.join(unknown)} in [lens] is not a property of a lens")
+    for key in ("name", "sensor_distance"):
+        if not isinstance(fields.get(key, ""), str):
+            raise LensError(f"{key}={fields[key]!r} in [lens] is not text")
+    return fields
+
+
+def _write_tables(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> Path:
+    """`tables` of numbers, texts and lists of numbers as TOML, None left out; returns `path`. Raises `LensError`."""
+    lines: list[str] = []
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items() if value is not None), ""]
+    try:
+        path.write_text("\n".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise LensError(f"the lens {path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        # A JSON string is a TOML basic string.
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Sequence):
+        return f"[{', '.join(_value(one) for one in value)}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return repr(value)

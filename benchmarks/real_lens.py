@@ -1,0 +1,129 @@
+"""The simulator against a camera: sharp photographs, blurred by it, beside the defocused ones that were taken.
+
+    python benchmarks/real_lens.py real_pairs --out real_lens.json
+
+`real_pairs`: folders f2.8, f8, depth (16 bit, mm) of one camera focused at one distance; every second scene calibrates,
+the others are scored. PSNR in dB and SSIM against the f/2.8 photograph, after registration, within the border; means over
+scenes.
+Each variant is made by `defocus()` from the f/8 photograph as the registration left it (its light matched, corners too).
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage.metrics import structural_similarity
+
+from defocus_sim import Lens, defocus
+from defocus_sim.blur.light import linear_to_srgb, srgb_to_linear
+from defocus_sim.calibrate.curves import Photographs, blur_levels, measure
+from defocus_sim.calibrate.fit import fit_lens
+from defocus_sim.calibrate.report import fit_lines, fitted_lens
+from defocus_sim.datasets.pairs import PairsSource
+from defocus_sim.simulate import fill_holes
+
+WINDOW_PX = 15
+
+
+def psnr(seen, truth):
+    return -10 * np.log10(np.mean((seen.astype(np.float64) - truth) ** 2) / 255**2)
+
+
+def ssim(seen, truth):
+    return structural_similarity(
+        seen, truth, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+    )
+
+
+def gaussians(sharp):
+    """The picture under every amount of blur, in linear light, as sRGB of 0..255."""
+    light = srgb_to_linear(sharp.astype(np.float32) / 255)
+    for sigma in blur_levels(6.0):
+        seen = light if sigma == 0 else cv2.GaussianBlur(light, (0, 0), float(sigma), borderType=cv2.BORDER_REFLECT)
+        yield np.rint(linear_to_srgb(seen) * 255).astype(np.uint8)
+
+
+def best_gaussians(sharp, truth):
+    """By looking at the answer: the best single Gaussian, and the best of each window around each pixel."""
+    single, chosen, least = None, None, None
+    for seen in gaussians(sharp):
+        square = ((seen.astype(np.float32) - truth) ** 2).sum(axis=2)
+        error = cv2.blur(square, (WINDOW_PX, WINDOW_PX), borderType=cv2.BORDER_REFLECT)
+        if single is None or square.sum() < single[0]:
+            single = square.sum(), seen
+        if least is None:
+            chosen, least = seen.copy(), error
+        better = error < least
+        chosen[better], least[better] = seen[better], error[better]
+    return single[1], chosen
+
+
+def variants(sharp, depth_m, lenses):
+    for place, lens in lenses.items():
+        for mode in ("gather", "layered"):
+            for psf in ("gaussian", "disc"):
+                for linear in (False, True):
+                    seen = defocus(sharp, depth_m, lens, mode=mode, psf=psf, linear_light=linear)
+                    yield f"{mode}, {psf}, {'linear' if linear else 'sRGB'}, {place}", seen
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--limit", type=int, default=None, help="scored scenes")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    started = time.monotonic()
+    names = {"defocused": "f2.8", "sharp": "f8", "depth": "depth"}
+    folders = {role: options.folder / name for role, name in names.items()}
+    source = PairsSource(**folders, depth_scale=1e-3, falloff=True)
+    plain = PairsSource(**folders, depth_scale=1e-3)
+    calibration, scored, found = [], [], []
+    with source.open() as reader, plain.open() as even:
+        for index, sample in enumerate(source.samples()):
+            frame = reader.read(index)
+            if index % 2 == 0:
+                calibration.append(
+                    Photographs(scene=sample.name, defocused=frame.defocused, sharp=frame.aif, depth_m=frame.depth_m)
+                )
+            else:
+                scored.append((frame, even.read(index).aif))
+            found.append(frame.found["corner_light"])
+    scored = scored[: options.limit]
+    width = source.frame_hw()[1]
+    published = source.stored_lens(Lens.preset("d3net-camera"))
+    fit = fit_lens(measure(calibration))
+    # What the f/8 photograph already has is not added again.
+    calibrated = fitted_lens(fit, published)
+    print("\n".join(fit_lines(fit, calibrated, published)))
+    paper = published.changed(sigma_per_coc=0.25)
+    lenses = {
+        "published lens": paper,
+        "published, less f/8": paper.beyond(f_number=8),
+        "calibrated": calibrated,
+    }
+    print(f"corner light: median {np.median(found):.3f}; {len(scored)} scenes of {width} px scored\n")
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for frame, even_aif in scored:
+        truth, depth_m = frame.defocused, fill_holes(frame.depth_m)
+        single, windows = best_gaussians(frame.aif, truth)
+        pictures = [("sharp photograph, corners not matched", even_aif), ("sharp photograph", frame.aif)]
+        pictures += [("best single Gaussian, peeking", single), ("best Gaussian per 15x15 window, peeking", windows)]
+        best = defocus(even_aif, depth_m, calibrated, psf="disc", linear_light=True)
+        pictures += [("gather, disc, linear, calibrated, corners not matched", best)]
+        for name, seen in [*pictures, *variants(frame.aif, depth_m, lenses)]:
+            scores.setdefault(name, []).append((psnr(seen, truth), ssim(seen, truth)))
+    print(f"{'':56} {'PSNR dB':>8} {'SSIM':>7}")
+    for name, rows in scores.items():
+        print(f"{name:56} {np.mean([r[0] for r in rows]):8.2f} {np.mean([r[1] for r in rows]):7.4f}")
+    print(f"\n{time.monotonic() - started:.0f} s")
+    if options.out is not None:
+        options.out.write_text(json.dumps(scores, indent=1))
+
+
+if __name__ == "__main__":
+    main()
