@@ -27,6 +27,7 @@ from dfd_train.config.model import variant
 from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError
 from dfd_train.model.build import build_model
+from dfd_train.model.camera_nets import AnwarNet
 from dfd_train.model.two_headed import Output, TwoHeadedNet
 from dfd_train.optics.camera import COC_PX, FOCUS_M
 from dfd_train.prediction.edge_blur import local_sigma_px, measure_edges
@@ -185,6 +186,27 @@ def test_a_network_that_is_told_the_lens_gets_that_of_the_picture_as_worked() ->
     near = predict(net, image, lens=lenses["width"]).depth_m
     far = predict(net, image, lens=lenses["width"].at_focus(3.0)).depth_m
     assert far == pytest.approx(near * 2, rel=1e-4)
+
+
+class SeesDepth(AnwarNet):
+    """Told the lens; the left half at the focus distance, the right four times as far, everything a tenth brighter."""
+
+    def forward(self, image: torch.Tensor, camera: torch.Tensor | None = None) -> Output:
+        depth = self.cameras(image, camera)[:, FOCUS_M, None, None, None].expand(-1, 1, *image.shape[2:]).clone()
+        depth[..., image.shape[3] // 2 :] *= 4
+        return Output(depth, image + 0.1)
+
+
+def test_a_network_that_is_told_the_lens_says_itself_what_is_sharp() -> None:
+    """Whatever the edges look like: here all are blurred."""
+    net = SeesDepth(variant("anwar-tiny")).eval()
+    image = blurred(shapes(200, 400), 3)
+    lens = Lens(focus_distance_m=2, f_number=2, focal_length_mm=50, sensor_width_mm=36)
+    change = predict_photograph(net, image, lens=lens, scale=1).found.aif.astype(float) - image
+    assert np.abs(change[:, :195]).max() == 0
+    assert change[:, 205:].mean() == pytest.approx(25.5, abs=1)
+    closed = Lens(focus_distance_m=2, f_number=200, focal_length_mm=50, sensor_width_mm=36)
+    assert not (predict_photograph(net, image, lens=closed, scale=1).found.aif != image).any()
 
 
 @needs_real_data
