@@ -92,7 +92,7 @@ class TrainConfig:
         help="DenseNet-121 weights for the encoder; cached: if they are here already.",
     )  # fmt: skip
     init_from: str | None = option(
-        None, group=NETWORK, metavar="RUN|FILE", volatile=True,
+        None, group=NETWORK, metavar="RUN|FILE|NAME", volatile=True,
         help="Begin with the weights of another run, every tensor that fits: fine-tuning on another lens, other heads.",
     )  # fmt: skip
     device: str = option(

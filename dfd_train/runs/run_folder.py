@@ -19,7 +19,7 @@ from dfd_train.config.toml import toml_text
 from dfd_train.config.train import TrainConfig
 from dfd_train.errors import CheckpointMissingError, ConfigError
 from dfd_train.files import write_atomically
-from dfd_train.runs.checkpoint import FOLDER
+from dfd_train.runs.checkpoint import FOLDER, split_place
 
 CONFIG_FILE = "config.json"
 TOML_FILE = "run.toml"
@@ -61,7 +61,7 @@ def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool
             (run / name).unlink(missing_ok=True)
     # A relative path would mean another place when the run is repeated from elsewhere.
     located = config if "://" in config.shards else replace(config, shards=str(Path(config.shards).absolute()))
-    if config.init_from is not None:
+    if config.init_from is not None and split_place(config.init_from)[0].exists():
         located = replace(located, init_from=str(Path(config.init_from).absolute()))
     content = {"config": located.to_dict(), **facts}
     try:

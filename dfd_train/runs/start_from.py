@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dfd_train.errors import CheckpointError
 from dfd_train.files import load_tensors
 from dfd_train.runs.checkpoint import FORMAT, find_checkpoint, load_checkpoint
+from dfd_train.runs.weights_file import SUFFIX, packaged_weights, read_weights
 
 _MOST_NAMED = 6
 
@@ -20,11 +21,13 @@ _MOST_NAMED = 6
 def start_from(net: nn.Module, place: str) -> str:
     """Copy into `net` every tensor of `place` that has the same name and shape; returns a line that counts them.
 
-    `place`: a run's folder, `RUN@last`, a checkpoint file of it, or a file of `torch.save` with a state dict. Heads and
+    `place`: a run's folder, `RUN@last`, a checkpoint file of it, a file of `torch.save` with a state dict, a file of
+    `write_weights`, or the name of weights that come with the installation. Heads and
     layers that the other network lacks, or has in another shape, stay as they are. Raises `CheckpointMissingError`
     where there is no such file, `CheckpointError` where nothing fits.
     """
-    path = find_checkpoint(place)
+    packaged = None if Path(place).exists() else packaged_weights(place)
+    path = packaged or find_checkpoint(place)
     own, given = net.state_dict(), _weights(path)
     fitting = [name for name in own if isinstance(given.get(name), Tensor) and given[name].shape == own[name].shape]
     # Counters and the like fit any network: at least one that is learnt has to.
@@ -41,6 +44,8 @@ def start_from(net: nn.Module, place: str) -> str:
 
 
 def _weights(path: Path) -> Mapping[str, Any]:
+    if path.suffix == SUFFIX:
+        return read_weights(path)[1]
     payload = load_tensors(path, "weights")
     if isinstance(payload, Mapping) and payload.get("format") == FORMAT:
         return load_checkpoint(path).evaluated

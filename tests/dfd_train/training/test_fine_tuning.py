@@ -20,6 +20,7 @@ from defocus_sim.datasets.base import RgbdFrame
 from dfd_train.config.train import TrainConfig, recipe_config
 from dfd_train.errors import CheckpointError, CheckpointMissingError, ConfigError
 from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
+from dfd_train.runs.weights_file import write_weights
 from dfd_train.training.launch import start
 from dfd_train.training.train import TrainResult, train
 
@@ -79,10 +80,19 @@ def test_another_lens_and_more_epochs_are_a_new_run(
     assert "tensors taken over" in said
 
 
-def test_plain_state_dicts_will_do_and_foreign_ones_will_not(run: Path, store: Path, tmp_path: Path) -> None:
+def test_plain_state_dicts_and_named_weights_will_do_and_foreign_ones_will_not(
+    run: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = load_checkpoint(find_checkpoint(run)).evaluated
     torch.save({"state_dict": weights}, tmp_path / "plain.pt")
     assert "tensors taken over" in trained(configured(store, tmp_path / "b", init_from=str(tmp_path / "plain.pt")))[1]
+    config = load_checkpoint(find_checkpoint(run)).config.model
+    write_weights(tmp_path / "packaged/half.safetensors", config, weights)
+    monkeypatch.setattr("dfd_train.runs.weights_file.PACKAGED", tmp_path / "packaged")
+    for number, place in enumerate((str(tmp_path / "packaged/half.safetensors"), "half")):
+        out = tmp_path / f"half{number}"
+        assert "tensors taken over" in trained(configured(store, out, init_from=place))[1]
+    assert json.loads((tmp_path / "half1/config.json").read_text())["config"]["init_from"] == "half"
     torch.save({"head": torch.zeros(3)}, tmp_path / "foreign.pt")
     with pytest.raises(CheckpointError, match=r"no tensor of .*foreign"):
         trained(configured(store, tmp_path / "c", init_from=str(tmp_path / "foreign.pt")))
