@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = {"cli": "dfd_cli", "defocus_sim": "defocus_sim", "dfd_train": "dfd_train"}
 # numba asks for one exact version of it; a second opinion could only contradict.
-COMES_WITH = {"llvmlite": "numba"}
+COMES_WITH = {"llvmlite": "numba", "triton": "torch"}
 FILES = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
 
 

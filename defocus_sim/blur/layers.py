@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defocus_sim.blur.gather import disc_radius_px
+from defocus_sim.blur.disc import disc_radius_px
 from defocus_sim.blur.options import IDENTITY_SIGMA_PX
 
 JUMP = 2.0  # layers apart that make a depth edge: 1 px of CoC near the focus, 2*(0.5 + 0.1|c|) px in general

@@ -14,7 +14,10 @@ DEFAULT_WEIGHTS = "any-lens"
 HEADS = ("depth", "aif")
 # What people call the sets of heads.
 HEAD_CHOICES = {"both": HEADS, "depth": ("depth",), "deblur": ("aif",)}
-STEMS = ("paper", "imagenet")
+STEMS = ("paper", "imagenet", "highpass", "blur")
+INITS = ("paper", "kaiming")
+# What the depth head answers: metres, one over metres, or the signed circle of confusion in px.
+PREDICTIONS = ("depth", "inverse", "coc")
 INPUT_RANGES = ("unit", "signed")
 INPUTS = ("defocused", "aif")
 DECONVOLUTIONS = ("hqs", "wiener")
@@ -64,8 +67,13 @@ class ModelConfig:
 
     `stem_width`: channels after the first convolution. `growth`, `bottleneck`, `blocks`: the DenseNet encoder (channels
     added by a layer, width of its 1x1 in units of `growth`, layers of the four blocks). `decoder`: output channels of
-    the decoder's five blocks, deepest first. `stem`: "paper" = 3x3, "imagenet" = DenseNet's own 7x7. `heads`: which of
-    "depth" and "aif" exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
+    the decoder's five blocks, deepest first. `stem`: "paper" = 3x3, "imagenet" = DenseNet's own 7x7, "highpass" = 3x3 on
+    the image and `gain` times its difference to a 5x5 mean, "blur" = the same with means of 3x3 and 9x9 and a first stage
+    at full resolution, which the heads get as well. `init`: of the convolutions, "paper" = N(0, 0.02) or "kaiming".
+    `predict`: what the depth head answers, "depth" in metres, "inverse" in 1/m, or "coc", the signed circle of confusion
+    in px, which the sample's lens turns into metres. `uncertainty`: whether it also answers the scale of its error.
+    `lens_input`: whether the network is told its lens. `heads`: which of "depth" and "aif"
+    exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
     AiF convolution at zero, so that the untrained network returns its input as the restored image. `input_range`:
     whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
     the network takes and returns [0, 1] either way. `input`: which of a sample's pictures the network is given; "aif" asks
@@ -86,7 +94,7 @@ class ModelConfig:
         HEADS, group=NETWORK, choices=tuple(HEAD_CHOICES), read=read_heads, default_text="both; baselines: their own",
         help="Heads to train.",
     )  # fmt: skip
-    stem: str = option("paper", group=NETWORK, choices=STEMS, help="3x3, or DenseNet's own 7x7.")
+    stem: str = option("paper", group=NETWORK, choices=STEMS, help="3x3, DenseNet's own 7x7, or one that sees blur.")
     dropout: float = option(0.0, at_least=0, below=1)
     zero_last_aif: bool = False
     input_range: str = option("unit", choices=INPUT_RANGES)
@@ -95,6 +103,16 @@ class ModelConfig:
         help="Picture that the network is given; aif, with --heads depth: what it finds without defocus.",
     )  # fmt: skip
     deconvolution: str = option("hqs", choices=DECONVOLUTIONS)
+    gain: float = option(
+        10.0, group=NETWORK, metavar="FACTOR", above=0, help="Of the differences that the stems highpass and blur see."
+    )
+    init: str = option("paper", group=NETWORK, choices=INITS, help="Start of the convolutions: N(0, 0.02), or He's.")
+    predict: str = option(
+        "depth", group=NETWORK, choices=PREDICTIONS,
+        help="What the depth head answers: metres, 1/m, or the signed CoC in px, which the lens turns into metres.",
+    )  # fmt: skip
+    uncertainty: bool = option(False, group=NETWORK, help="Let the depth head answer the scale of its error as well.")
+    lens_input: bool = option(False, group=NETWORK, help="Tell the network its lens.")
 
     def __post_init__(self) -> None:
         check_options(self, "model ")
@@ -102,6 +120,13 @@ class ModelConfig:
             raise ConfigError(f"model blocks={self.blocks} must be four positive numbers")
         if len(self.decoder) != 5 or min(self.decoder) < 1:
             raise ConfigError(f"model decoder={self.decoder} must be five positive numbers")
+        plain = self.method in ("2hded", "d3net")
+        for field, usual in (("predict", "depth"), ("uncertainty", False), ("lens_input", False)):
+            if getattr(self, field) != usual and not (plain and "depth" in self.heads):
+                raise ConfigError(
+                    f"{field}={getattr(self, field)} is not possible with the model {self.name} and "
+                    f"heads={'+'.join(self.heads)}: it takes a depth head of full, small, light, tiny or d3net"
+                )
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"model heads={self.heads} must be one or both of {', '.join(HEADS)}")
         possible = METHODS[self.method].heads
@@ -122,6 +147,11 @@ class ModelConfig:
     def about(self) -> Method:
         """The facts of its method."""
         return METHODS[self.method]
+
+    @property
+    def needs_camera(self) -> bool:
+        """Whether the network must be told the lens of a picture."""
+        return self.about.camera or self.predict == "coc" or self.lens_input
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -146,12 +176,13 @@ def tuples_from_lists(values: Mapping[str, Any]) -> dict[str, Any]:
 WIDTHS: dict[str, dict[str, Any]] = {
     "full": {},
     "small": {"stem_width": 32, "growth": 16, "blocks": (4, 8, 12, 8), "decoder": (160, 96, 64, 48, 32)},
+    "light": {"stem_width": 32, "growth": 16, "blocks": (3, 5, 8, 5), "decoder": (112, 72, 48, 40, 32)},
     "tiny": {"stem_width": 16, "growth": 8, "blocks": (2, 4, 6, 4), "decoder": (48, 32, 24, 16, 16)},
 }
 
 
 def _variants() -> dict[str, ModelConfig]:
-    """Three widths of the two-headed network; then every baseline, those with an encoder in the same widths."""
+    """Four widths of the two-headed network; then every baseline, those with an encoder in the same widths."""
     made = {width: ModelConfig(name=width, **settings) for width, settings in WIDTHS.items()}
     for method, about in METHODS.items():
         if method == "2hded":

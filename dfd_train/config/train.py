@@ -10,6 +10,7 @@ from typing import Any
 
 from dfd_train.config.compute import EngineConfig
 from dfd_train.config.geometry import Geometry, shape_text
+from dfd_train.config.lens_range import LensRange
 from dfd_train.config.loss import TABLE_II, LossConfig, table_ii_row
 from dfd_train.config.model import VARIANTS, ModelConfig, tuples_from_lists, variant
 from dfd_train.config.optim import OptimConfig
@@ -47,7 +48,8 @@ class TrainConfig:
     `batch_size`: samples that each process computes at once. `pretrained`: None, "imagenet" or a file of DenseNet-121
     weights for the encoder, or "cached" = ImageNet's if torchvision has them on this machine already.
     `init_from`: a run or checkpoint whose weights the network begins with, see `runs.start_from`.
-    `device`: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
+    `device`: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1". `lens_range`: ranges of lenses, one of which blurs
+    each sample anew in every epoch (`LensRange.parse`); None trains on the stored defocus.
 
     `order`: "random" draws samples from the whole store, "shards" reads shard after shard and mixes their samples in a
     buffer of `shuffle_buffer`. `cache`: keep decoded samples in "ram", on the "device" or not ("none"); "auto" takes the
@@ -77,8 +79,8 @@ class TrainConfig:
     seed: int = option(0, group=RUN, metavar="N", at_least=0, help="Of weights, order and flips.")
     model: ModelConfig = field(default_factory=ModelConfig, metadata=about(
         group=NETWORK, metavar="NAME", choices=tuple(VARIANTS), read=variant, default_text="full, 41.4 M parameters",
-        help="Two-headed network full, small or tiny, or a baseline: dncnn, ircnn, d3net, anwar, gur, song; of the last "
-        "four also NAME-small, NAME-tiny.",
+        help="Two-headed network full, small, light or tiny, or a baseline: dncnn, ircnn, d3net, anwar, gur, song; of the "
+        "last four also NAME-small, NAME-light, NAME-tiny.",
     ))  # fmt: skip
     loss: LossConfig = field(default_factory=LossConfig, metadata=about(
         group=LOSS, choices=tuple(TABLE_II), read=table_ii_row, default_text="l1grad+charbssim",
@@ -87,6 +89,11 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     geometry: Geometry = field(default_factory=Geometry)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    lens_range: str | None = option(
+        None, group=DATA, metavar="NAME=LOW..HIGH,...",
+        help="Blur while training, by a lens drawn for each sample from ranges such as "
+        "focus=0.6m..12m,f_number=1.2..5.6,focal_length=24mm..85mm,psf=both; see docs/training.md.",
+    )  # fmt: skip
     pretrained: str | None = option(
         None, group=NETWORK, metavar="imagenet|cached|FILE",
         help="DenseNet-121 weights for the encoder; cached: if they are here already.",
@@ -156,6 +163,18 @@ class TrainConfig:
         if self.pretrained not in (None, CACHED) and self.init_from is not None:
             raise ConfigError(f"pretrained={self.pretrained} and init_from={self.init_from} exclude each other")
         require_local("out", self.out)
+        if self.model.uncertainty and self.loss.depth == "silog":
+            raise ConfigError("uncertainty is not possible with the depth loss silog: it has no scale of an error")
+        if self.lens_range is not None and (self.model.about.pictures > 1 or self.model.input == "aif"):
+            raise ConfigError(
+                f"lens_range is not possible with the model {self.model.name} and input={self.model.input}"
+            )
+        _ = self.lenses
+
+    @property
+    def lenses(self) -> LensRange | None:
+        """`lens_range` read, None where the stored defocus is used."""
+        return None if self.lens_range is None else LensRange.parse(self.lens_range)
 
     @property
     def best_score(self) -> str:
@@ -227,7 +246,8 @@ def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path,
     if recipe not in RECIPES:
         raise ConfigError(f"recipe={recipe!r} must be one of {', '.join(RECIPES)}")
     base = TrainConfig(shards=str(shards), out=str(out), recipe=recipe, **RECIPES[recipe])
-    base = replace(base, model=replace(base.model, zero_last_aif=recipe == "fast"))
+    if recipe == "fast":
+        base = replace(base, model=replace(base.model, zero_last_aif=True, stem="blur", init="kaiming"))
     return with_options(base, **options)
 
 

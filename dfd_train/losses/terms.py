@@ -5,6 +5,7 @@ Holes in depth give neither value nor gradient.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -12,12 +13,16 @@ from torch import Tensor
 
 from dfd_train.config.loss import LossConfig
 from dfd_train.losses.ssim import ssim
+from dfd_train.optics.answer import answer_target, answer_unit
 from dfd_train.optics.camera import FOCUS_M, aspect, largest_sigma_px, sigma_px
 from dfd_train.optics.reblur import reblur
 
 
 class Output(Protocol):
-    """What a network makes of images: depth (B, 1, H, W) in metres, the all-in-focus image (B, 3, H, W), or both."""
+    """What a network makes of images: depth (B, 1, H, W) in metres, the all-in-focus image (B, 3, H, W), or both.
+
+    `answer`, `log_scale`: what the depth head said where that is not metres, and the log of its error's scale.
+    """
 
     @property
     def depth_m(self) -> Tensor | None:
@@ -27,12 +32,20 @@ class Output(Protocol):
     def aif(self) -> Tensor | None:
         """None without an image head."""
 
+    @property
+    def answer(self) -> Tensor | None:
+        """In the unit of the answer; None where it is the depth."""
+
+    @property
+    def log_scale(self) -> Tensor | None:
+        """None without uncertainty."""
+
 
 class LossTerms(NamedTuple):
     """What one batch costs, all scalars.
 
     `depth` and `deblur` are the two sides of the loss before lambda (None without that head); `parts` holds each
-    unweighted term by name: "l1", "grad" (metres), "silog", "image_l1", "charb", "ssim", "reblur",
+    unweighted term by name: "l1", "laplace", "grad" (metres), "silog", "image_l1", "charb", "ssim", "reblur",
     "smooth".
     """
 
@@ -63,11 +76,12 @@ _EDGE_SHARPNESS = 10.0
 REBLUR_TERMS = ("depth", "reblur", "smooth")
 
 
-def term_names(config: LossConfig, heads: tuple[str, ...]) -> tuple[str, ...]:
+def term_names(config: LossConfig, heads: tuple[str, ...], *, uncertainty: bool = False) -> tuple[str, ...]:
     """Names of all that `compute_losses` finds for a network with `heads`: the two sides, then their parts."""
     names: tuple[str, ...] = ()
     if "depth" in heads:
-        names += ("depth", *{"l1": ("l1",), "l1+grad": ("l1", "grad"), "silog": ("silog",)}[config.depth])
+        l1 = ("l1", "laplace") if uncertainty else ("l1",)
+        names += ("depth", *{"l1": l1, "l1+grad": (*l1, "grad"), "silog": ("silog",)}[config.depth])
     if "aif" in heads:
         image = {"l1": ("image_l1",), "charb": ("charb",), "charb+ssim": ("charb", "ssim")}
         names += ("deblur", *image[config.image])
@@ -86,13 +100,24 @@ def count_pixels(depth_m: Tensor) -> Tensor:
 
 
 def compute_losses(
-    output: Output, depth_m: Tensor, aif: Tensor, config: LossConfig, counts: Tensor | None = None
+    output: Output,
+    depth_m: Tensor,
+    aif: Tensor,
+    config: LossConfig,
+    counts: Tensor | None = None,
+    *,
+    predict: str = "depth",
+    camera: Tensor | None = None,
 ) -> LossTerms:
     """All terms of one batch.
 
     `output`: of the network. `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. `aif`: (B, 3, H, W) in [0, 1].
     `counts`: `count_pixels` of a larger batch that this one is a part of; every term is then this part's share of the
     larger batch's, so that the terms of all parts add up to it exactly, whatever holes each has.
+    `predict`: what the depth head answers, see `ModelConfig`; a residual of another answer is counted in its unit (8 px of
+    CoC, 1/4 per m), which then stands for the metre of the equations. `camera`: (B, 8), where the answer is a CoC.
+
+    With a scale of the error the depth term is the surprise of a Laplace distribution, `|r|/b + ln b`, in place of L1.
     """
     images, valid_pixels, across, down = (None,) * 4 if counts is None else counts.float().clamp(min=1).unbind()
     parts: dict[str, Tensor] = {}
@@ -101,8 +126,11 @@ def compute_losses(
         if config.depth == "silog":
             parts["silog"] = depth = silog_loss(output.depth_m, depth_m, images)
         else:
-            residual, valid = depth_residual(output.depth_m, depth_m)
+            residual, valid = answer_residual(output, depth_m, predict, camera)
             parts["l1"] = depth = masked_l1(residual, valid, valid_pixels)
+            if output.log_scale is not None:
+                log_scale = output.log_scale - math.log(answer_unit(predict))
+                parts["laplace"] = depth = masked_laplace(residual, log_scale, valid, valid_pixels)
         if config.depth == "l1+grad":
             parts["grad"] = masked_gradient(residual, valid, across, down)
             depth = depth + config.mu * parts["grad"]
@@ -123,7 +151,7 @@ def reblur_losses(
     """The loss without labels: `aif`, blurred by `camera` under the predicted depth, must look like `defocused`.
 
     After Gur and Wolf (CVPR 2019): 0.85 (1 - SSIM)/2 + 0.15 L1, plus how much S/depth changes from pixel to pixel where
-    the image does not. `defocused`, `aif`: (B, 3, H, W) in [0, 1]; `camera`: (B, 7), see `camera`; `counts`: see
+    the image does not. `defocused`, `aif`: (B, 3, H, W) in [0, 1]; `camera`: (B, 8), see `camera`; `counts`: see
     `compute_losses`. No true depth enters. Terms: "reblur", "smooth", and as "depth" what is minimised.
     """
     if output.depth_m is None:
@@ -156,6 +184,23 @@ def depth_residual(predicted_m: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
     return torch.where(valid, predicted_m, 0.0) - torch.where(valid, depth_m, 0.0), valid
+
+
+def answer_residual(output: Output, depth_m: Tensor, predict: str, camera: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`depth_residual` of what the depth head answers, in its unit; see `compute_losses`."""
+    if output.answer is None:
+        if output.depth_m is None:
+            raise ValueError("the network returned no depth")
+        return depth_residual(output.depth_m, depth_m)
+    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    target = answer_target(torch.where(valid, depth_m, 1.0), predict, camera)
+    return torch.where(valid, (output.answer - target) / answer_unit(predict), 0.0), valid
+
+
+def masked_laplace(residual: Tensor, log_scale: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:
+    """Mean of `|r|/b + ln b` over the valid pixels, with b = exp(`log_scale`): the surprise of a Laplace distribution."""
+    surprise = torch.where(valid, residual.abs() * torch.exp(-log_scale) + log_scale, 0.0)
+    return surprise.sum() / (valid.sum().clamp(min=1) if count is None else count)
 
 
 def masked_l1(residual: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:

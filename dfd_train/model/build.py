@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dfd_train.config.model import ModelConfig
 from dfd_train.model.baselines import ResidualNet
-from dfd_train.model.camera_nets import AnwarNet, CameraNet, GurNet
+from dfd_train.model.camera_nets import AnwarNet, CameraNet, GurNet, LensNet
 from dfd_train.model.two_headed import Output, TwoHeadedNet
 
 # Every model: `config`, and images (B, 3 or 6, H, W) -> `Output`.
@@ -17,7 +17,8 @@ _CLASSES: dict[str, type[Model]] = {"dncnn": ResidualNet, "ircnn": ResidualNet, 
 
 def build_model(config: ModelConfig, *, generator: torch.Generator | None = None) -> Model:
     """The model that `config` describes; `generator`: source of the initial weights, torch's global one for None."""
-    return _CLASSES.get(config.method, TwoHeadedNet)(config, generator=generator)
+    usual = LensNet if config.needs_camera else TwoHeadedNet
+    return _CLASSES.get(config.method, usual)(config, generator=generator)
 
 
 def run_model(net: torch.nn.Module, image: Tensor, camera: Tensor | None) -> Output:

@@ -44,6 +44,16 @@ def _with_in_focus_blur(_net: torch.nn.Module, weights: dict[str, Any], prefix: 
         weights[f"{prefix}camera"] = torch.nn.functional.pad(camera, (0, 1))
 
 
+class LensNet(CameraNet):
+    """The two-headed network that answers a CoC, or is told its lens: one network for every lens."""
+
+    def forward(  # type: ignore[override]  # takes a camera beside the two-headed network's heads
+        self, image: Tensor, camera: Tensor | None = None, heads: tuple[str, ...] | None = None
+    ) -> Output:
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) or None = the assumed one -> `Output`."""
+        return self.outputs(image, heads, self.cameras(image, camera))
+
+
 class AnwarNet(CameraNet):
     """Anwar-style pipeline (BMVC 2017): predicted depth -> blur at every pixel -> non-blind deconvolution.
 
@@ -54,7 +64,7 @@ class AnwarNet(CameraNet):
         self, image: Tensor, camera: Tensor | None = None
     ) -> Output:
         """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) -> depth and, in evaluation mode, the image in focus."""
-        depth_m = super().forward(image).depth_m
+        depth_m = self.outputs(image).depth_m
         if self.training or depth_m is None:
             return Output(depth_m, None)
         cameras = self.cameras(image, camera)
@@ -78,7 +88,7 @@ class GurNet(CameraNet):
         self, image: Tensor, camera: Tensor | None = None
     ) -> Output:
         """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) -> depth between 1/4 and 1000 focus distances."""
-        raw = super().forward(image).depth_m
+        raw = self.outputs(image).depth_m
         assert raw is not None  # noqa: S101 - the configuration allows the depth head only
         # Not in the half precision that the layers may have computed in: its steps would show in the depth.
         nearness = (MOST_NEARNESS * torch.sigmoid(raw.float() + _START)).clamp(min=LEAST_NEARNESS)

@@ -31,10 +31,16 @@ class DecoderHead(nn.Module):
     """One head of the network; 17,200,704 (depth, 1 channel) or 17,201,856 (AiF, 3 channels) parameters when full.
 
     `encoder_channels`: channels of `Features`, from `skip1` to `deep`. `widths`: output channels of b5, b4, b3, b2, b1.
+    `full_channels`: of `Features.full`, which a last 3x3 convolution takes in, 0 = there is none.
     """
 
     def __init__(
-        self, encoder_channels: tuple[int, ...], widths: tuple[int, ...], channels_out: int, dropout: float = 0.0
+        self,
+        encoder_channels: tuple[int, ...],
+        widths: tuple[int, ...],
+        channels_out: int,
+        dropout: float = 0.0,
+        full_channels: int = 0,
     ) -> None:
         super().__init__()
         skip1, skip2, skip3, skip4, deep = encoder_channels
@@ -43,6 +49,13 @@ class DecoderHead(nn.Module):
         self.b3 = UpBlock(widths[1] + skip3, widths[2])
         self.b2 = UpBlock(widths[2] + skip2, widths[3])
         self.b1 = UpBlock(widths[3] + skip1, widths[4])
+        self.merge: nn.Sequential | None = None
+        if full_channels:
+            self.merge = nn.Sequential(
+                nn.Conv2d(widths[4] + full_channels, widths[4], 3, padding=1, bias=False),
+                nn.BatchNorm2d(widths[4]),
+                nn.ReLU(inplace=True),
+            )
         self.last = nn.Conv2d(widths[4], channels_out, 3, padding=1, bias=False)
 
     def forward(self, features: Features) -> Tensor:
@@ -52,4 +65,6 @@ class DecoderHead(nn.Module):
         x = self.b3(torch.cat([x, features.skip3], dim=1))
         x = self.b2(torch.cat([x, features.skip2], dim=1))
         x = self.b1(torch.cat([x, features.skip1], dim=1))
+        if self.merge is not None and features.full is not None:
+            x = self.merge(torch.cat([x, features.full], dim=1))
         return self.last(x)

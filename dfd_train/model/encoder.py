@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dfd_train.config.model import ModelConfig
+from dfd_train.model.stem import extra_channels
 
 LEAK = 0.2
 
@@ -20,7 +21,7 @@ class Features(NamedTuple):
     """What the encoder hands to a decoder, for an input of H x W (multiples of 32).
 
     `skip1` H/2, `skip2` H/4, `skip3` H/8, `skip4` H/16, `deep` H/32; in the full network with 64, 128, 256, 512, 1024
-    channels.
+    channels. `full`: at H x W, of the stem "blur" only.
     """
 
     skip1: Tensor
@@ -28,6 +29,7 @@ class Features(NamedTuple):
     skip3: Tensor
     skip4: Tensor
     deep: Tensor
+    full: Tensor | None = None
 
 
 class DenseLayer(nn.Module):
@@ -67,14 +69,24 @@ class Transition(nn.Module):
 class Encoder(nn.Module):
     """Image -> five maps of features (`Features`); 7,011,840 parameters in the full network.
 
-    `channels` lists the maps' channels, from `skip1` to `deep`.
+    `channels` lists the maps' channels, from `skip1` to `deep`; `full_channels` those at full resolution, or 0.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.stem_width
-        kernel = 3 if config.stem == "paper" else 7
-        self.conv0 = nn.Conv2d(3 * config.about.pictures, width, kernel, stride=2, padding=kernel // 2, bias=False)
+        kernel = 7 if config.stem == "imagenet" else 3
+        given = 3 * config.about.pictures + extra_channels(config)
+        self.full_channels = width // 2 if config.stem == "blur" else 0
+        self.full: nn.Sequential | None = None
+        if self.full_channels:
+            self.full = nn.Sequential(
+                nn.Conv2d(given, self.full_channels, 3, padding=1, bias=False),
+                nn.BatchNorm2d(self.full_channels),
+                nn.LeakyReLU(LEAK),
+            )
+            given = self.full_channels
+        self.conv0 = nn.Conv2d(given, width, kernel, stride=2, padding=kernel // 2, bias=False)
         self.norm0 = nn.BatchNorm2d(width)
         self.relu0 = nn.LeakyReLU(LEAK)
         self.downconv0 = nn.Conv2d(width, width, 4, stride=2, padding=1, bias=False)
@@ -93,13 +105,14 @@ class Encoder(nn.Module):
         self.channels = (width, width1 // 2, width2 // 2, width3 // 2, deep)
 
     def forward(self, image: Tensor) -> Features:
-        """`image` (B, 3 or 6, H, W), H and W multiples of 32 -> `Features`."""
-        skip1 = self.relu0(self.norm0(self.conv0(image)))
+        """`image` (B, C, H, W) as `stem.stem_input` makes it, H and W multiples of 32 -> `Features`."""
+        full = None if self.full is None else self.full(image)
+        skip1 = self.relu0(self.norm0(self.conv0(image if full is None else full)))
         x = self.downrelu0(self.downnorm0(self.downconv0(skip1)))
         skip2, x = self.transition1(self.denseblock1(x))
         skip3, x = self.transition2(self.denseblock2(x))
         skip4, x = self.transition3(self.denseblock3(x))
-        return Features(skip1, skip2, skip3, skip4, self.relu5(self.norm5(self.denseblock4(x))))
+        return Features(skip1, skip2, skip3, skip4, self.relu5(self.norm5(self.denseblock4(x))), full)
 
 
 def _dense_block(channels: int, layers: int, config: ModelConfig) -> tuple[nn.Sequential, int]:

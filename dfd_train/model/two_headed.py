@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,19 +10,11 @@ from dfd_train.config.model import HEADS, ModelConfig
 from dfd_train.errors import ConfigError
 from dfd_train.model.decoder import DecoderHead
 from dfd_train.model.encoder import Encoder
+from dfd_train.model.reading import Output, lens_planes, read_depth
+from dfd_train.model.stem import stem_input
 
 STRIDE = 32
 INIT_STD = 0.02
-
-
-class Output(NamedTuple):
-    """What the network returns; a head that was not asked for is None.
-
-    `depth_m` (B, 1, H, W) metres, not limited in range. `aif` (B, 3, H, W) sRGB, nominally in [0, 1], not clamped.
-    """
-
-    depth_m: Tensor | None
-    aif: Tensor | None
 
 
 class TwoHeadedNet(nn.Module):
@@ -38,21 +28,28 @@ class TwoHeadedNet(nn.Module):
         super().__init__()
         self.config = config = config or ModelConfig()
         self.encoder = Encoder(config)
-        channels = self.encoder.channels
-        self.depth_head = (
-            DecoderHead(channels, config.decoder, 1, config.dropout) if "depth" in config.learned else None
-        )
-        self.aif_head = DecoderHead(channels, config.decoder, 3, config.dropout) if "aif" in config.learned else None
-        initialise(self, generator)
+        outputs = {"depth": 2 if config.uncertainty else 1, "aif": 3}
+        heads = {
+            head: DecoderHead(self.encoder.channels, config.decoder, count, config.dropout, self.encoder.full_channels)
+            for head, count in outputs.items()
+            if head in config.learned
+        }
+        self.depth_head, self.aif_head = heads.get("depth"), heads.get("aif")
+        initialise(self, generator, config.init)
         if self.aif_head is not None and config.zero_last_aif:
             nn.init.zeros_(self.aif_head.last.weight)
 
     def forward(self, image: Tensor, heads: tuple[str, ...] | None = None) -> Output:
+        """The outputs for `image`, see `outputs`."""
+        return self.outputs(image, heads)
+
+    def outputs(self, image: Tensor, heads: tuple[str, ...] | None = None, camera: Tensor | None = None) -> Output:
         """Run the encoder and the heads that are asked for; a head that is not costs nothing.
 
         `image`: (B, 3 or, of two images, 6, H, W) sRGB in [0, 1], any H, W >= 1: reflected at the bottom and right to
         the next multiple of 32, and the outputs are cropped back. `heads`: of ("depth", "aif"); None = all that the
-        network has. The AiF output is `last(x) + image`, a global residual to the first image. Raises `ConfigError`
+        network has. `camera`: (B, 8), for a network that needs its lens. The AiF output is
+         `last(x) + image`, a global residual to the first image. Raises `ConfigError`
         for a head that the network lacks.
         """
         wanted = self.config.learned if heads is None else heads
@@ -63,14 +60,17 @@ class TwoHeadedNet(nn.Module):
         padded = pad_reflect(image)
         # A residual in [-1, 1] is twice as large as the same in [0, 1].
         signed = self.config.input_range == "signed"
-        features = self.encoder(padded * 2 - 1 if signed else padded)
-        depth_m = aif = None
+        planes = lens_planes(camera, padded.shape[-2:]) if self.config.lens_input and camera is not None else None
+        features = self.encoder(stem_input(padded * 2 - 1 if signed else padded, self.config, planes))
+        depth = Output(None, None)
+        aif = None
         if self.depth_head is not None and "depth" in wanted:
-            depth_m = self.depth_head(features)[..., :height, :width]
+            depth = read_depth(self.depth_head(features)[..., :height, :width], self.config, camera)
         if self.aif_head is not None and "aif" in wanted:
             residual = self.aif_head(features)
             aif = ((residual / 2 if signed else residual) + padded[:, :3])[..., :height, :width]
-        return Output(depth_m, aif)
+        # Spelled out: `_replace` stops torch.compile.
+        return Output(depth.depth_m, aif, depth.answer, depth.log_scale, depth.depth_sigma_m)
 
 
 def pad_reflect(image: Tensor, multiple: int = STRIDE) -> Tensor:
@@ -96,9 +96,19 @@ def _triangle_wave(size: int, length: int, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(net: nn.Module, generator: torch.Generator | None = None) -> None:
-    """The paper's start: convolutions N(0, 0.02), BN weights N(1, 0.02), every bias 0."""
+def initialise(net: nn.Module, generator: torch.Generator | None = None, init: str = "paper") -> None:
+    """The paper's start: convolutions N(0, 0.02), BN weights N(1, 0.02), every bias 0.
+
+    With `init="kaiming"` a convolution keeps the variance of what it is given (He et al. 2015) instead, but for the last
+    ones of the heads, whose answers begin small either way.
+    """
+    last = {module.last for module in net.modules() if isinstance(module, DecoderHead)}
     for module in net.modules():
+        if init == "kaiming" and isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module not in last:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            continue
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
             mean = 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0
             nn.init.normal_(module.weight, mean, INIT_STD, generator=generator)

@@ -16,6 +16,8 @@ from defocus_sim.lens import Lens
 FOCUS_M, COC_PX, MOST_PX, SHARP_PX, PER_COC, SCALE_Y, SCALE_X, IN_FOCUS_PX = range(8)
 # Depths below this share of the focus distance count as this: the blur of something at the lens has no bound.
 NEAREST_SHARE = 0.25
+# The focus distance over the farthest depth that a CoC is turned into.
+FARTHEST_NEARNESS = 0.01
 # Finite, as the camera is part of averages of weights, where infinities would become NaN.
 _NO_CAP_PX = 1e9
 
@@ -57,8 +59,35 @@ def sigma_px(depth_m: Tensor, camera: Tensor) -> Tensor:
     return at[:, SCALE_X] * own
 
 
+def coc_px_from(depth_m: Tensor, camera: Tensor) -> Tensor:
+    """Signed CoC diameter along x in px of the frame at hand, shaped like `depth_m` (B, 1, H, W) metres, > 0.
+
+    `COC_PX * (1 - S/x)`, negative nearer than the focus S, without the cap; depths below a quarter of the focus distance
+    count as that. `camera`: (B, 8).
+    """
+    at = camera[:, :, None, None, None]
+    nearness = at[:, FOCUS_M] / depth_m.clamp(min=NEAREST_SHARE * at[:, FOCUS_M])
+    return at[:, SCALE_X] * at[:, COC_PX] * (1 - nearness)
+
+
+def depth_from_coc(coc_px: Tensor, camera: Tensor) -> Tensor:
+    """Metres from a signed CoC in px of the frame at hand: the inverse of `coc_px_from`, `S / (1 - coc/COC_PX)`.
+
+    A CoC beyond that of a point 100 focus distances away, or more negative than at a quarter of one, counts as those.
+    """
+    at = camera[:, :, None, None, None]
+    nearness = (1 - coc_px / (at[:, SCALE_X] * at[:, COC_PX])).clamp(FARTHEST_NEARNESS, 1 / NEAREST_SHARE)
+    return at[:, FOCUS_M] / nearness
+
+
+def depth_per_coc(depth_m: Tensor, camera: Tensor) -> Tensor:
+    """d depth / d coc in metres per px at `depth_m`: `x^2 / (S * COC_PX)`."""
+    at = camera[:, :, None, None, None]
+    return depth_m**2 / (at[:, FOCUS_M] * at[:, SCALE_X] * at[:, COC_PX])
+
+
 def largest_sigma_px(camera: Tensor) -> float:
-    """The largest value that `sigma_px` can take for any of the cameras (B, 7)."""
+    """The largest value that `sigma_px` can take for any of the cameras (B, 8)."""
     coc = torch.minimum(camera[:, COC_PX] * (1 / NEAREST_SHARE - 1), camera[:, MOST_PX])
     own = camera[:, PER_COC] * (coc - camera[:, SHARP_PX]).clamp(min=0)
     return float((camera[:, SCALE_X] * torch.hypot(own, camera[:, IN_FOCUS_PX])).max())

@@ -19,11 +19,12 @@ from torch import Tensor
 from defocus_sim.progress import Meter, clock
 from dfd_train.config.train import SCORES, TrainConfig, changed_fields
 from dfd_train.data.held_out import train_and_val
+from dfd_train.data.lens_draws import draw_lenses, photographed
 from dfd_train.data.order import MicroBatch
 from dfd_train.data.store_facts import store_facts
 from dfd_train.data.stream import Batch
 from dfd_train.data.training_stream import TrainingStream
-from dfd_train.data.transforms import training_frames
+from dfd_train.data.transforms import Frames, training_frames
 from dfd_train.distributed.device import keep_freed_memory, versions
 from dfd_train.distributed.world import World, join_world
 from dfd_train.errors import ConfigError, NonFiniteError
@@ -147,6 +148,7 @@ class _Run:
             world.first_does(lambda: create_run(config, facts, overwrite=overwrite))
         self.stream = TrainingStream(self.data, self.config, world)
         self.validator = Validator(self.data, self.divided.val, self.config, world)
+        self.lenses = self.config.lenses
         self.profile = StepProfile(self.out if config.profile and world.first else None, world.device)
         self.engine = Engine(self.state, self.profile)
         self.scores: dict[str, float] = {}
@@ -243,11 +245,7 @@ class _Run:
         """Train on one step; returns its terms by column name, and whether any process was asked to stop."""
         config, state = self.config, self.state
         with self.profile.part("copy and transforms"):
-            frames = [
-                training_frames(batch, config.geometry, self.world.device, seed=config.seed, epoch=state.epoch)
-                for batch in batches
-            ]
-        cameras = [self._cameras(batch.indices) for batch in batches] if config.model.about.camera else None
+            frames, cameras = self._frames(batches)
         found = self.engine.gradients(frames, [micro.counted for micro in step], stop=stop, cameras=cameras)
         values = found.values
         values["lr"] = lr_at(
@@ -266,6 +264,23 @@ class _Run:
                 torch.nn.utils.clip_grads_with_norm_(state.net.parameters(), config.optim.clip_norm, found.norm)
             state.advance(values["lr"])
         return values, found.stop
+
+    def _frames(self, batches: list[Batch]) -> tuple[list[Frames], list[Tensor] | None]:
+        """What the network trains on, and the cameras (B, 8) of each batch where the model needs to know the lens."""
+        config, epoch = self.config, self.state.epoch
+        frames = [
+            training_frames(batch, config.geometry, self.world.device, seed=config.seed, epoch=epoch)
+            for batch in batches
+        ]
+        if self.lenses is None:
+            needed = config.model.needs_camera
+            return frames, [self._cameras(batch.indices) for batch in batches] if needed else None
+        width_px = (config.geometry.size or self.data.frame_hw)[1]
+        taken = [
+            photographed(one, draw_lenses(self.lenses, batch.indices, seed=config.seed, epoch=epoch), width_px)
+            for one, batch in zip(frames, batches, strict=True)
+        ]
+        return [one for one, _ in taken], [camera for _, camera in taken] if config.model.needs_camera else None
 
     def _require_finite(self, values: dict[str, float], batches: list[Batch], *, own_finite: bool) -> None:
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]

@@ -107,7 +107,9 @@ class Engine:
 
     def _term_names(self) -> tuple[str, ...]:
         model = self._state.config.model
-        return term_names(self._state.config.loss, model.learned) if model.about.labelled else REBLUR_TERMS
+        if not model.about.labelled:
+            return REBLUR_TERMS
+        return term_names(self._state.config.loss, model.learned, uncertainty=model.uncertainty)
 
     def _forward(self, frames: Frames, counted: bool, counts: Tensor, camera: Tensor | None) -> LossTerms:
         precision = _TYPES[self._config.precision]
@@ -123,15 +125,22 @@ class Engine:
         if counted and camera is not None and not self._state.config.model.about.labelled:
             return reblur_losses(output, frames.defocused, frames.aif, camera, counts)
         if counted:
-            return compute_losses(output, frames.depth_m, frames.aif, self._state.config.loss, counts)
+            config = self._state.config
+            return compute_losses(
+                output, frames.depth_m, frames.aif, config.loss, counts, predict=config.model.predict, camera=camera
+            )
         # The sum of nothing: zero, with a gradient of zeros for every parameter.
-        depth, deblur = (None if out is None else out[:0].sum() for out in output)
+        every = [out for out in (output.answer, output.log_scale, output.depth_m) if out is not None]
+        depth = torch.stack([out[:0].sum() for out in every]).sum() if every else None
+        deblur = None if output.aif is None else output.aif[:0].sum()
         return LossTerms(depth, deblur, {})
 
     def _measure_balance(self, terms: LossTerms) -> None:
         balance = self._state.balance
         if terms.depth is not None and terms.deblur is not None and balance.measuring:
-            both = self._world.sum(torch.stack([terms.depth.detach(), terms.deblur.detach()]))
+            # A surprise passes through 0: what is evened out is the size of the error.
+            size = terms.parts["l1"] if "laplace" in terms.parts else terms.depth
+            both = self._world.sum(torch.stack([size.detach(), terms.deblur.detach()]))
             balance.observe(*both.tolist())
 
     def _collect(self, shares: dict[str, Tensor], stop: bool) -> Gradients:

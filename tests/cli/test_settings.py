@@ -18,7 +18,14 @@ from dfd_train.errors import ConfigError
 
 BASE = recipe_config(shards="s.zarr", out="run", model="small", device="cpu")
 # Where the text of a value cannot be told from its type and choices.
-TEXTS = {"size": "96", "crop": "64x96", "pretrained": "w.pth", "device": "cuda:1", "input": None}
+TEXTS = {
+    "size": "96",
+    "crop": "64x96",
+    "pretrained": "w.pth",
+    "device": "cuda:1",
+    "input": None,
+    "lens_range": "focus=1m..2m",
+}
 
 
 def another(setting: Option) -> str | None:

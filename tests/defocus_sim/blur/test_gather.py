@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from reference import disc_gather_reference, gather_reference
 from scipy.ndimage import gaussian_filter
 
-from defocus_sim.blur.gather import disc_radius_px, gather, gaussian_kernel
+from defocus_sim.blur.disc import disc_radius_px
+from defocus_sim.blur.gather import gather, gaussian_kernel
 from defocus_sim.blur.layered import layered_blur
 from defocus_sim.blur.pyramid import gaussian_gather
 

@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from reference import Camera, Surface, disc_gather_reference, gather_reference, noise_texture, trace
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from defocus_sim.blur.gather import disc_radius_px, gather
+from defocus_sim.blur.disc import disc_radius_px
+from defocus_sim.blur.gather import gather
 from defocus_sim.blur.layered import layered_blur
 from defocus_sim.lens import Lens, coc_diameter_px
 

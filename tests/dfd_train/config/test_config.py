@@ -90,7 +90,7 @@ def test_changed_fields_are_named_and_volatile_ones_ignored() -> None:
     ("options", "message"),
     [
         ({"recipe": "slow"}, "recipe='slow' must be one of paper, authors, fast"),
-        ({"model": "huge"}, "full, small, tiny"),
+        ({"model": "huge"}, "full, small, light, tiny"),
         ({"heads": "three"}, "both, depth, deblur"),
         ({"loss": "l2"}, r"l1\+charb"),
         ({"size": "64", "crop": "64"}, "exclude"),

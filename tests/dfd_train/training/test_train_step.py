@@ -87,7 +87,9 @@ def test_steps_deal_out_every_sample_once_and_keep_all_processes_busy_equally() 
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True},
-                                     {"accumulate": 3}, {"batch_norm": "frozen"}, {"optimizer": "adam"}])  # fmt: skip
+                                     {"accumulate": 3}, {"batch_norm": "frozen"}, {"optimizer": "adam"},
+                                     {"predict": "coc", "uncertainty": True, "lens_input": True},
+                                     {"predict": "coc", "lens_range": "focus=1m..4m,psf=both,noise=1..2"}])  # fmt: skip
 def test_a_run_of_every_kind_trains_stops_and_resumes_to_the_same_bits(
     store: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:

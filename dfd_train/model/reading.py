@@ -1,0 +1,70 @@
+"""What the heads' channels mean: metres, 1/m, or a circle of confusion that the sample's lens turns into metres."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dfd_train.config.model import ModelConfig
+from dfd_train.optics.answer import answer_unit
+from dfd_train.optics.camera import COC_PX, FOCUS_M, SCALE_X, depth_from_coc, depth_per_coc
+
+# Farthest and nearest depth that an answer in 1/m can mean: 0.01 and 10 per metre.
+_LEAST_PER_M, _MOST_PER_M = 1e-2, 1e1
+# Of the logarithm of an error's scale, so that the surprise of one pixel stays finite.
+_LOG_SCALE_LIMIT = 7.0
+
+
+class Output(NamedTuple):
+    """What the network returns; a head that was not asked for is None.
+
+    `depth_m` (B, 1, H, W) metres, not limited in range. `aif` (B, 3, H, W) sRGB, nominally in [0, 1], not clamped.
+    `answer` (B, 1, H, W): what the depth head said where that is not metres, 1/m or signed CoC in px. `log_scale`
+    (B, 1, H, W): log of the scale b of a Laplace distribution around the answer, in the answer's unit. `depth_sigma_m`
+    (B, 1, H, W): the standard deviation of the depth that follows, metres.
+    """
+
+    depth_m: Tensor | None
+    aif: Tensor | None
+    answer: Tensor | None = None
+    log_scale: Tensor | None = None
+    depth_sigma_m: Tensor | None = None
+
+
+def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None) -> Output:
+    """What the depth head's channels `raw` (B, 1 or 2, H, W) mean, as an `Output` without an image.
+
+    `camera`: (B, 8), needed where the answer is a CoC. A raw 0 is 0 m, 0 px (in focus), or 4 m for an answer in 1/m.
+    """
+    if config.predict != "depth" or config.uncertainty:
+        # Not in the half precision that the layers may have computed in: its steps would show in the depth.
+        raw = raw.float()
+    unit = answer_unit(config.predict)
+    said = raw[:, :1] * unit if unit != 1 else raw[:, :1]
+    log_scale = None
+    if config.uncertainty:
+        log_scale = raw[:, 1:].clamp(-_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT) + math.log(unit)
+    answer: Tensor | None = said
+    if config.predict == "depth":
+        depth_m, per_unit, answer = said, torch.ones_like(said), None
+    elif config.predict == "inverse":
+        answer = said + unit
+        depth_m = 1 / answer.clamp(_LEAST_PER_M, _MOST_PER_M)
+        per_unit = depth_m**2
+    else:
+        if camera is None:
+            raise ValueError("a network that answers a CoC needs the lens: pass camera")
+        depth_m = depth_from_coc(said, camera)
+        per_unit = depth_per_coc(depth_m, camera)
+    # The standard deviation of a Laplace distribution of scale b is sqrt(2) b.
+    sigma_m = None if log_scale is None else math.sqrt(2) * log_scale.exp() * per_unit
+    return Output(depth_m, None, answer, log_scale, sigma_m)
+
+
+def lens_planes(camera: Tensor, hw: tuple[int, ...]) -> Tensor:
+    """The lens as two constant channels (B, 2, *hw): log2 of the focus distance in m, and of the CoC at infinity in px."""
+    numbers = torch.stack([camera[:, FOCUS_M].log2() / 4, (camera[:, COC_PX] * camera[:, SCALE_X]).log2() / 8], dim=1)
+    return numbers[:, :, None, None].expand(-1, -1, *hw)

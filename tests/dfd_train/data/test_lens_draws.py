@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dfd_train.config.lens_range import LensRange
+from dfd_train.data.lens_draws import cameras_of, draw_lenses, photographed
+from dfd_train.data.transforms import Frames
+from dfd_train.errors import ConfigError
+from dfd_train.optics.camera import COC_PX, FOCUS_M, coc_px_from
+from dfd_train.optics.defocus import defocus
+
+INDICES = np.arange(6, dtype=np.int64)
+
+
+def frames(holes: bool = False) -> Frames:
+    generator = torch.Generator().manual_seed(1)
+    aif = torch.rand(6, 3, 40, 48, generator=generator)
+    depth = torch.rand(6, 1, 40, 48, generator=generator) * 6 + 0.5
+    if holes:
+        depth[:, :, :9, :9] = 0
+    return Frames(aif * 0, aif, depth)
+
+
+def equal(first: Frames, second: Frames) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+RANGES = LensRange(
+    focus_m=(0.8, 9.0), near_depths=0.5, psf="both", light="both", noise=(0, 2), jpeg=(60, 100), sharpen=(0, 0.5),
+    most_coc_px=(3, 12), focus_blur_px=(0, 0.5),
+)  # fmt: skip
+
+
+def test_a_samples_lens_depends_on_seed_epoch_and_sample_alone() -> None:
+    whole, whole_cameras = photographed(frames(), draw_lenses(RANGES, INDICES, seed=3, epoch=2), 48)
+    for row in range(6):
+        one = Frames(*(part[row : row + 1] for part in frames()))
+        alone, camera = photographed(one, draw_lenses(RANGES, INDICES[row : row + 1], seed=3, epoch=2), 48)
+        assert equal(alone, Frames(*(part[row : row + 1] for part in whole)))
+        assert torch.equal(camera[0], whole_cameras[row])
+    for other in ({"seed": 4, "epoch": 2}, {"seed": 3, "epoch": 1}):
+        assert not torch.equal(photographed(frames(), draw_lenses(RANGES, INDICES, **other), 48)[1], whole_cameras)
+
+
+@pytest.mark.parametrize("psf", ["gaussian", "disc"])
+@pytest.mark.parametrize("light", ["srgb", "linear"])
+def test_the_picture_is_what_its_camera_sees(psf: str, light: str) -> None:
+    ranges = LensRange(focus_m=(1.5, 3.0), psf=psf, light=light, focus_blur_px=(0.4, 0.4), most_coc_px=(8, 8))
+    made, cameras = photographed(frames(), draw_lenses(ranges, INDICES, seed=0, epoch=0), 600)
+    assert float(coc_px_from(frames().depth_m, cameras).abs().max()) > 4
+    expected = defocus(frames().aif, frames().depth_m, cameras, psf=psf, linear_light=light == "linear")  # type: ignore[arg-type]
+    # Cut at three sigmas and rounded to a grey level.
+    assert float((made.defocused - expected).abs().max()) < 2.5 / 255
+    assert torch.allclose(made.aif, frames().aif, atol=2.5 / 255)
+
+
+def test_the_aperture_closes_until_the_blur_is_as_wide_as_it_may_be() -> None:
+    ranges = LensRange(focus_m=(1.0, 1.0), f_number=(1.0, 1.0), focal_length_mm=(85, 85), most_coc_px=(5, 5))
+    cameras = cameras_of(draw_lenses(ranges, INDICES, seed=0, epoch=0), frames().depth_m, 800)
+    coc = coc_px_from(frames().depth_m, cameras).abs().flatten(1)
+    assert torch.allclose(coc.quantile(0.98, dim=1), torch.full((6,), 5.0), rtol=0.1)
+    free = LensRange(focus_m=(1.0, 1.0), f_number=(1.0, 1.0), focal_length_mm=(85, 85), sensor_width_mm=(36, 36))
+    open_wide = cameras_of(draw_lenses(free, INDICES, seed=0, epoch=0), frames().depth_m, 800)
+    # D * s / S in px: 85 mm, sensor distance 85/(1 - 0.085) mm, 800 px on 36 mm.
+    assert torch.allclose(open_wide[:, COC_PX], torch.tensor(85 * (85 / 0.915) / 1000 * 800 / 36), rtol=1e-4)
+    assert torch.equal(open_wide[:, FOCUS_M], torch.ones(6))
+
+
+def test_what_a_camera_adds_after_its_lens_is_not_to_be_undone() -> None:
+    sharp = LensRange(focus_m=(1.0, 1.0), f_number=(1e4, 1e4), noise=(4, 4), jpeg=(50, 50), sharpen=(0.5, 0.5))
+    made, _ = photographed(frames(), draw_lenses(sharp, INDICES, seed=0, epoch=0), 48)
+    assert float((made.defocused - frames().aif).abs().mean()) > 0.01
+    assert torch.allclose(made.aif, made.defocused, atol=1e-6)
+
+
+def test_holes_are_filled_for_the_blur_and_stay_holes() -> None:
+    made, cameras = photographed(frames(holes=True), draw_lenses(RANGES, INDICES, seed=0, epoch=0), 48)
+    assert torch.equal(made.depth_m, frames(holes=True).depth_m)
+    assert made.defocused.isfinite().all()
+    assert cameras.isfinite().all()
+
+
+def test_ranges_are_read_as_people_write_them() -> None:
+    read = LensRange.parse(
+        "focus=60cm..12m,f_number=f/1.2..5.6,focal_length=24mm..85mm,psf=both,jpeg=60..100,noise=0..2"
+    )
+    assert read == LensRange(
+        focus_m=(0.6, 12.0), f_number=(1.2, 5.6), focal_length_mm=(24.0, 85.0), psf="both", jpeg=(60, 100), noise=(0, 2)
+    )
+    assert LensRange.parse("focus=2m").focus_m == (2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("focus=2", "focus=2"), ("focus=3m..1m", "focus_m=3..1"), ("aperture=1..2", "aperture=1..2"),
+        ("f_number=0..2", "f_number=0..2"), ("psf=box", "psf='box'"), ("jpeg=0..50", "jpeg=0..50"), ("noise", "noise"),
+        ("near_depths=2", "near_depths=2"), ("noise=a..b", "noise=a..b"), ("noise=1..2..3", "noise=1..2..3"),
+    ],
+)  # fmt: skip
+def test_an_impossible_range_is_named(text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match="lens_range") as error:
+        LensRange.parse(text)
+    assert named in str(error.value)

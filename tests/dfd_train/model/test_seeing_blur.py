@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from defocus_sim.lens import Lens, coc_diameter_px
+from dfd_train.config.loss import LossConfig
+from dfd_train.config.model import ModelConfig, variant
+from dfd_train.errors import ConfigError
+from dfd_train.losses.terms import compute_losses, count_pixels, masked_laplace
+from dfd_train.model.build import build_model, run_model
+from dfd_train.model.reading import read_depth
+from dfd_train.model.stem import extra_channels, stem_input
+from dfd_train.optics.camera import camera_of
+
+
+def tiny(**changes: object) -> ModelConfig:
+    return dataclasses.replace(variant("tiny"), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("stem", "sides"), [("highpass", (5,)), ("blur", (3, 9))])
+def test_a_stem_sees_the_image_and_its_amplified_differences(stem: str, sides: tuple[int, ...]) -> None:
+    config = tiny(stem=stem, gain=7.0)
+    image = torch.rand(2, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    made = stem_input(image, config)
+    assert made.shape[1] == 3 + extra_channels(config)
+    assert torch.equal(made[:, :3], image)
+    for number, side in enumerate(sides):
+        half = side // 2
+        mean = np.stack([[ndimage.uniform_filter(p, side, mode="constant") for p in one] for one in image.numpy()])
+        inner = (slice(None), slice(None), slice(half, -half), slice(half, -half))
+        got = made[:, 3 + 3 * number : 6 + 3 * number].numpy()
+        assert np.allclose(got[inner], 7 * (image.numpy() - mean)[inner], atol=1e-5)
+    # Where there is nothing but one colour, there is no difference, up to the border.
+    assert stem_input(torch.full((1, 3, 20, 30), 0.4), config)[:, 3:].abs().max() < 1e-5
+
+
+def test_the_papers_stem_is_what_it_was() -> None:
+    image = torch.rand(1, 3, 8, 8)
+    assert stem_input(image, ModelConfig()) is image
+    assert not any("full" in name or "merge" in name for name, _ in build_model(tiny()).named_parameters())
+
+
+def test_kaiming_keeps_the_variance_of_a_layers_input() -> None:
+    net = build_model(tiny(init="kaiming", zero_last_aif=True), generator=torch.Generator().manual_seed(0))
+    weight = net.encoder.denseblock1.denselayer1.conv2.weight
+    assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / weight[0].numel()), rel=0.15)
+    assert float(net.depth_head.last.weight.detach().std()) == pytest.approx(0.02, rel=0.3)
+    assert not net.aif_head.last.weight.any()
+
+
+def test_a_coc_becomes_metres_by_each_pictures_own_lens() -> None:
+    lenses = [Lens.preset("paper"), Lens.preset("paper", focus_distance_m=5.0, aperture_mm=20.0)]
+    cameras = torch.stack([camera_of(lens, (40, 60)) for lens in lenses])
+    depth = np.linspace(1.5, 9, 40 * 60).reshape(40, 60)
+    # The raw answer is in units of 8 px.
+    raw = torch.stack([torch.from_numpy(coc_diameter_px(depth, lens))[None] / 8 for lens in lenses]).float()
+    output = read_depth(torch.cat([raw, torch.zeros_like(raw)], 1), tiny(predict="coc", uncertainty=True), cameras)
+    assert output.depth_m is not None
+    assert output.depth_sigma_m is not None
+    assert np.allclose(output.depth_m[:, 0].numpy(), depth, rtol=2e-3)
+    # A scale of 8 px of CoC as metres: x^2 / (S C), times sqrt(2) for the standard deviation.
+    far_px = [float(coc_diameter_px(np.inf, lens, width_px=60)) for lens in lenses]
+    for row, lens in enumerate(lenses):
+        expected = math.sqrt(2) * 8 * depth**2 / (lens.focus_distance_m * far_px[row])
+        assert np.allclose(output.depth_sigma_m[row, 0].numpy(), expected, rtol=5e-3)
+
+
+def test_a_network_that_needs_its_lens_takes_the_assumed_one_where_none_is_given() -> None:
+    net = build_model(tiny(predict="coc", lens_input=True, heads=("depth",))).eval()
+    image = torch.rand(1, 3, 33, 40)
+    camera = camera_of(Lens.preset("paper"), (33, 40))[None]
+    net.camera.copy_(camera[0])
+    with torch.no_grad():
+        assert torch.equal(net(image).depth_m, run_model(net, image, camera).depth_m)
+        other = run_model(net, image, camera_of(Lens.preset("paper", focus_distance_m=5.0), (33, 40))[None])
+    assert not torch.equal(net(image).depth_m, other.depth_m)
+
+
+def test_laplace_is_the_surprise_that_torch_computes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    residual, log_scale = (torch.randn(2, 1, 5, 6, generator=generator) for _ in range(2))
+    valid = torch.rand(2, 1, 5, 6, generator=generator) < 0.7
+    expected = -torch.distributions.Laplace(0.0, log_scale.exp()).log_prob(residual) - math.log(2)
+    assert float(masked_laplace(residual, log_scale, valid)) == pytest.approx(float(expected[valid].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("predict", ["inverse", "coc"])
+def test_the_right_answer_costs_nothing_and_holes_give_no_gradient(predict: str) -> None:
+    config = tiny(predict=predict)
+    camera = camera_of(Lens.preset("paper"), (6, 7))[None]
+    depth = torch.linspace(1, 6, 42).reshape(1, 1, 6, 7).clone()
+    raw = 1 / depth / 0.25 - 1 if predict == "inverse" else torch.from_numpy(
+        coc_diameter_px(depth[0].numpy(), Lens.preset("paper"), width_px=7)
+    )[None].float() / 8  # fmt: skip
+    depth[0, 0, 0] = 0
+    raw.requires_grad_()
+    output = read_depth(raw, config, camera)
+    terms = compute_losses(
+        output,
+        depth,
+        torch.zeros(1, 3, 6, 7),
+        LossConfig(depth="l1"),
+        count_pixels(depth),
+        predict=predict,
+        camera=camera,
+    )
+    assert float(terms.parts["l1"].detach()) < 1e-4
+    terms.total(1.0).backward()
+    assert raw.grad is not None
+    assert raw.grad.isfinite().all()
+    assert not raw.grad[0, 0, 0].any()
+
+
+@pytest.mark.parametrize("changes", [{"predict": "coc", "heads": ("aif",)}, {"uncertainty": True, "heads": ("aif",)}])
+def test_answers_without_a_depth_head_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="is not possible"):
+        tiny(**changes)
