@@ -14,15 +14,15 @@ add as variances.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tomli_w
 from numpy.typing import ArrayLike, NDArray
 
 from defocus_sim.errors import LensError
@@ -392,24 +392,9 @@ def _read_fields(path: Path, known: Collection[str]) -> dict[str, Any]:
 
 def _write_tables(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> Path:
     """`tables` of numbers, texts and lists of numbers as TOML, None left out; returns `path`. Raises `LensError`."""
-    lines: list[str] = []
-    for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items() if value is not None), ""]
+    content = {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
     try:
-        path.write_text("\n".join(lines), encoding="utf-8")
+        path.write_text(tomli_w.dumps(content), encoding="utf-8")
     except OSError as error:
         raise LensError(f"the lens {path} cannot be written: {error.strerror}") from error
     return path
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # A JSON string is a TOML basic string.
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, Sequence):
-        return f"[{', '.join(_value(one) for one in value)}]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return repr(value)

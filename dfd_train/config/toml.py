@@ -6,12 +6,13 @@ At the top of a file stand the options of the command line (`lr = 1e-3`, `model 
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from dfd_train.config.train import OPTIONS, PARTS, TrainConfig, nearest, recipe_config, with_options
 from dfd_train.errors import ConfigError, DfdTrainError
@@ -63,17 +64,15 @@ def configured(path: Path | None, *, recipe: str | None = None, **options: Any) 
 
 def toml_text(config: TrainConfig, facts: Mapping[str, str]) -> str:
     """`config` as TOML that `configured` turns into the same again; `facts` go into comments above it."""
-    lines = [f"# {name}: {' '.join(str(value).split())}" for name, value in facts.items()]
-    lines += [_line(f.name, getattr(config, f.name)) for f in fields(config) if f.name not in PARTS]
-    for name in PARTS:
-        part = getattr(config, name)
-        lines += ["", f"[{name}]", *(_line(f.name, getattr(part, f.name)) for f in fields(part))]
-    return "\n".join(lines) + "\n"
+    comments = [f"# {name}: {' '.join(str(value).split())}\n" for name, value in facts.items()]
+    content = {name: _told(value) for name, value in config.to_dict().items()}
+    return "".join(comments) + tomli_w.dumps(content)
 
 
-def _line(name: str, value: Any) -> str:
-    # JSON's texts, numbers, lists and booleans are TOML's too.
-    return f"{name} = {json.dumps(NULL if value is None else value, ensure_ascii=False)}"
+def _told(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _told(one) for name, one in value.items()}
+    return NULL if value is None else value
 
 
 def _option(name: str, value: Any) -> Any:

@@ -85,3 +85,17 @@ def test_a_profile_names_the_parts_of_a_step_and_writes_a_trace(store: Path, tmp
     names = {event.get("name") for event in json.loads((tmp_path / "run" / "trace.json").read_text())["traceEvents"]}
     assert set(PARTS) <= names
     assert "aten::convolution_backward" in (tmp_path / "run" / "profile.txt").read_text()
+
+
+@pytest.mark.parametrize(("epochs", "measured"), [(1, 0), (3, 3)])
+def test_a_run_shorter_than_the_profile_tells_the_steps_there_were(
+    epochs: int, measured: int, store: Path, tmp_path: Path
+) -> None:
+    said = io.StringIO()
+    config = recipe_config(
+        "fast", shards=store, out=tmp_path / "run", model="tiny", size="33x48", epochs=epochs, batch_size=5, device="cpu",
+        validate_every=0, tensorboard=False, profile=True,
+    )  # fmt: skip
+    train(config, console=Console(file=said, width=400))
+    assert ("profile of" in said.getvalue()) is (measured > 0)
+    assert measured == 0 or f"profile of {measured} steps" in said.getvalue()
