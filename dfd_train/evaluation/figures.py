@@ -49,8 +49,9 @@ def choose_samples(scores: Sequence[ImageScore], count: int) -> list[tuple[int, 
     ranked = sorted(range(len(scores)), key=badness)
     count = min(count, len(ranked))
     ranks = [round(k * (len(ranked) - 1) / max(count - 1, 1)) for k in range(count)]
-    words = {(count - 1) / 2: "median", count - 1: "worst", 0: "best"}
-    return [(ranked[rank], words.get(k, f"rank {rank + 1} of {len(ranked)}")) for k, rank in enumerate(ranks)]
+    by = "PSNR" if all("psnr" in score.metrics() for score in scores) else "RMSE"
+    words = {(count - 1) / 2: f"median by {by}", count - 1: f"worst by {by}", 0: f"best by {by}"}
+    return [(ranked[rank], words.get(k, f"rank {rank + 1} of {len(ranked)} by {by}")) for k, rank in enumerate(ranks)]
 
 
 def predictions_sheet(

@@ -280,13 +280,13 @@ def test_samples_go_from_the_best_by_the_median_to_the_worst() -> None:
         ImageScore(name=str(k), image=ImageSums(count=1, square=s, ssim=0))
         for k, s in enumerate([0.3, 0.1, 0.5, 0.2, 0.4])
     ]
-    assert choose_samples(scores, 3) == [(1, "best"), (0, "median"), (2, "worst")]
+    assert choose_samples(scores, 3) == [(1, "best by PSNR"), (0, "median by PSNR"), (2, "worst by PSNR")]
     assert [label for _, label in choose_samples(scores, 5)] == [
-        "best",
-        "rank 2 of 5",
-        "median",
-        "rank 4 of 5",
-        "worst",
+        "best by PSNR",
+        "rank 2 of 5 by PSNR",
+        "median by PSNR",
+        "rank 4 of 5 by PSNR",
+        "worst by PSNR",
     ]
-    assert choose_samples(scores[:1], 5) == [(0, "best")]
+    assert choose_samples(scores[:1], 5) == [(0, "best by PSNR")]
     assert choose_samples([], 5) == []

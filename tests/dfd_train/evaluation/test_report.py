@@ -81,7 +81,9 @@ def test_the_page_asks_nothing_of_a_network_and_shows_every_section(
     evaluate(config(store, runs[0], out=str(tmp_path / "r"), html=True, pictures=3), console=QUIET)
     page = (tmp_path / "r" / "report.html").read_text()
     assert_self_contained(page)
-    for words in ("best: test-", "median: test-", "worst: test-", "defocused, enlarged", "AbsRel against sigma (px)",
+    for words in (
+        *(f"{word} by PSNR: test-" for word in ("best", "median", "worst")),
+        "defocused, enlarged", "AbsRel against sigma (px)",
                   "PSNR (dB) against depth (m)", "checkpoint_sha256", "store_checksum", "predicted depth"):  # fmt: skip
         assert words in page, words
     assert page.count("<img") == 3 * (6 + 3)
