@@ -30,7 +30,7 @@ FOCUS = ",".join(f"{1 + i / 4:g}m" for i in range(6))
 NYU = ("dfd-prepare", "nyu", "labelled.mat", "--splits", "splits.mat", "--focus", FOCUS, "--samples-per-shard", "2")
 SMALL = ("dfd-prepare", "synthetic", "--count", "8", "--size", "64x48", "--samples-per-shard", "2")
 TRAIN = ("--shards", "a.zarr", "--out", "run", "--recipe", "fast", "--model", "tiny", "--epochs", "3", "--crop", "48",
-         "--batch-size", "2", "--no-tensorboard", "--pretrained", "none", "--seed", "3")  # fmt: skip
+         "--batch-size", "2", "--no-tensorboard", "--seed", "3")  # fmt: skip
 
 # What is ended, what goes on from there, and what it leaves.
 COMMANDS = {

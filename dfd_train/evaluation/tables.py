@@ -167,6 +167,9 @@ def _check_report(settings: Mapping[str, Any], figures: Any) -> None:
         float(settings[key])
     if not isinstance(settings["training"], dict) or not isinstance(settings["source"], str):
         raise TypeError("its settings are of another kind")
+    for table in ("table2", "table3", "table4"):
+        # What it raises says that the run cannot be placed in any.
+        _row_of(table, settings["training"])
 
 
 def _merged(results: Sequence[RunResult]) -> list[RunResult]:
