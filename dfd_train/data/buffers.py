@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import mmap
+import os
 import threading
 import weakref
 from contextlib import suppress
@@ -17,6 +18,17 @@ from numpy.typing import NDArray
 ALIGNMENT = 64
 LARGE_PAGE_BYTES = 2 * 2**20
 Wanted = tuple[tuple[int, ...], np.dtype[Any]]
+
+
+_POOLS: weakref.WeakSet[BufferPool] = weakref.WeakSet()
+
+
+def _renew_pools() -> None:
+    for pool in list(_POOLS):
+        pool.renew_after_fork()
+
+
+os.register_at_fork(after_in_child=_renew_pools)
 
 
 class BufferPool:
@@ -33,6 +45,12 @@ class BufferPool:
         self._most_free = most_free
         # An array may go, and its memory come back, inside `take` of the same thread.
         self._lock = threading.RLock()
+        _POOLS.add(self)
+
+    def renew_after_fork(self) -> None:
+        """In a new process: another thread of the parent may have held the lock, and been in the middle of a change."""
+        self._lock = threading.RLock()
+        self._free = {}
 
     def take(self, wanted: tuple[Wanted, ...]) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
         """Contiguous arrays of these shapes and types with arbitrary content, and their addresses.
@@ -54,7 +72,9 @@ class BufferPool:
 
     def _give_back(self, reference: weakref.ref[NDArray[np.uint8]]) -> None:
         with self._lock:
-            _, memory, address = self._lent.pop(id(reference))
+            _, memory, address = self._lent.pop(id(reference), (None, None, 0))
+            if memory is None:
+                return
             waiting = self._free.setdefault(len(memory), [])
             if len(waiting) < self._most_free:
                 waiting.append((memory, address))
