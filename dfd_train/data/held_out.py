@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from defocus_sim.progress import counted
 from dfd_train.config.model import ModelConfig
 from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.stream import ShardDataset
@@ -40,7 +41,7 @@ def train_and_val(model: ModelConfig, store: str | Path, val_fraction: float) ->
     train = samples_of(model, store, "train")
     if "val" in train.store.split_names:
         val = samples_of(model, store, "val")
-        return Divided(train=train, val=val, told=f"validation: the store's val split, {len(val)} samples")
+        return Divided(train=train, val=val, told=f"validation: the store's val split, {counted(len(val), 'sample')}")
     scenes = train.split.scenes
     if val_fraction == 0 or len(set(scenes)) < _FEWEST_SCENES:
         why = "--val-fraction 0" if val_fraction == 0 else f"fewer than {_FEWEST_SCENES} training scenes"
@@ -50,7 +51,7 @@ def train_and_val(model: ModelConfig, store: str | Path, val_fraction: float) ->
     kept, val = (samples_of(model, store, "train", samples=np.flatnonzero(which)) for which in (~chosen, chosen))
     told = (
         f"validation: the store has no val split, {len(val)} of its {len(kept) + len(val)} training samples "
-        f"({len(held_out)} scenes, drawn with a fixed seed) are held out for it; --val-fraction 0 trains on all"
+        f"({counted(len(held_out), 'scene')}, drawn with a fixed seed) are held out for it; --val-fraction 0 trains on all"
     )
     return Divided(train=kept, val=val, told=told)
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from defocus_sim.progress import counted
 from dfd_train.errors import EvaluationError
 from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
 from dfd_train.evaluation.paper_tables import published_figures
@@ -72,8 +73,8 @@ class Report:
         grid = "" if s["depth_scored_on"] == "the frames" else f" on {s['depth_scored_on']}"
         return (
             f"{s['images']}{some} images of {s['shards']} [{s['split']}] at {s['size']}, {s['convention']} metrics, "
-            f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after {s['epochs']} epochs, "
-            f"{s['steps']} steps"
+            f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after "
+            f"{counted(s['epochs'], 'epoch')}, {counted(s['steps'], 'step')}"
         )
 
     def remarks(self) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from defocus_sim.progress import counted
 from dfd_train.config.loss import TABLE_II
 from dfd_train.config.model import METHODS
 from dfd_train.config.reproduction import TABLES
@@ -231,7 +232,7 @@ def _data(result: RunResult) -> str:
     some = "" if s["images"] == s.get("images_in_split", s["images"]) else f" of {s['images_in_split']}"
     return (
         f"{s['images']}{some} images of {s['shards']} ({s['source']}, {s['split']}) at {s['size']}, {s['convention']} "
-        f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {s['epochs']} epochs, "
+        f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {counted(s['epochs'], 'epoch')}, "
         f"{s['training']['model']['name']} network"
     )
 

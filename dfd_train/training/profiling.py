@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
+from defocus_sim.progress import counted
+
 # The first steps choose algorithms, compile and fill caches; the last of them warms the profiler up.
 SKIPPED, MEASURED = 3, 10
 PARTS = ("data wait", "copy and transforms", "forward and losses", "backward", "optimizer")
@@ -85,6 +87,7 @@ class StepProfile:
         shares = ", ".join(f"{name} {seconds[name] / sum(whole):.1%}" for name in PARTS)
         shares += f", rest (sums, scores, checkpoints) {1 - sum(seconds.values()) / sum(whole):.1%}"
         self._told = (
-            f"profile of {len(whole)} steps, {1000 * sum(whole) / len(whole):.1f} ms each while measured: {shares}\n"
+            f"profile of {counted(len(whole), 'step')}, "
+            f"{1000 * sum(whole) / len(whole):.1f} ms each while measured: {shares}\n"
             f"trace: {self._folder / TRACE} (chrome://tracing), operators: {self._folder / TABLE}"
         )

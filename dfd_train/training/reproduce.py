@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from defocus_sim.progress import counted
 from dfd_train.config.reproduction import STACK_HINT, Plan, runs
 from dfd_train.config.train import TrainConfig, changed_fields
 from dfd_train.data.stream import ShardDataset
@@ -106,7 +107,9 @@ def _noted(plan: Plan, table: PaperTable) -> PaperTable:
     epochs = sorted({config.epochs for config in made})
     title = table.title
     if epochs[0] < PAPER_EPOCHS:
-        title += f", after {' or '.join(map(str, epochs))} epochs where the paper has {PAPER_EPOCHS}"
+        title += (
+            f", after {' or '.join(counted(number, 'epoch') for number in epochs)} where the paper has {PAPER_EPOCHS}"
+        )
     seeds = ", ".join(map(str, plan.seeds))
     notes = [f"recipe {plan.recipe}, {plan.model} width, seeds {seeds}; the defocus is this program's own"]
     if any(config.model.input == "aif" for config in made):

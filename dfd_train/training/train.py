@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from defocus_sim.progress import Meter, clock
+from defocus_sim.progress import Meter, clock, counted
 from dfd_train.config.train import SCORES, TrainConfig, changed_fields
 from dfd_train.data.held_out import train_and_val
 from dfd_train.data.lens_draws import draw_lenses, photographed
@@ -68,12 +68,13 @@ class TrainResult:
         """One or two lines for a person."""
         if self.interrupted:
             return (
-                f"stopped in epoch {self.epochs + 1} after {self.steps} steps; go on with: "
+                f"stopped in epoch {self.epochs + 1} after {counted(self.steps, 'step')}; go on with: "
                 f"dfd-train --out {self.out} --resume"
             )
         scores = "  ".join(f"{name} {value:.4g}" for name, value in self.validation.items())
-        return f"{self.epochs} epochs, {self.steps} steps in {clock(self.seconds)}; {self.checkpoint}" + (
-            f"\nval: {scores}" if scores else ""
+        return (
+            f"{counted(self.epochs, 'epoch')}, {counted(self.steps, 'step')} in "
+            f"{clock(self.seconds)}; {self.checkpoint}" + (f"\nval: {scores}" if scores else "")
         )
 
 
@@ -341,8 +342,9 @@ class _Run:
         parameters = sum(p.numel() for p in self.state.net.parameters())
         return (
             f"{config.model.name} network ({parameters:,} parameters, heads {' + '.join(config.model.heads)}), "
-            f"recipe {config.recipe}, {len(self.data)} training samples, {config.epochs} epochs of "
-            f"{self.stream.steps_per_epoch} steps on {self.world.device}{processes}{at}"
+            f"recipe {config.recipe}, {counted(len(self.data), 'training sample')}, "
+            f"{counted(config.epochs, 'epoch')} of {counted(self.stream.steps_per_epoch, 'step')} "
+            f"on {self.world.device}{processes}{at}"
         )
 
 

@@ -53,7 +53,7 @@ def test_the_command_trains_scores_and_writes_the_table(
     monkeypatch.setattr(sys, "argv", ["dfd-reproduce", *command])
     assert CliRunner().invoke(main, command).exit_code == 0
     text = (out / "table3.md").read_text()
-    assert "after 1 epochs where the paper has 500" in text
+    assert "after 1 epoch where the paper has 500" in text
     assert "the blurred input as it is scores psnr" in text
     assert "the mean depth everywhere scores rmse" in text
     results = json.loads((out / "results.json").read_text())
