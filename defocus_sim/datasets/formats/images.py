@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tokenize
 import zipfile
@@ -34,14 +35,17 @@ _TURNED = range(5, 9)
 def read_colour(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 sRGB of a picture, upright as its EXIF orientation says.
 
-    Grey becomes three equal channels, CMYK is converted, 16 bit is reduced to 8, alpha is dropped. Raises `SourceError`
-    naming the file where it is truncated, damaged, no picture, or holds floating point numbers.
+    Grey becomes three equal channels, CMYK is converted, 16 bit is reduced to 8, alpha is dropped. A PPM's largest
+    value is white. Raises `SourceError` naming the file where it is truncated, damaged, no
+    picture, or holds floating point numbers.
     """
     data = _whole(path)
     if path.suffix.lower() in (".tif", ".tiff"):
         stored = _decode(path, data, cv2.IMREAD_UNCHANGED)
         if stored.dtype not in (np.uint8, np.uint16):
             raise SourceError(f"{path} holds {stored.dtype} numbers: a colour picture has 8 or 16 bit")
+    if data.startswith(b"P3") or (data.startswith(b"P6") and not _full_range(path, data)):
+        return _pixmap(path, data)
     image = _decode(path, data, cv2.IMREAD_COLOR)
     return np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
@@ -167,6 +171,24 @@ def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     if image is None:
         raise SourceError(f"{path} cannot be decoded as a picture: it is damaged or of an unknown kind")
     return image
+
+
+def _full_range(path: Path, data: bytes) -> bool:
+    """Whether a binary PPM's largest value is that of its number type, which OpenCV takes every PPM to have."""
+    header = b" ".join(line.partition(b"#")[0] for line in data[2:4096].splitlines()).split(maxsplit=3)
+    if len(header) < 3 or not header[2].isdigit():
+        raise SourceError(f"{path} is damaged: the PPM's header has no largest value")
+    return int(header[2]) in (255, 65535)
+
+
+def _pixmap(path: Path, data: bytes) -> NDArray[np.uint8]:
+    """(H, W, 3) of a PPM whose largest value is white: Pillow scales by it, OpenCV does not, nor reads all that is text."""
+    check_picture(path, data)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image.convert("RGB"), np.uint8)
+    except _NO_HEADER as error:
+        raise SourceError(f"{path} cannot be decoded as a picture: {error}") from error
 
 
 def _read_numpy(path: Path) -> NDArray[Any]:
