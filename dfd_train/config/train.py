@@ -292,6 +292,8 @@ def _other_model(before: ModelConfig, chosen: ModelConfig) -> ModelConfig:
     if chosen.method != before.method:
         # Another method has its own heads; another width of the same keeps those that were chosen.
         kept.discard("heads")
+    if not chosen.about.encoder:
+        kept.discard("stem")
     return replace(chosen, **{name: getattr(before, name) for name in kept})
 
 

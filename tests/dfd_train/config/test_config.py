@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dfd_train.config.model import VARIANTS
 from dfd_train.config.optim import OptimConfig
 from dfd_train.config.train import TrainConfig, changed_fields, recipe_config, with_options
 from dfd_train.errors import ConfigError
@@ -123,3 +124,9 @@ def test_public_names_are_there() -> None:
     assert all(getattr(dfd_train, name) is not None for name in dfd_train.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
         dfd_train.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("recipe", ["paper", "authors", "fast"])
+@pytest.mark.parametrize("model", VARIANTS)
+def test_every_recipe_goes_with_every_model(recipe: str, model: str) -> None:
+    assert config(recipe, model=model).model.name == model
