@@ -76,7 +76,8 @@ def read_depth_units(path: Path) -> NDArray[Any]:
     elif suffix in (".npy", ".npz"):
         depth = _read_numpy(path)
     else:
-        depth = _decode(path, _whole(path), cv2.IMREAD_UNCHANGED)
+        data = _whole(path)
+        depth = _float_map(path, data) if data.startswith(b"Pf") else _decode(path, data, cv2.IMREAD_UNCHANGED)
     if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[2]):
         depth = depth.squeeze(0 if depth.shape[0] == 1 else 2)
     if depth.ndim != 2 or depth.size == 0:
@@ -187,6 +188,16 @@ def _pixmap(path: Path, data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image.convert("RGB"), np.uint8)
+    except _NO_HEADER as error:
+        raise SourceError(f"{path} cannot be decoded as a picture: {error}") from error
+
+
+def _float_map(path: Path, data: bytes) -> NDArray[np.float32]:
+    """(H, W) of a PFM as stored: OpenCV divides by the header's scale, of which only the sign says how to read."""
+    check_picture(path, data)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image, np.float32)
     except _NO_HEADER as error:
         raise SourceError(f"{path} cannot be decoded as a picture: {error}") from error
 
