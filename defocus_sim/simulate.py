@@ -18,6 +18,7 @@ from defocus_sim.blur.options import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, 
 from defocus_sim.blur.pixel_format import coc_and_sigma, depth_counts, mirrored, quantised, usual_depths
 from defocus_sim.blur.pyramid import gaussian_gather, gaussian_pixels
 from defocus_sim.errors import DepthError, ImageError, RenderingError
+from defocus_sim.kernels import are_compiled, compiled
 from defocus_sim.lens import Lens, coc_at_infinity_px, coc_diameter_px, coc_limit_px, nearest_usable_m
 
 # Nothing in an RGB-D data set is this far away at its nearest; a depth map in millimetres always is.
@@ -76,6 +77,16 @@ def compile_kernels(rendering: Rendering) -> None:
         defocus(
             np.zeros((8, 8, channels), np.uint8), depth_m, lens, **{**vars(rendering), "noise": None, "dither": False}
         )
+    compiled(_kernels_of(rendering))
+
+
+def kernels_are_compiled(rendering: Rendering) -> bool:
+    """Whether `compile_kernels(rendering)` was done before with these sources, so that it takes no time."""
+    return are_compiled(_kernels_of(rendering))
+
+
+def _kernels_of(rendering: Rendering) -> str:
+    return f"{rendering.mode}-{rendering.psf}-{'linear' if rendering.linear_light else 'srgb'}"
 
 
 def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:

@@ -12,24 +12,11 @@ from commands import BIN
 from frames import textured_frame, write_store
 from sources import small_settings
 
-import defocus_sim
 from defocus_sim.convert.run import convert
 
 # No deadlines: the first call of a kernel compiles it. The same examples in every run: a red run can be repeated.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
-
-
-def _forget_stale_kernels():
-    """Remove compiled kernels older than any source: numba looks at the file a kernel is in, not at those it is made of."""
-    package = Path(defocus_sim.__file__).parent
-    newest = max(source.stat().st_mtime for source in package.rglob("*.py"))
-    for index in package.rglob("__pycache__/*.nbi"):
-        if index.stat().st_mtime < newest:
-            index.unlink(missing_ok=True)
-
-
-_forget_stale_kernels()
 
 
 @pytest.fixture

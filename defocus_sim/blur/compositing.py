@@ -9,10 +9,10 @@ All weights are positive sums (no differences of running totals), so constants k
 # mypy: allow-untyped-defs
 
 import numpy as np
-from numba import njit
 
 from defocus_sim.blur.vectors.intrinsics import LANES
 from defocus_sim.blur.vectors.smooth import weigh_along, weigh_down
+from defocus_sim.kernels import njit
 
 NOWHERE = np.float32(-9.0)  # the place of a pixel that has no hidden surface: in no layer, behind none
 _TILE = 64

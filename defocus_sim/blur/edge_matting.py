@@ -7,7 +7,8 @@ least squares of one unknown. Against traced truth the split is worth 1 to 7 dB 
 """
 
 import numpy as np
-from numba import njit
+
+from defocus_sim.kernels import njit
 
 _WINDOW = 3  # the two surfaces' own colours are taken from pixels up to this far away
 # Coverage of an edge pixel from the shape of the edge: 0.5 + 2.9*(share of nearer pixels under a Gaussian of variance 2

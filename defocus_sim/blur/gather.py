@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from defocus_sim.blur.disc import disc_radius_px
@@ -19,6 +18,7 @@ from defocus_sim.blur.options import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Psf
 from defocus_sim.blur.pixel_format import mirrored, scratch, shape_of
 from defocus_sim.blur.vectors.gather import gather_block
 from defocus_sim.blur.vectors.intrinsics import LANES, ROWS
+from defocus_sim.kernels import njit
 
 F32 = np.float32
 _DISC_LANES = 64

@@ -8,10 +8,10 @@ layers everywhere instead ruins rooms: most of what is hidden is never seen, and
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from defocus_sim.blur.edge_matting import mark_edges, split_edge_pixels
 from defocus_sim.blur.layers import JUMP
+from defocus_sim.kernels import njit
 
 _SPLIT_PASSES = (
     3  # the first knows clean neighbours only, later ones the split neighbours too; 3 and 4 differ by 0.03 dB

@@ -8,11 +8,11 @@ import threading
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from defocus_sim.blur.vectors.intrinsics import LANES
 from defocus_sim.blur.vectors.pixels import store_pixels
+from defocus_sim.kernels import njit
 
 F32 = np.float32
 _STEPS = 4096

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from defocus_sim.blur.gather import whole_blocks
@@ -25,6 +24,7 @@ from defocus_sim.blur.pixel_format import mirror_into, mirror_margins, mirror_po
 from defocus_sim.blur.tiled import STRIP_ROWS, strips_kernel
 from defocus_sim.blur.vectors.intrinsics import LANES, ROWS
 from defocus_sim.blur.vectors.smooth import smooth_along, smooth_down
+from defocus_sim.kernels import njit
 
 F32 = np.float32
 # Half of the kernel that makes a grid, its middle included: 4.5 sigmas and more; every wide pixel shares its error, so it

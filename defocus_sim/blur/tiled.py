@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 
-from numba import njit
-
 from defocus_sim.blur.gather import whole_lines
 from defocus_sim.blur.pixel_format import store_even_pixels, store_srgb_pixels
 from defocus_sim.blur.vectors.gather import gather_block
 from defocus_sim.blur.vectors.intrinsics import LANES, ROWS
+from defocus_sim.kernels import njit
 
 # What a strip and the samples around it take together is to stay in a processor's second cache.
 STRIP_ROWS = 8 * ROWS

@@ -22,7 +22,7 @@ from defocus_sim.convert.sample import BadFrame
 from defocus_sim.convert.task import TEAMS, Made, ShardTask, help_with_shards, run_shard
 from defocus_sim.convert.workers import Team
 from defocus_sim.errors import ConvertError, DefocusSimError, StorageTimeoutError
-from defocus_sim.timing import StageClock
+from defocus_sim.shards.timing import StageClock
 
 # So often in a row may worker processes die without that a shard was finished in between.
 MOST_DEATHS = 3

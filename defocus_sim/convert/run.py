@@ -31,8 +31,8 @@ from defocus_sim.shards import crc
 from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.store import ShardStore, open_store
+from defocus_sim.shards.timing import StageClock, add_up
 from defocus_sim.simulate import compile_kernels
-from defocus_sim.timing import StageClock, add_up
 
 Progress = Callable[[int, int], None]
 

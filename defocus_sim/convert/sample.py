@@ -15,9 +15,9 @@ from defocus_sim.convert.plan import ConversionSettings, PlannedSample
 from defocus_sim.datasets.base import FrameReader, RgbdFrame
 from defocus_sim.errors import ConvertError, DepthError, ImageError, LensError, SourceError
 from defocus_sim.lens import Lens, coc_diameter_px, coc_limit_px
+from defocus_sim.shards.timing import StageClock
 from defocus_sim.shards.write import encode_sample
 from defocus_sim.simulate import defocus, without_unusable
-from defocus_sim.timing import StageClock
 
 OnError = Literal["fail", "skip"]
 

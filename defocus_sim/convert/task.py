@@ -21,8 +21,8 @@ from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import ShardFile, digest
 from defocus_sim.shards.storage import Storage, storage_at
 from defocus_sim.shards.store import STATE_FOLDER
+from defocus_sim.shards.timing import StageClock
 from defocus_sim.shards.write import write_encoded_shard
-from defocus_sim.timing import StageClock
 
 # Holds the token of the conversion at work, which every task compares with its own: the only word that reaches a task
 # on another machine when its conversion was interrupted or begun anew.

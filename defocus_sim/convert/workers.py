@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from defocus_sim.timing import StageClock
+from defocus_sim.shards.timing import StageClock
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")

@@ -16,7 +16,7 @@ from defocus_sim.shards.codec import encode_chunk, encode_index
 from defocus_sim.shards.layout import ARRAYS, Compression, array_metadata, group_metadata
 from defocus_sim.shards.manifest import Manifest, ShardFile
 from defocus_sim.shards.storage import Storage
-from defocus_sim.timing import StageClock
+from defocus_sim.shards.timing import StageClock
 
 
 def write_skeleton(

@@ -195,7 +195,8 @@ class TrainConfig:
                 _check_types(part, values[name])
             _check_types(cls, values)
             nested = {name: part(**tuples_from_lists(values[name])) for name, part in PARTS.items()}
-            return cls(**{**values, **nested})
+            # A run from before there was a split for validation trained on all of train, and goes on so.
+            return cls(**{"val_fraction": 0.0, **values, **nested})
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ConfigError(f"not a training configuration of this version: {error}") from error
 

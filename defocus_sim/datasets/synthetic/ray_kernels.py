@@ -10,7 +10,8 @@ A solid is a row of `table` (float64): centre (3), half extents (3), axes (9), a
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from defocus_sim.kernels import njit
 
 BOX, SHELL, BALL, ROD, LATTICE, DISC, CUTOUT = range(7)
 COLUMNS = 19

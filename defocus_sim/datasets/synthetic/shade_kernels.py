@@ -7,9 +7,9 @@ call each other share a file: numba's cache would not notice a change of a funct
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from defocus_sim.datasets.synthetic.ray_kernels import BALL, ROD, SHELL
+from defocus_sim.kernels import njit
 
 _TINY = np.float32(1e-12)
 _ONE, _ZERO, _HALF = np.float32(1), np.float32(0), np.float32(0.5)
