@@ -118,7 +118,7 @@ def test_rooms_lie_on_five_levels_at_most(folder):
 
 @pytest.mark.parametrize("folder", PACKAGES)
 def test_no_folder_has_more_than_fourteen_entries(folder):
-    folders = [path for path in (ROOT / folder).rglob("*") if path.is_dir() and path.name != "__pycache__"]
+    folders = [path for path in (ROOT / folder).rglob("*") if path.is_dir() and "__pycache__" not in path.parts]
     full = [
         path for path in (ROOT / folder, *folders) if len([p for p in path.iterdir() if p.name != "__pycache__"]) > 14
     ]

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from dfd_train.errors import ConfigError, ExportError
 from dfd_train.files import write_atomically
 from dfd_train.model.build import CameraNet, Model
+from dfd_train.model.reading import read_depth
+from dfd_train.model.stem import stem_input
 from dfd_train.model.two_headed import STRIDE, TwoHeadedNet
 
 INPUT = "image"
@@ -46,10 +48,11 @@ class ExportedNet(nn.Module):
         )
         # As `TwoHeadedNet.forward`, which also says why the residual is halved.
         signed = self.net.config.input_range == "signed"
-        features = self.net.encoder(padded * 2 - 1 if signed else padded)
-        outputs = []
+        features = self.net.encoder(stem_input(padded * 2 - 1 if signed else padded, self.net.config))
+        outputs: list[Tensor] = []
         if self.net.depth_head is not None:
-            outputs.append(self.net.depth_head(features))
+            depth_m = read_depth(self.net.depth_head(features), self.net.config).depth_m
+            outputs += [] if depth_m is None else [depth_m]
         if self.net.aif_head is not None:
             residual = self.net.aif_head(features)
             outputs.append((residual / 2 if signed else residual) + padded[:, :3])

@@ -90,7 +90,8 @@ def receptive_radius(config: ModelConfig) -> int:
     Sums, over every layer on the longest way, half its kernel in units of the pixels its input is apart. What matters
     in practice is far nearer: influence falls off like a bell over this radius.
     """
-    stem = 1 if config.stem == "paper" else 3
+    # Half a 3x3, or a 7x7; half the largest window of a stem's differences, and the stage at full resolution.
+    stem = {"paper": 1, "imagenet": 3, "highpass": 1 + 2, "blur": 1 + 4 + 1}[config.stem]
     # The stem, then the 4x4 convolution on a grid of two pixels: it reaches one cell before and two after.
     radius = stem + 2 * 2
     spacing = 4
@@ -103,4 +104,4 @@ def receptive_radius(config: ModelConfig) -> int:
         # A transposed 4x4 reaches one cell of the coarse grid, the 3x3 after it one of the fine grid.
         radius += spacing + spacing // 2
         spacing //= 2
-    return radius + 1
+    return radius + (2 if config.stem == "blur" else 1)

@@ -24,9 +24,10 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 training and 2 test frames of 48x64 px, each focused at 4 m and at 1 m; not to be changed by a test."""
+    """4 training, 2 test and 2 val frames of 48x64 px, each focused at 4 m and at 1 m; not to be changed by a test."""
     rng = np.random.default_rng(5)
-    splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in (("train", 4), ("test", 2))}
+    counts = (("train", 4), ("test", 2), ("val", 2))
+    splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in counts}
     return write_store(tmp_path_factory.mktemp("stores") / "stack.zarr", splits, focus_m=(4.0, 1.0))
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from defocus_sim.lens import Lens
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import Manifest, SplitManifest
 from defocus_sim.shards.plan import plan_shards
@@ -32,7 +33,7 @@ def write_store(root, arrays, per_shard, compression):
         size_hw=(height, width),
         samples_per_shard=per_shard,
         compression=compression,
-        lenses=({},),
+        lenses=(Lens.preset("paper").to_json(),),
         rendering={},
         source={},
         statistics={},

@@ -127,7 +127,9 @@ def test_without_defocus_the_network_is_given_the_sharp_picture_wherever_it_read
     assert torch.equal(batch.depth_m, plain.depth_m)
     assert not torch.equal(plain.defocused, plain.aif)
     validated = train(config, console=QUIET).validation["rmse"]
-    scored = evaluate(EvalConfig(shards=str(stack), checkpoint=config.out, limit=4, device="cpu"), console=QUIET)
+    scored = evaluate(
+        EvalConfig(shards=str(stack), checkpoint=f"{config.out}@last", split="val", device="cpu"), console=QUIET
+    )
     assert scored.rows[PREDICTION]["rmse"] == pytest.approx(validated, rel=1e-9)
     with pytest.raises(ConfigError, match="input=aif"):
         run_of("tiny", stack, tmp_path / "both", input="aif")
@@ -157,7 +159,9 @@ def test_every_baseline_trains_resumes_to_the_same_bits_and_is_scored(stack: Pat
     )
     columns = {"depth", "deblur", "l1", "grad", "charb", "ssim", "reblur", "smooth"}
     assert {name for name in columns if last[name]} == terms
-    report = evaluate(EvalConfig(shards=str(stack), checkpoint=str(tmp_path / "a"), device="cpu"), console=QUIET)
+    report = evaluate(
+        EvalConfig(shards=str(stack), checkpoint=f"{tmp_path / 'a'}@last", split="val", device="cpu"), console=QUIET
+    )
     assert report.rows["prediction"] == pytest.approx(scores)
     assert report.settings["images"] == (2 if model == "song-tiny" else 4)
     assert json.loads(json.dumps(report.to_dict()))["settings"]["training"]["model"]["name"] == model

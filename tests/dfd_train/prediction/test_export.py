@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import browser
 import numpy as np
@@ -22,6 +23,7 @@ from rich.console import Console
 from dfd_train.config.model import variant
 from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError, ExportError
+from dfd_train.model.reading import Output
 from dfd_train.model.two_headed import TwoHeadedNet
 from dfd_train.prediction.export import ExportedNet, export_program, write_onnx, write_program
 from dfd_train.training.train import train
@@ -29,13 +31,17 @@ from dfd_train.training.train import train
 SIZES = ((64, 96), (33, 47), (100, 130), (33, 170), (45, 33))
 
 
-def network(heads: tuple[str, ...] = ("depth", "aif"), input_range: str = "unit") -> TwoHeadedNet:
-    config = dataclasses.replace(variant("tiny"), heads=heads, input_range=input_range)
+def network(**changes: Any) -> TwoHeadedNet:
+    config = dataclasses.replace(variant("tiny"), **changes)
     net = TwoHeadedNet(config, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for _ in range(20):
             net(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
     return net.eval()
+
+
+def heads_of(output: Output) -> list[torch.Tensor]:
+    return [one for one in output if one is not None]
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +55,18 @@ def test_the_program_gives_what_the_network_gives_at_any_size(net: TwoHeadedNet,
     for size in SIZES:
         image = torch.rand(1, 3, *size)
         with torch.inference_mode():
-            for ours, theirs in zip(net(image), loaded(image), strict=True):
+            for ours, theirs in zip(heads_of(net(image)), loaded(image), strict=True):
                 assert torch.allclose(ours, theirs, atol=1e-5), size
 
 
-def test_a_network_of_the_authors_range_is_exported_with_it() -> None:
-    net, image = network(input_range="signed"), torch.rand(1, 3, 64, 96)
+@pytest.mark.parametrize(
+    "changes",
+    [{"input_range": "signed"}, {"stem": "highpass", "predict": "inverse"}, {"stem": "blur", "uncertainty": True}],
+)
+def test_a_network_of_another_range_stem_or_answer_is_exported_with_it(changes: dict[str, Any]) -> None:
+    net, image = network(**changes), torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
-        for ours, theirs in zip(net(image), ExportedNet(net)(image), strict=True):
+        for ours, theirs in zip(heads_of(Output(*net(image)[:2])), ExportedNet(net)(image), strict=True):
             assert torch.allclose(ours, theirs, atol=1e-6)
 
 
@@ -64,7 +74,7 @@ def test_a_network_of_the_authors_range_is_exported_with_it() -> None:
 def test_onnx_gives_what_the_network_gives_at_any_size(tmp_path: Path, heads: tuple[str, ...]) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    net = network(heads)
+    net = network(heads=heads)
     write_onnx(net, tmp_path / "net.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
     session = runtime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])

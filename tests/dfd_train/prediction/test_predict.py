@@ -74,18 +74,21 @@ def test_weights_of_all_tiles_add_up_to_one_and_tiles_cover_the_axis() -> None:
         assert np.allclose(total, 1, atol=1e-6)
 
 
-def test_no_input_beyond_the_receptive_radius_changes_an_output(net: TwoHeadedNet) -> None:
-    radius = receptive_radius(net.config)
-    assert (radius, receptive_radius(variant("full"))) == (391, 1143)
-    double, middle = TwoHeadedNet(net.config).double(), 512
-    double.load_state_dict(net.state_dict())
+@pytest.mark.parametrize("stem", ["paper", "highpass", "blur"])
+def test_no_input_beyond_the_receptive_radius_changes_an_output(net: TwoHeadedNet, stem: str) -> None:
+    assert (receptive_radius(net.config), receptive_radius(variant("full"))) == (391, 1143)
+    config = dataclasses.replace(net.config, stem=stem)
+    radius = receptive_radius(config)
+    double, middle = TwoHeadedNet(config).double(), 512
+    if stem == "paper":
+        double.load_state_dict(net.state_dict())
     double.eval()
     image = torch.rand(1, 3, 32, 1024, dtype=torch.float64)
     with torch.inference_mode():
         before = double(image)
         image[..., middle] = 1 - image[..., middle]
         after = double(image)
-    for first, second in zip(before, after, strict=True):
+    for first, second in zip(before[:2], after[:2], strict=True):
         touched = (first != second).any(dim=2).flatten(0, 1).any(dim=0).nonzero().flatten()
         assert middle - radius <= int(touched.min()) < middle - 32
         assert middle + 32 < int(touched.max()) <= middle + radius

@@ -266,8 +266,8 @@ def test_weights_are_finite_after_a_non_finite_loss(
     seen = []
     losses = engine.compute_losses
 
-    def spoiled(*args: Any) -> Any:
-        terms = losses(*args)
+    def spoiled(*args: Any, **options: Any) -> Any:
+        terms = losses(*args, **options)
         seen.append(terms)
         return terms._replace(depth=terms.depth * float("nan")) if len(seen) == 7 else terms
 
