@@ -18,6 +18,7 @@ from PIL import Image
 from defocus_sim.datasets.formats.exr import exr_header, read_exr
 from defocus_sim.datasets.formats.limits import check_picture, read_file, require_regular
 from defocus_sim.datasets.formats.numpy_limits import check_numpy
+from defocus_sim.datasets.formats.pgm import pgm_white, read_pgm
 from defocus_sim.errors import SourceError
 
 COLOUR_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
@@ -35,8 +36,8 @@ _TURNED = range(5, 9)
 def read_colour(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 sRGB of a picture, upright as its EXIF orientation says.
 
-    Grey becomes three equal channels, CMYK is converted, 16 bit is reduced to 8, alpha is dropped. A PPM's largest
-    value is white. Raises `SourceError` naming the file where it is truncated, damaged, no
+    Grey becomes three equal channels, CMYK is converted, 16 bit is reduced to 8, alpha is dropped. The largest value of a
+    PPM or PGM is white. Raises `SourceError` naming the file where it is truncated, damaged, no
     picture, or holds floating point numbers.
     """
     data = _whole(path)
@@ -46,6 +47,10 @@ def read_colour(path: Path) -> NDArray[np.uint8]:
             raise SourceError(f"{path} holds {stored.dtype} numbers: a colour picture has 8 or 16 bit")
     if data.startswith(b"P3") or (data.startswith(b"P6") and not _full_range(path, data)):
         return _pixmap(path, data)
+    if data.startswith((b"P2", b"P5")):
+        check_picture(path, data)
+        grey = read_pgm(path, data)
+        return np.repeat(np.rint(grey * (255 / pgm_white(data))).astype(np.uint8)[..., None], 3, axis=2)
     image = _decode(path, data, cv2.IMREAD_COLOR)
     return np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
@@ -77,7 +82,11 @@ def read_depth_units(path: Path) -> NDArray[Any]:
         depth = _read_numpy(path)
     else:
         data = _whole(path)
-        depth = _float_map(path, data) if data.startswith(b"Pf") else _decode(path, data, cv2.IMREAD_UNCHANGED)
+        if data.startswith((b"P2", b"P5")):
+            check_picture(path, data)
+            depth = read_pgm(path, data)
+        else:
+            depth = _float_map(path, data) if data.startswith(b"Pf") else _decode(path, data, cv2.IMREAD_UNCHANGED)
     if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[2]):
         depth = depth.squeeze(0 if depth.shape[0] == 1 else 2)
     if depth.ndim != 2 or depth.size == 0:
