@@ -24,11 +24,20 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 training, 2 test and 2 val frames of 48x64 px, each focused at 4 m and at 1 m; not to be changed by a test."""
+    """4 training and 2 test frames of 48x64 px, each focused at 4 m and at 1 m; not to be changed by a test."""
+    return focal_stack(tmp_path_factory.mktemp("stores") / "stack.zarr", train=4, test=2)
+
+
+@pytest.fixture(scope="session")
+def stack_with_val(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`stack` with two frames more, which are its split val."""
+    return focal_stack(tmp_path_factory.mktemp("stores") / "stack.zarr", train=4, test=2, val=2)
+
+
+def focal_stack(path: Path, **counts: int) -> Path:
     rng = np.random.default_rng(5)
-    counts = (("train", 4), ("test", 2), ("val", 2))
-    splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in counts}
-    return write_store(tmp_path_factory.mktemp("stores") / "stack.zarr", splits, focus_m=(4.0, 1.0))
+    splits = {name: [textured_frame(rng, 48, 64) for _ in range(count)] for name, count in counts.items()}
+    return write_store(path, splits, focus_m=(4.0, 1.0))
 
 
 @pytest.fixture(scope="session")

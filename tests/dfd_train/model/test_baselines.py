@@ -117,22 +117,25 @@ def test_pairs_hold_the_nearest_and_the_farthest_focus_of_every_frame(stack: Pat
     assert not isinstance(samples_of(variant("full"), stack, "test"), FocusPairs)
 
 
-def test_without_defocus_the_network_is_given_the_sharp_picture_wherever_it_reads(stack: Path, tmp_path: Path) -> None:
+def test_without_defocus_the_network_is_given_the_sharp_picture_wherever_it_reads(
+    stack_with_val: Path, tmp_path: Path
+) -> None:
     """Training, validation and the report must agree, or the comparison with the defocused input means nothing."""
-    config = run_of("tiny", stack, tmp_path / "aif", heads="depth", input="aif")
+    config = run_of("tiny", stack_with_val, tmp_path / "aif", heads="depth", input="aif")
     batch, plain = (
-        samples_of(model, stack, "test").read(np.array([3, 1])) for model in (config.model, variant("tiny"))
+        samples_of(model, stack_with_val, "test").read(np.array([3, 1])) for model in (config.model, variant("tiny"))
     )
     assert torch.equal(batch.defocused, plain.aif)
     assert torch.equal(batch.depth_m, plain.depth_m)
     assert not torch.equal(plain.defocused, plain.aif)
     validated = train(config, console=QUIET).validation["rmse"]
     scored = evaluate(
-        EvalConfig(shards=str(stack), checkpoint=f"{config.out}@last", split="val", device="cpu"), console=QUIET
+        EvalConfig(shards=str(stack_with_val), checkpoint=f"{config.out}@last", split="val", device="cpu"),
+        console=QUIET,
     )
     assert scored.rows[PREDICTION]["rmse"] == pytest.approx(validated, rel=1e-9)
     with pytest.raises(ConfigError, match="input=aif"):
-        run_of("tiny", stack, tmp_path / "both", input="aif")
+        run_of("tiny", stack_with_val, tmp_path / "both", input="aif")
 
 
 def run_of(model: str, store: Path, out: Path, **options: Any) -> TrainConfig:
@@ -141,8 +144,10 @@ def run_of(model: str, store: Path, out: Path, **options: Any) -> TrainConfig:
 
 
 @pytest.mark.parametrize("model", SMALLEST)
-def test_every_baseline_trains_resumes_to_the_same_bits_and_is_scored(stack: Path, tmp_path: Path, model: str) -> None:
-    whole = run_of(model, stack, tmp_path / "a", cache="ram")
+def test_every_baseline_trains_resumes_to_the_same_bits_and_is_scored(
+    stack_with_val: Path, tmp_path: Path, model: str
+) -> None:
+    whole = run_of(model, stack_with_val, tmp_path / "a", cache="ram")
     scores = train(whole, console=QUIET).validation
     parts = dataclasses.replace(whole, out=str(tmp_path / "b"), keep=5, cache="none")
     train(parts, console=QUIET)
@@ -160,7 +165,8 @@ def test_every_baseline_trains_resumes_to_the_same_bits_and_is_scored(stack: Pat
     columns = {"depth", "deblur", "l1", "grad", "charb", "ssim", "reblur", "smooth"}
     assert {name for name in columns if last[name]} == terms
     report = evaluate(
-        EvalConfig(shards=str(stack), checkpoint=f"{tmp_path / 'a'}@last", split="val", device="cpu"), console=QUIET
+        EvalConfig(shards=str(stack_with_val), checkpoint=f"{tmp_path / 'a'}@last", split="val", device="cpu"),
+        console=QUIET,
     )
     assert report.rows["prediction"] == pytest.approx(scores)
     assert report.settings["images"] == (2 if model == "song-tiny" else 4)
