@@ -147,6 +147,14 @@ class ConversionState:
         except OSError:
             return False
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the place is no longer this conversion's: another took it, ended there, or its folder was removed."""
+        try:
+            return owner(self.storage) != self.run
+        except OSError:
+            return False
+
     def release(self) -> None:
         """End this attempt: its tasks stop at their next look. Another's attempt is left alone."""
         if not self._at_work:

@@ -97,9 +97,17 @@ class SharpInputs(ShardDataset):
 
 
 def samples_of(
-    model: ModelConfig, store: str | Path, split: str, *, samples: NDArray[np.int64] | None = None
+    model: ModelConfig,
+    store: str | Path,
+    split: str,
+    *,
+    samples: NDArray[np.int64] | None = None,
+    sharp: bool = False,
 ) -> ShardDataset:
-    """One split of `store`, or its `samples`, as `model` takes it; raises as the datasets do."""
+    """One split of `store`, or its `samples`, as `model` takes it; raises as the datasets do.
+
+    `sharp`: with the all-in-focus picture in place of the defocused one, which is then not read.
+    """
     if model.about.pictures == 2:
         return FocusPairs(store, split, samples=samples)
-    return (SharpInputs if model.input == "aif" else ShardDataset)(store, split, samples=samples)
+    return (SharpInputs if sharp or model.input == "aif" else ShardDataset)(store, split, samples=samples)

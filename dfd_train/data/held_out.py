@@ -31,14 +31,14 @@ class Divided:
     told: str
 
 
-def train_and_val(model: ModelConfig, store: str | Path, val_fraction: float) -> Divided:
+def train_and_val(model: ModelConfig, store: str | Path, val_fraction: float, *, sharp_train: bool = False) -> Divided:
     """The training and validation samples of `store` as `model` takes them.
 
     `val` is the store's own split where it has one. Else it is `val_fraction` of the training samples, whole scenes
-    drawn with a fixed seed, at least one scene; nothing with `val_fraction=0` or fewer than four scenes. Raises as the
-    datasets do.
+    drawn with a fixed seed, at least one scene; nothing with `val_fraction=0` or fewer than four scenes.
+    `sharp_train`: training blurs by itself and needs no defocused pictures. Raises as the datasets do.
     """
-    train = samples_of(model, store, "train")
+    train = samples_of(model, store, "train", sharp=sharp_train)
     if "val" in train.store.split_names:
         val = samples_of(model, store, "val")
         return Divided(train=train, val=val, told=f"validation: the store's val split, {counted(len(val), 'sample')}")
@@ -48,7 +48,8 @@ def train_and_val(model: ModelConfig, store: str | Path, val_fraction: float) ->
         return Divided(train=train, val=None, told=f"validation: none, the store has no val split ({why})")
     held_out = _drawn(scenes, val_fraction)
     chosen = np.array([scene in held_out for scene in scenes])
-    kept, val = (samples_of(model, store, "train", samples=np.flatnonzero(which)) for which in (~chosen, chosen))
+    kept = samples_of(model, store, "train", samples=np.flatnonzero(~chosen), sharp=sharp_train)
+    val = samples_of(model, store, "train", samples=np.flatnonzero(chosen))
     told = (
         f"validation: the store has no val split, {len(val)} of its {len(kept) + len(val)} training samples "
         f"({counted(len(held_out), 'scene')}, drawn with a fixed seed) are held out for it; --val-fraction 0 trains on all"

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfd_train.optics.gather import mirrored
+
 # The first rung above the identity, and how much wider each following one is.
 _FIRST_PX, _RATIO = 0.3, 1.25
 _TRUNCATE = 3.5
@@ -57,15 +59,9 @@ def _along(image: Tensor, sigma: Tensor, largest: float, dim: int) -> Tensor:
     weights = torch.exp(-(at**2) / (2 * sigma[:, None] ** 2))
     weights = (weights / weights.sum(dim=1, keepdim=True)).to(image.dtype)
     size = image.shape[dim]
-    padded = image.index_select(dim, _mirrored(size, radius, image.device))
+    padded = image.index_select(dim, mirrored(size, radius, image.device))
     batch, channels = image.shape[:2]
     kernel = weights.repeat_interleave(channels, dim=0)[:, None, None]
     kernel = kernel if dim == 3 else kernel.transpose(2, 3)
     folded = padded.reshape(1, batch * channels, *padded.shape[2:])
     return F.conv2d(folded, kernel, groups=batch * channels).reshape(image.shape)
-
-
-def _mirrored(size: int, radius: int, device: torch.device) -> Tensor:
-    """Indices of d c b a | a b c d | d c b a, to and fro as often as `radius` asks for."""
-    phase = torch.arange(-radius, size + radius, device=device).remainder(2 * size)
-    return torch.minimum(phase, 2 * size - 1 - phase)

@@ -134,7 +134,9 @@ class _Run:
     def __init__(self, config: TrainConfig, world: World, *, resume: bool, overwrite: bool, console: Console) -> None:
         # Everything that can be wrong is found before the folder is touched.
         self.config, self.world, self.console, self.out = config, world, console, Path(config.out)
-        self.divided = train_and_val(config.model, config.shards, config.val_fraction)
+        self.divided = train_and_val(
+            config.model, config.shards, config.val_fraction, sharp_train=config.lens_range is not None
+        )
         self.data = self.divided.train
         self.store_checksum = self.data.store.manifest.checksum
         self.store_facts = store_facts(self.data.store)
