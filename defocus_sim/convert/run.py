@@ -222,7 +222,7 @@ def _explain(error: BaseException, state: ConversionState, tasks: list[ShardTask
     if isinstance(error, OSError) and state.taken_over:
         # Its files were renamed under its hands.
         return ConversionTakenOverError(f"another conversion has begun at {state.place}: it goes on, this one ends")
-    if isinstance(error, FileNotFoundError) and state.is_gone:
+    if isinstance(error, FileNotFoundError) and state.is_inside(error.filename) and state.is_gone:
         # Between two of another's renames there is no folder to ask whose it is.
         return ConversionTakenOverError(
             f"{state.place} no longer belongs to this conversion: another has begun or ended there, or it was removed"

@@ -147,6 +147,10 @@ class ConversionState:
         except OSError:
             return False
 
+    def is_inside(self, path: str | bytes | None) -> bool:
+        """Whether `path`, as an error of the system names it, lies in the place."""
+        return isinstance(path, str) and Path(path).absolute().is_relative_to(Path(self.place).absolute())
+
     @property
     def is_gone(self) -> bool:
         """Whether the place is no longer this conversion's: another took it, ended there, or its folder was removed."""
