@@ -72,7 +72,8 @@ class ModelConfig:
     at full resolution, which the heads get as well. `init`: of the convolutions, "paper" = N(0, 0.02) or "kaiming".
     `predict`: what the depth head answers, "depth" in metres, "inverse" in 1/m, or "coc", the signed circle of confusion
     in px, which the sample's lens turns into metres. `uncertainty`: whether it also answers the scale of its error.
-    `lens_input`: whether the network is told its lens. `heads`: which of "depth" and "aif"
+    `lens_input`: whether the network is told its lens; `lens_hidden`: for which share of the training pictures it is not,
+    so that it also serves pictures of an unknown lens. `heads`: which of "depth" and "aif"
     exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
     AiF convolution at zero, so that the untrained network returns its input as the restored image. `input_range`:
     whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
@@ -113,6 +114,10 @@ class ModelConfig:
     )  # fmt: skip
     uncertainty: bool = option(False, group=NETWORK, help="Let the depth head answer the scale of its error as well.")
     lens_input: bool = option(False, group=NETWORK, help="Tell the network its lens.")
+    lens_hidden: float = option(
+        0.0, group=NETWORK, metavar="0..1", at_least=0, below=1,
+        help="With --lens-input: share of the training pictures whose lens it is not told, as of many photographs.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_options(self, "model ")
@@ -127,6 +132,8 @@ class ModelConfig:
                     f"{field}={getattr(self, field)} is not possible with the model {self.name} and "
                     f"heads={'+'.join(self.heads)}: it takes a depth head of full, small, light, tiny or d3net"
                 )
+        if self.lens_hidden and not self.lens_input:
+            raise ConfigError(f"lens_hidden={self.lens_hidden:g} means nothing without lens_input")
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"model heads={self.heads} must be one or both of {', '.join(HEADS)}")
         possible = METHODS[self.method].heads

@@ -21,9 +21,17 @@ def build_model(config: ModelConfig, *, generator: torch.Generator | None = None
     return _CLASSES.get(config.method, usual)(config, generator=generator)
 
 
-def run_model(net: torch.nn.Module, image: Tensor, camera: Tensor | None) -> Output:
-    """`net(image)`, with the `camera` (B, 8) where there is one to tell it."""
-    output: Output = net(image) if camera is None else net(image, camera)
+def run_model(net: torch.nn.Module, image: Tensor, camera: Tensor | None, *, told: bool = True) -> Output:
+    """`net(image)`, with the `camera` (B, 8) where there is one to tell it.
+
+    `told`: False for a `camera` of which the focus distance is a guess, so that it turns the answer into metres only.
+    """
+    if camera is None:
+        output: Output = net(image)
+    elif not told and isinstance(net, LensNet) and net.config.lens_hidden:
+        output = net(image, camera, told=torch.zeros(len(image), dtype=torch.bool, device=image.device))
+    else:
+        output = net(image, camera)
     return output
 
 

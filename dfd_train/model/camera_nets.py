@@ -48,10 +48,23 @@ class LensNet(CameraNet):
     """The two-headed network that answers a CoC, or is told its lens: one network for every lens."""
 
     def forward(  # type: ignore[override]  # takes a camera beside the two-headed network's heads
-        self, image: Tensor, camera: Tensor | None = None, heads: tuple[str, ...] | None = None
+        self,
+        image: Tensor,
+        camera: Tensor | None = None,
+        heads: tuple[str, ...] | None = None,
+        told: Tensor | None = None,
     ) -> Output:
-        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) or None = the assumed one -> `Output`."""
-        return self.outputs(image, heads, self.cameras(image, camera))
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) or None = the assumed one -> `Output`.
+
+        `told`: (B,) bool, which lenses the network is told. None: all that are given; in training, all but the share
+        `lens_hidden`. One that is assumed is told only to a network that never had to do without.
+        """
+        hidden = self.config.lens_hidden
+        if told is None and hidden and (self.training or camera is None):
+            # As dropout draws: a run that is resumed goes on with the same numbers.
+            chance = torch.rand(len(image), device=image.device)
+            told = chance >= hidden if self.training else torch.zeros_like(chance, dtype=torch.bool)
+        return self.outputs(image, heads, self.cameras(image, camera), told)
 
 
 class AnwarNet(CameraNet):

@@ -64,7 +64,11 @@ def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None) -
     return Output(depth_m, None, answer, log_scale, sigma_m)
 
 
-def lens_planes(camera: Tensor, hw: tuple[int, ...]) -> Tensor:
-    """The lens as two constant channels (B, 2, *hw): log2 of the focus distance in m, and of the CoC at infinity in px."""
+def lens_planes(camera: Tensor, told: Tensor, hw: tuple[int, ...]) -> Tensor:
+    """The lens as two constant channels (B, 2, *hw): log2 of the focus distance in m, and of the CoC at infinity in px.
+
+    `told`: (B,) bool; a lens that is not told is -1, 6 cm and 1/256 px, which no lens of a photograph is.
+    """
     numbers = torch.stack([camera[:, FOCUS_M].log2() / 4, (camera[:, COC_PX] * camera[:, SCALE_X]).log2() / 8], dim=1)
+    numbers = torch.where(told[:, None], numbers, -1.0)
     return numbers[:, :, None, None].expand(-1, -1, *hw)

@@ -43,13 +43,20 @@ class TwoHeadedNet(nn.Module):
         """The outputs for `image`, see `outputs`."""
         return self.outputs(image, heads)
 
-    def outputs(self, image: Tensor, heads: tuple[str, ...] | None = None, camera: Tensor | None = None) -> Output:
+    def outputs(
+        self,
+        image: Tensor,
+        heads: tuple[str, ...] | None = None,
+        camera: Tensor | None = None,
+        told: Tensor | None = None,
+    ) -> Output:
         """Run the encoder and the heads that are asked for; a head that is not costs nothing.
 
         `image`: (B, 3 or, of two images, 6, H, W) sRGB in [0, 1], any H, W >= 1: reflected at the bottom and right to
         the next multiple of 32, and the outputs are cropped back. `heads`: of ("depth", "aif"); None = all that the
-        network has. `camera`: (B, 8), for a network that needs its lens. The AiF output is
-         `last(x) + image`, a global residual to the first image. Raises `ConfigError`
+        network has. `camera`: (B, 8), for a network that needs its lens; `told`: (B,) bool, which of them
+        the network itself is told (None = all), where the others only turn its answer into metres. The AiF output is
+        `last(x) + image`, a global residual to the first image. Raises `ConfigError`
         for a head that the network lacks.
         """
         wanted = self.config.learned if heads is None else heads
@@ -60,7 +67,10 @@ class TwoHeadedNet(nn.Module):
         padded = pad_reflect(image)
         # A residual in [-1, 1] is twice as large as the same in [0, 1].
         signed = self.config.input_range == "signed"
-        planes = lens_planes(camera, padded.shape[-2:]) if self.config.lens_input and camera is not None else None
+        planes = None
+        if self.config.lens_input and camera is not None:
+            everyone = torch.ones(len(image), dtype=torch.bool, device=image.device)
+            planes = lens_planes(camera, everyone if told is None else told, padded.shape[-2:])
         features = self.encoder(stem_input(padded * 2 - 1 if signed else padded, self.config, planes))
         depth = Output(None, None)
         aif = None

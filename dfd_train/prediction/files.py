@@ -166,7 +166,12 @@ def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path, inp
         if x >= width or y >= height:
             raise PictureError(f"{path} is {width}x{height} pixels: it has no pixel {x},{y} to focus on")
     made = predict_photograph(
-        net, picture.pixels, lens=_in_pixels_of(lens, width), scale=config.scale, tiling=config.tiling
+        net,
+        picture.pixels,
+        lens=_in_pixels_of(lens, width),
+        told=lens.knows_focus,
+        scale=config.scale,
+        tiling=config.tiling,
     )
     relative = takes_lens(net) and not lens.knows_focus
     results = Results(

@@ -43,12 +43,13 @@ def predict_photograph(
     image: NDArray[Any],
     *,
     lens: Lens | None = None,
+    told: bool = True,
     scale: float | None = None,
     tiling: Tiling | None = None,
 ) -> Photograph:
     """Restore `image` and predict its depth at the scale at which its blur is no wider than what networks have learned.
 
-    `image`, `lens`, `tiling` as for `predict`. `scale`: share of the picture's sides to work at, in (0, 1]; None: chosen
+    `image`, `lens`, `told`, `tiling` as for `predict`. `scale`: share of the picture's sides to work at, in (0, 1]; None: chosen
     from the picture, see `choose_scale`. What the network changes at that scale is added to the full picture, weighted
     by how blurred it is there: what is sharp stays as it is. Depth is brought to the full size linearly.
 
@@ -65,7 +66,7 @@ def predict_photograph(
     shrunk = worked.shape[1] / width
     if lens is not None and lens.sensor_width_mm is None:
         lens = _scaled(lens, shrunk)
-    found = predict_raw(model, np.clip(worked, 0, 1), tiling=tiling, lens=lens)
+    found = predict_raw(model, np.clip(worked, 0, 1), tiling=tiling, lens=lens, told=told)
     aif = None
     if found.aif is not None:
         change = (found.aif - worked) * _blurred_share(model, worked, found, lens)[..., None]

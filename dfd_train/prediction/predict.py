@@ -63,18 +63,21 @@ def load(place: str | Path, device: str = "cpu") -> Model:
 
 
 @torch.inference_mode()
-def predict(model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None) -> Prediction:
+def predict(
+    model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None, told: bool = True
+) -> Prediction:
     """Restore `image` and predict its depth, tile by tile on the model's device.
 
     `model`: in evaluation mode, see `load_network`. `image`: (H, W, 3) or (H, W) sRGB; uint8, uint16 or
     floating in [0, 1]; any size from 1x1. `lens`: the picture's, for a model that is told it (`takes_lens`); None: the
-    one that model assumes. Memory beside the results is that of one tile. Neighbouring tiles overlap and are blended;
+    one that model assumes. `told`: False for a `lens` whose focus distance is a guess: a model that learned to do without
+    then reads the picture alone, and the lens turns its answer into metres. Memory beside the results is that of one tile. Neighbouring tiles overlap and are blended;
     `Tiling.exact_for(receptive_radius(model.config))` says whether the result is that of a single pass.
 
     Raises `ConfigError` for an array that is no picture, a model in training mode or one that compares two pictures,
     `NonFiniteError` where the network's output is NaN or infinite.
     """
-    raw = predict_raw(model, image, tiling=tiling, lens=lens)
+    raw = predict_raw(model, image, tiling=tiling, lens=lens, told=told)
     return Prediction(
         aif=None if raw.aif is None else as_input(raw.aif, image),
         depth_m=raw.depth_m,
@@ -84,7 +87,7 @@ def predict(model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, 
 
 @torch.inference_mode()
 def predict_raw(
-    model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None
+    model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None, told: bool = True
 ) -> Prediction:
     """As `predict`, but `aif` is (H, W, 3) float32 as the network gives it: nominally in [0, 1], not clamped."""
     if model.training:
@@ -106,6 +109,7 @@ def predict_raw(
                 model,
                 (pixels if pixels.dim() == 3 else pixels[..., None].expand(-1, -1, 3)).permute(2, 0, 1)[None],
                 camera,
+                told=told,
             )
             weights = np.outer(rows.weights, columns.weights)
             for name, part in output._asdict().items():
