@@ -30,7 +30,9 @@ def stem_input(image: Tensor, config: ModelConfig, lens_planes: Tensor | None = 
     """
     parts = [image]
     for side in _WINDOWS_PX.get(config.stem, ()):
-        mean = F.avg_pool2d(image, side, stride=1, padding=side // 2, count_include_pad=False)
+        # Along x, then y: a few numbers each instead of side x side, and the same mean, also at the border.
+        mean = F.avg_pool2d(image, (1, side), stride=1, padding=(0, side // 2), count_include_pad=False)
+        mean = F.avg_pool2d(mean, (side, 1), stride=1, padding=(side // 2, 0), count_include_pad=False)
         parts.append(config.gain * (image - mean))
     if lens_planes is not None:
         parts.append(lens_planes)
