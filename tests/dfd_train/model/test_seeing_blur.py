@@ -82,6 +82,43 @@ def test_a_network_that_needs_its_lens_takes_the_assumed_one_where_none_is_given
     assert not torch.equal(net(image).depth_m, other.depth_m)
 
 
+def test_a_network_that_learned_to_do_without_its_lens_reads_the_same_in_a_picture_whatever_lens_is_guessed() -> None:
+    net = build_model(tiny(predict="coc", lens_input=True, lens_hidden=0.5, heads=("depth",))).eval()
+    image = torch.rand(2, 3, 33, 40)
+    near, far = (
+        camera_of(Lens.preset("paper", focus_distance_m=focus_m), (33, 40)).expand(2, -1) for focus_m in (1.0, 5.0)
+    )
+    with torch.no_grad():
+        guessed = [run_model(net, image, camera, told=False) for camera in (near, far)]
+        told = [run_model(net, image, camera) for camera in (near, far)]
+        none = net(image)
+    # The same circles of confusion, which the guess alone turns into metres.
+    assert torch.equal(guessed[0].answer, guessed[1].answer)
+    assert not torch.equal(guessed[0].depth_m, guessed[1].depth_m)
+    assert not torch.equal(told[0].answer, told[1].answer)
+    # Without any lens it reads the picture alone too, and the lens of its training turns that into metres.
+    assert torch.equal(none.answer, guessed[0].answer)
+
+
+def test_in_training_a_share_of_the_lenses_is_hidden() -> None:
+    torch.manual_seed(0)
+    net = build_model(tiny(predict="coc", lens_input=True, lens_hidden=0.25, heads=("depth",)))
+    seen: list[torch.Tensor] = []
+    net.encoder.register_forward_pre_hook(lambda _module, given: seen.append(given[0][:, -2:, 0, 0]))
+    camera = camera_of(Lens.preset("paper"), (32, 32)).expand(8, -1)
+    with torch.no_grad():
+        for _ in range(25):
+            run_model(net, torch.rand(8, 3, 32, 32), camera)
+    hidden = (torch.cat(seen) == -1).all(dim=1)
+    assert 0.15 < float(hidden.float().mean()) < 0.35
+    assert len(torch.cat(seen)[~hidden].unique(dim=0)) == 1
+
+
+def test_hiding_a_lens_that_is_never_told_is_refused() -> None:
+    with pytest.raises(ConfigError, match="lens_hidden"):
+        tiny(predict="coc", lens_hidden=0.5)
+
+
 def test_laplace_is_the_surprise_that_torch_computes() -> None:
     generator = torch.Generator().manual_seed(0)
     residual, log_scale = (torch.randn(2, 1, 5, 6, generator=generator) for _ in range(2))
