@@ -71,7 +71,9 @@ def predict(
     `model`: in evaluation mode, see `load_network`. `image`: (H, W, 3) or (H, W) sRGB; uint8, uint16 or
     floating in [0, 1]; any size from 1x1. `lens`: the picture's, for a model that is told it (`takes_lens`); None: the
     one that model assumes. `told`: False for a `lens` whose focus distance is a guess: a model that learned to do without
-    then reads the picture alone, and the lens turns its answer into metres. Memory beside the results is that of one tile. Neighbouring tiles overlap and are blended;
+    then reads the picture alone, and the lens turns its answer into metres.
+
+    Memory beside the results is that of one tile. Neighbouring tiles overlap and are blended;
     `Tiling.exact_for(receptive_radius(model.config))` says whether the result is that of a single pass.
 
     Raises `ConfigError` for an array that is no picture, a model in training mode or one that compares two pictures,
