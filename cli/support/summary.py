@@ -36,9 +36,10 @@ def conversion_lines(result: Conversion, sheet: str) -> list[str]:
 def stage_lines(result: Conversion) -> list[str]:
     """What the workers spent their time on, over all of them; on a machine that does nothing else it is computing time."""
     total, samples = sum(result.stage_seconds.values()), result.store.manifest.statistics["samples"]
+    planning = f"  planning   {result.planning_seconds:.1f} s until all files were listed and looked at"
     if not total:
-        return ["  stages     nothing was left to do"]
-    return ["  stages     of all workers together, each sample's share and milliseconds"] + [
+        return [planning, "  stages     nothing was left to do"]
+    return [planning, "  stages     of all workers together, each sample's share and milliseconds"] + [
         f"    {name:8} {seconds / total:6.1%} {seconds / samples * 1e3:8.2f}"
         for name, seconds in result.stage_seconds.items()
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from defocus_sim.convert.pool import run_in_processes, run_in_threads
 from defocus_sim.convert.sample import BadFrame, OnError
 from defocus_sim.convert.state import ConversionState, failed_write, finished_manifest
 from defocus_sim.convert.task import ShardTask
+from defocus_sim.datasets.base import SampleRef
 from defocus_sim.errors import (
     ConversionInterruptedError,
     ConversionTakenOverError,
     ConvertError,
     DefocusSimError,
+    SourceError,
     StorageTimeoutError,
 )
 from defocus_sim.shards import crc
@@ -41,12 +43,14 @@ Progress = Callable[[int, int], None]
 class Conversion:
     """A finished conversion: the open store and the seconds it took.
 
+    `planning_seconds`: of them, until the samples of every shard were known: the files listed and looked at.
     `stage_seconds`: what all workers together spent on reading, blurring, encoding and writing; none where nothing was left
     to do.
     """
 
     store: ShardStore
     seconds: float
+    planning_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -102,14 +106,16 @@ def convert(
     who = workers if isinstance(workers, Workers) else Workers(count=workers)
     state = ConversionState(out)
     tasks: list[ShardTask] = []
+    if who.scheduler is not None:
+        settings = _with_absolute_paths(settings)
     try:
         check_apart(out, _paths(settings.source).values(), staged=False)
         state.check_target(resume=resume, overwrite=overwrite)
-        description = settings.to_json()
-        samples = settings.source.samples()
+        description, samples = _planned(settings)
+        planning_seconds = time.monotonic() - started
         if resume and state.is_finished():
             state.publish(description)
-            return Conversion(open_store(out), time.monotonic() - started)
+            return Conversion(open_store(out), time.monotonic() - started, planning_seconds)
         if who.in_process:
             # Here, not in a worker thread, whose compiling an interrupt would have to wait for.
             if not settings.measured:
@@ -135,7 +141,18 @@ def convert(
     except (DefocusSimError, OSError, KeyboardInterrupt) as error:
         raise _explain(error, state, tasks) from error
     stage_seconds = add_up(result.seconds for _, result in results)
-    return Conversion(open_store(out), time.monotonic() - started, stage_seconds)
+    return Conversion(open_store(out), time.monotonic() - started, planning_seconds, stage_seconds)
+
+
+def _planned(settings: ConversionSettings) -> tuple[dict[str, Any], tuple[SampleRef, ...]]:
+    """What is to be made of which samples; raises `SourceError` where the source cannot be read."""
+    try:
+        return settings.to_json(), settings.source.samples()
+    except OSError as error:
+        if isinstance(error, DefocusSimError):
+            raise
+        where = "the source" if error.filename is None else os.fsdecode(error.filename)
+        raise SourceError(f"reading {where} failed: {error.strerror or error}") from error
 
 
 def _tasks(
@@ -148,7 +165,7 @@ def _tasks(
 ) -> list[ShardTask]:
     return [
         ShardTask(
-            settings=settings if who.scheduler is None else _with_absolute_paths(settings),
+            settings=settings if who.in_process else _narrowed(settings, samples[shard.start : shard.stop]),
             # Workers elsewhere have a current folder of their own.
             place=os.path.abspath(state.place) if state.final.renames else state.place,
             split=split,
@@ -161,6 +178,14 @@ def _tasks(
         for split, samples in planned.items()
         for shard in plan_shards(len(samples), settings.samples_per_shard)
     ]
+
+
+def _narrowed(settings: ConversionSettings, samples: Sequence[PlannedSample]) -> ConversionSettings:
+    """The settings for a task in another process, where the listing of a whole source would travel with every task."""
+    narrowed_to = getattr(settings.source, "narrowed_to", None)
+    if narrowed_to is None:
+        return settings
+    return replace(settings, source=narrowed_to(dict.fromkeys(sample.frame for sample in samples)))
 
 
 def _with_absolute_paths(settings: ConversionSettings) -> ConversionSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,7 +59,7 @@ class SampleMaker:
             # The samples of a focal stack share their frame.
             if self._current is None or self._current[0] != sample.frame:
                 with clock.stage("read"):
-                    self._current = sample.frame, self._reader.read(sample.frame)
+                    self._current = sample.frame, self._read(sample)
             seed = (settings.seed, sample.frame, sample.lens)
             with clock.stage("blur"):
                 arrays, facts = render_sample(settings, self._current[1], self._lenses[sample.lens], seed)
@@ -71,6 +72,16 @@ class SampleMaker:
         with clock.stage("encode"):
             chunks = encode_sample(arrays, settings.compression)
         return MadeSample(chunks, facts, clock.seconds)
+
+    def _read(self, sample: PlannedSample) -> RgbdFrame:
+        try:
+            return self._reader.read(sample.frame)
+        except OSError as error:
+            if isinstance(error, SourceError):
+                raise
+            # Not what the storage raises, whose errors are of writing.
+            where = "" if error.filename is None else f" of {os.fsdecode(error.filename)}"
+            raise SourceError(f"{sample.name}: reading{where} failed: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -55,7 +55,11 @@ class FrameReader(Protocol):
 
 
 class RgbdSource(Protocol):
-    """A data set of frames of one size. One whose frames come with their defocused picture has `measured = True`."""
+    """A data set of frames of one size. One whose frames come with their defocused picture has `measured = True`.
+
+    One that must look at its files to know its frames does so once, and has `narrowed_to(frames)`: the source with what
+    a reader of these frames needs, for a task in another process (`listing.ListedOnce`).
+    """
 
     kind: ClassVar[str]
 

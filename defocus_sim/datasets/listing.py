@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -23,6 +25,10 @@ VAL_FRACTION = 0.1
 # Another stream of random numbers than the test split is drawn from.
 _VAL_STREAM = 7
 _SCENES_FOR_VAL = 4
+
+
+T = TypeVar("T")
+File = TypeVar("File")
 
 
 class Skipped(NamedTuple):
@@ -73,23 +79,50 @@ def identity(files: Iterable[tuple[str, Path]]) -> dict[str, Any]:
     return {"files": len(listed), "bytes": total, "sha256": digest.hexdigest(), "sha256_over": over}
 
 
-def problem(path: Path, check: Callable[[Path], None]) -> str | None:
-    """Why `check` refuses a file, in one line that names it without its folder, or None.
-
-    A file that has not changed is checked once a process: the task of every shard lists the data set again.
-    """
-    stat = path.stat()
-    return _problem(path, check, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=1 << 16)
-def _problem(path: Path, check: Callable[[Path], None], size: int, changed_ns: int) -> str | None:
-    del size, changed_ns  # They are there for the cache to tell one state of a file from another.
+def looked_at(path: Path, look: Callable[[Path], T]) -> tuple[T | None, str]:
+    """What `look` says of a file, or None and why it cannot be used, in one line that names it without its folder."""
     try:
-        check(path)
+        return look(path), ""
     except SourceError as error:
-        return str(error).replace(str(path), path.name)
-    return None
+        return None, str(error).replace(str(path), path.name)
+    except OSError as error:
+        return None, f"{path.name} cannot be read: {error.strerror or error}"
+
+
+@dataclass(frozen=True)
+class Listing(Generic[File]):
+    """What was found: the files of every frame, in the order of frames, and what gives none."""
+
+    frames: tuple[File, ...]
+    skipped: tuple[Skipped, ...]
+
+
+class ListedOnce(ABC, Generic[File]):
+    """A source whose files are listed, and looked at, once: the first time that anything asks for them.
+
+    What is found stays with the source and travels with it, so that listing costs no more for many shards than for one.
+    """
+
+    @abstractmethod
+    def _list(self) -> Listing[File]:
+        """List the files and look at each."""
+
+    @cached_property
+    def listing(self) -> Listing[File]:
+        """What `_list` found."""
+        return self._list()
+
+    @cached_property
+    def files(self) -> Mapping[int, File]:
+        """The files that a reader can be asked for, by the index of their frame."""
+        return dict(enumerate(self.listing.frames))
+
+    def narrowed_to(self, frames: Iterable[int]) -> Self:
+        """The same source for a reader of `frames` in another process: it brings their files along and no others."""
+        part = copy.copy(self)
+        part.__dict__.pop("listing", None)
+        part.__dict__["files"] = {frame: self.files[frame] for frame in frames}
+        return part
 
 
 def draw_scenes(scenes: Sequence[str], fraction: float, seed: int | Sequence[int]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import filecmp
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,15 @@ from defocus_sim.datasets.formats.images import check_whole, colour_size, read_c
 from defocus_sim.datasets.formats.matfile import read_matrix
 from defocus_sim.datasets.listing import (
     VAL_FRACTION,
+    ListedOnce,
+    Listing,
     Skipped,
     check_fraction,
     files_below,
     hold_out_val,
     identity,
+    looked_at,
     natural_key,
-    problem,
     val_note,
 )
 from defocus_sim.errors import SourceError, SourceMissingError
@@ -46,10 +48,13 @@ _EXTRA_NUMBER = re.compile(r"^\d+\.\d+[-_]?(?=\D)")
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
-class _Pair(NamedTuple):
+class Make3dPair(NamedTuple):
+    """A picture and its depth file; `split`: that of their folder."""
+
     id: str
     image: Path
     depth: Path
+    split: str = "train"
 
 
 def read_grid(path: Path) -> NDArray[np.float32]:
@@ -65,7 +70,7 @@ def read_grid(path: Path) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Make3dSource:
+class Make3dSource(ListedOnce[Make3dPair]):
     """The pairs below `root`: its folders of pictures and of depth for each split, found without regard to case.
 
     `size_hw`: height and width of the frames; colour is reduced by area and depth takes the nearest cell of the grid.
@@ -100,21 +105,22 @@ class Make3dSource:
 
         Raises `SourceMissingError` where the folders are not there, `SourceError` where no pair is left.
         """
-        pairs, skipped = self._pairs()
-        if not any(pairs.values()):
+        skipped = self.listing.skipped
+        if not self.listing.frames:
             reason = f", the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
             raise SourceError(f"{self.root} holds no readable pair of Make3D files ({len(skipped)} left out{reason})")
-        samples = [SampleRef(name=pair.id, scene=pair.id, split=split) for split in _FOLDERS for pair in pairs[split]]
+        samples = [SampleRef(name=pair.id, scene=pair.id, split=pair.split) for pair in self.listing.frames]
         return hold_out_val(samples, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[Skipped, ...]:
         """Files that give no sample, by their path below `root`, with the reason."""
-        return self._pairs()[1]
+        return self.listing.skipped
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know about the frames: pictures that are stretched, one example a folder, and `val`."""
         notes = []
-        for split, pairs in self._pairs()[0].items():
+        for split in _FOLDERS:
+            pairs = [pair for pair in self.listing.frames if pair.split == split]
             if not pairs:
                 continue
             height, width = colour_size(pairs[0].image)
@@ -127,8 +133,7 @@ class Make3dSource:
 
     def grid_paths(self) -> tuple[Path, ...]:
         """The depth file of every sample, in the order of `samples`, for `read_grid`."""
-        pairs, _ = self._pairs()
-        return tuple(pair.depth for split in _FOLDERS for pair in pairs[split])
+        return tuple(pair.depth for pair in self.listing.frames)
 
     def frame_hw(self) -> tuple[int, int]:
         """`size_hw`."""
@@ -136,45 +141,43 @@ class Make3dSource:
 
     def provenance(self) -> dict[str, Any]:
         """Kind, size, the files' number and digest, and what was left out."""
-        pairs, skipped = self._pairs()
-        files = [path for split in _FOLDERS for pair in pairs[split] for path in (pair.image, pair.depth)]
+        files = [path for pair in self.listing.frames for path in (pair.image, pair.depth)]
         return {
             "kind": self.kind,
             "size_hw": list(self.size_hw),
             "val_fraction": self.val_fraction,
             "seed": self.seed,
             "files": identity((self._name(path), path) for path in files),
-            "skipped": [list(entry) for entry in skipped],
+            "skipped": [list(entry) for entry in self.listing.skipped],
         }
 
     @contextmanager
     def open(self) -> Iterator[_Make3dReader]:
         """A reader for one thread."""
-        pairs, _ = self._pairs()
-        yield _Make3dReader([pair for split in _FOLDERS for pair in pairs[split]], self.size_hw)
+        yield _Make3dReader(self.files, self.size_hw)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
-    def _pairs(self) -> tuple[dict[str, list[_Pair]], tuple[Skipped, ...]]:
+    def _list(self) -> Listing[Make3dPair]:
         folders = self._folders()
-        pairs: dict[str, list[_Pair]] = {"train": [], "test": []}
+        pairs: dict[str, list[Make3dPair]] = {"train": [], "test": []}
         skipped: list[Skipped] = []
         for split, (images, depths) in folders.items():
             found, left_out = _pair(files_below(images, _IMAGE_SUFFIXES), files_below(depths, {".mat"}))
             skipped += [Skipped(self._name(path), reason) for path, reason in left_out]
             for pair in found:
-                reason = problem(pair.image, _check) or problem(pair.depth, _check)
+                reason = looked_at(pair.image, _check)[1] or looked_at(pair.depth, _check)[1]
                 if reason:
                     skipped.append(Skipped(self._name(pair.image), reason))
                 else:
-                    pairs[split].append(pair)
+                    pairs[split].append(pair._replace(split=split))
         tested = {pair.id for pair in pairs["test"]}
         for pair in pairs["train"]:
             if pair.id in tested:
                 skipped.append(Skipped(self._name(pair.image), "has the id of a picture of the test split"))
-        pairs["train"] = [pair for pair in pairs["train"] if pair.id not in tested]
-        return pairs, tuple(skipped)
+        train = [pair for pair in pairs["train"] if pair.id not in tested]
+        return Listing((*train, *pairs["test"]), tuple(skipped))
 
     def _folders(self) -> dict[str, tuple[Path, Path]]:
         """Folders of pictures and of depth for each split that is there."""
@@ -197,17 +200,17 @@ class Make3dSource:
 
 
 class _Make3dReader:
-    def __init__(self, pairs: list[_Pair], size_hw: tuple[int, int]) -> None:
-        self._pairs, self._size_hw = pairs, size_hw
+    def __init__(self, files: Mapping[int, Make3dPair], size_hw: tuple[int, int]) -> None:
+        self._files, self._size_hw = files, size_hw
 
     def read(self, index: int) -> RgbdFrame:
         """Sample `index` of the source at its working size."""
-        pair, (height, width) = self._pairs[index], self._size_hw
+        pair, (height, width) = self._files[index], self._size_hw
         aif = cv2.resize(read_colour(pair.image), (width, height), interpolation=cv2.INTER_AREA)
         return RgbdFrame(np.asarray(aif, np.uint8), resize_nearest(read_grid(pair.depth), self._size_hw))
 
 
-def _pair(images: list[Path], depths: list[Path]) -> tuple[list[_Pair], list[tuple[Path, str]]]:
+def _pair(images: list[Path], depths: list[Path]) -> tuple[list[Make3dPair], list[tuple[Path, str]]]:
     """Pairs in natural order of their ids, and the files without a partner with the reason."""
     pictures, left_out = _by_id(images, _IMAGE_PREFIX)
     grids, others = _by_id(depths, _DEPTH_PREFIX)
@@ -228,7 +231,7 @@ def _pair(images: list[Path], depths: list[Path]) -> tuple[list[_Pair], list[tup
     pairs = []
     for key, partner in matched.items():
         name = pictures[key].stem[len(_IMAGE_PREFIX) :]
-        pairs.append(_Pair(name if key == partner else _bare(name), pictures[key], grids[partner]))
+        pairs.append(Make3dPair(name if key == partner else _bare(name), pictures[key], grids[partner]))
     return sorted(pairs, key=lambda pair: natural_key(pair.id)), left_out
 
 

@@ -14,6 +14,7 @@ from defocus_sim.datasets.formats.images import (
     COLOUR_SUFFIXES,
     DEPTH_ONLY_SUFFIXES,
     DEPTH_SUFFIXES,
+    DepthHeader,
     check_whole,
     colour_size,
     depth_header,
@@ -142,21 +143,21 @@ def metres_per_unit(path: Path, integer: bool, depth_scale: float | None) -> flo
     )
 
 
-def check_colour_file(path: Path) -> None:
-    """Raises `SourceError` where the file is no whole picture."""
+def look_at_colour(path: Path) -> tuple[int, int]:
+    """Height and width of a picture that is whole; raises `SourceError` where it is not."""
     # Decoded before the header is looked at: Pillow warns of a damaged TIFF and goes on.
     if path.suffix.lower() not in CHECKED_SUFFIXES:
         read_colour(path)
     check_whole(path)
-    colour_size(path)
+    return colour_size(path)
 
 
-def check_depth_file(path: Path) -> None:
-    """Raises `SourceError` where the file is no whole depth map."""
+def look_at_depth(path: Path) -> DepthHeader:
+    """What a depth map holds that is whole; raises `SourceError` where it is not."""
     if path.suffix.lower() not in CHECKED_SUFFIXES:
         read_depth_units(path)
     check_whole(path)
-    depth_header(path)
+    return depth_header(path)
 
 
 def aspects_differ(colour: Path, depth: Path, colour_hw: Sequence[int], depth_hw: Sequence[int]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
-from defocus_sim.datasets.formats.images import colour_size, depth_header, read_colour, read_depth_units, resize_nearest
-from defocus_sim.datasets.listing import Skipped, check_fraction, draw_scenes, hold_out_val, identity, problem, val_note
+from defocus_sim.datasets.formats.images import DepthHeader, read_colour, read_depth_units, resize_nearest
+from defocus_sim.datasets.listing import (
+    ListedOnce,
+    Listing,
+    Skipped,
+    check_fraction,
+    draw_scenes,
+    hold_out_val,
+    identity,
+    looked_at,
+    val_note,
+)
 from defocus_sim.datasets.pairing import (
     Pair,
     aspects_differ,
-    check_colour_file,
-    check_depth_file,
+    look_at_colour,
+    look_at_depth,
     metres_per_unit,
     names_listed,
 )
@@ -38,8 +48,17 @@ from defocus_sim.lens import Lens
 DEFAULT_BORDER_PX = 16
 
 
+@dataclass(frozen=True)
+class PhotoFrame:
+    """The files of a pair, the size of its photographs, and what the header of its depth says, if it has any."""
+
+    pair: PhotoPair
+    hw: tuple[int, int]
+    depth: DepthHeader | None
+
+
 @dataclass(frozen=True, kw_only=True)
-class PairsSource:
+class PairsSource(ListedOnce[PhotoFrame]):
     """Photographs below `defocused` and `sharp` (and `depth`), or below `root` in DPDD's layout, or those of `pairs_csv`.
 
     `by_order`: pair files by their order instead of their names. `depth_scale`: metres per unit of the depth files;
@@ -107,13 +126,13 @@ class PairsSource:
 
     def samples(self) -> tuple[SampleRef, ...]:
         """The pairs in natural order of their names (those of a list in its order)."""
-        pairs, skipped = self._pairs()
+        pairs, skipped = [frame.pair for frame in self.listing.frames], self.listing.skipped
         if not pairs:
             first = f", the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
             raise SourceError(f"there is no readable pair of photographs ({len(skipped)} left out{first})")
-        for pair in pairs:
-            if pair.depth is not None:
-                metres_per_unit(pair.depth, depth_header(pair.depth).integer, self.depth_scale)
+        for frame in self.listing.frames:
+            if frame.pair.depth is not None and frame.depth is not None:
+                metres_per_unit(frame.pair.depth, frame.depth.integer, self.depth_scale)
         splits = self._splits(pairs, skipped)
         scenes: dict[str, str] = {}
         for pair in pairs:
@@ -124,18 +143,18 @@ class PairsSource:
 
     def skipped(self) -> tuple[Skipped, ...]:
         """Files that give no sample, with the reason."""
-        return self._pairs()[1]
+        return self.listing.skipped
 
     def notes(self) -> tuple[str, ...]:
         """What is not in the pictures."""
-        without = sum(pair.depth is None for pair in self._pairs()[0])
+        without = sum(frame.pair.depth is None for frame in self.listing.frames)
         lines = [f"{without} pairs have no depth: theirs is all holes"] if without else []
         return (*lines, *(val_note(self.samples(), self.seed) if self.val_fraction else ()))
 
     def frame_hw(self) -> tuple[int, int]:
         """Height and width of what is left of the photographs within the border."""
         self.samples()
-        height, width = colour_size(self._pairs()[0][0].defocused)
+        height, width = self.listing.frames[0].hw
         kept = height - 2 * self.border, width - 2 * self.border
         if min(kept) < 1:
             raise SourceError(f"a border of {self.border} px leaves nothing of {width}x{height} (--border)")
@@ -148,7 +167,7 @@ class PairsSource:
 
     def provenance(self) -> dict[str, Any]:
         """Kind, options, the files' number and digest, and what was left out."""
-        pairs, skipped = self._pairs()
+        pairs = [frame.pair for frame in self.listing.frames]
         roles = [(p.name, {"": p.defocused, ":sharp": p.sharp, ":depth": p.depth}) for p in pairs]
         files = [(n + role + f.suffix, f) for n, paths in roles for role, f in paths.items() if f is not None]
         options = ("depth_scale", "motion", "exposure", "falloff", "test_fraction", "val_fraction", "seed")
@@ -157,32 +176,31 @@ class PairsSource:
             **{name: getattr(self, name) for name in options},
             "border_px": self.border,
             "files": identity(files),
-            "skipped": [list(entry) for entry in skipped],
+            "skipped": [list(entry) for entry in self.listing.skipped],
         }
 
     @contextmanager
     def open(self) -> Iterator[_PairReader]:
         """A reader for one thread."""
-        yield _PairReader(self, self._pairs()[0])
+        yield _PairReader(self, self.files)
 
-    def _pairs(self) -> tuple[list[PhotoPair], tuple[Skipped, ...]]:
+    def _list(self) -> Listing[PhotoFrame]:
         found, skipped = self._found()
         whole = []
         for pair in found:
-            reason = _unreadable(pair) or _sizes_differ(pair)
-            if reason:
+            frame, reason = _whole_pair(pair)
+            if frame is None:
                 skipped.append(Skipped(pair.name, reason))
             else:
-                whole.append(pair)
-        sizes = Counter(colour_size(pair.defocused) for pair in whole)
+                whole.append(frame)
+        sizes = Counter(frame.hw for frame in whole)
         usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
-        pairs = [pair for pair in whole if colour_size(pair.defocused) == usual]
-        for pair in whole:
-            height, width = colour_size(pair.defocused)
-            if (height, width) != usual:
+        for frame in whole:
+            height, width = frame.hw
+            if frame.hw != usual:
                 reason = f"is {width}x{height}, most pairs are {usual[1]}x{usual[0]}: make a store of its size of it"
-                skipped.append(Skipped(pair.name, reason))
-        return pairs, tuple(skipped)
+                skipped.append(Skipped(frame.pair.name, reason))
+        return Listing(tuple(frame for frame in whole if frame.hw == usual), tuple(skipped))
 
     def _found(self) -> Found:
         if self.pairs_csv is not None:
@@ -206,12 +224,12 @@ class PairsSource:
 
 
 class _PairReader:
-    def __init__(self, source: PairsSource, pairs: list[PhotoPair]) -> None:
-        self._source, self._pairs = source, pairs
+    def __init__(self, source: PairsSource, files: Mapping[int, PhotoFrame]) -> None:
+        self._source, self._files = source, files
 
     def read(self, index: int) -> RgbdFrame:
         """Pair `index` of the source, the sharp picture laid on the defocused one, within the border."""
-        pair = self._pairs[index]
+        pair = self._files[index].pair
         try:
             return self._read(pair)
         except SourceError as error:
@@ -265,22 +283,24 @@ class _PairReader:
         return resize_nearest(depth, (hw[0], hw[1]))
 
 
-def _unreadable(pair: PhotoPair) -> str | None:
-    for path in (pair.defocused, pair.sharp):
-        reason = problem(path, check_colour_file)
-        if reason:
-            return reason
-    return None if pair.depth is None else problem(pair.depth, check_depth_file)
-
-
-def _sizes_differ(pair: PhotoPair) -> str | None:
-    ours, theirs = colour_size(pair.defocused), colour_size(pair.sharp)
+def _whole_pair(pair: PhotoPair) -> tuple[PhotoFrame | None, str]:
+    """The pair with its sizes, or None and why it cannot be used."""
+    ours, reason = looked_at(pair.defocused, look_at_colour)
+    if ours is None:
+        return None, reason
+    theirs, reason = looked_at(pair.sharp, look_at_colour)
+    if theirs is None:
+        return None, reason
+    depth: DepthHeader | None = None
+    if pair.depth is not None:
+        depth, reason = looked_at(pair.depth, look_at_depth)
+        if depth is None:
+            return None, reason
     if ours != theirs:
-        return (
+        return None, (
             f"{pair.defocused.name} is {ours[1]}x{ours[0]} but {pair.sharp.name} is {theirs[1]}x{theirs[0]}: "
             "the two must be of one size"
         )
-    if pair.depth is None:
-        return None
-    header = depth_header(pair.depth)
-    return aspects_differ(pair.defocused, pair.depth, ours, (header.height, header.width))
+    if pair.depth is not None and depth is not None:
+        reason = aspects_differ(pair.defocused, pair.depth, ours, (depth.height, depth.width)) or ""
+    return (None, reason) if reason else (PhotoFrame(pair, ours, depth), "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +13,27 @@ import numpy as np
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.formats.images import (
-    colour_size,
-    depth_header,
+    DepthHeader,
     read_colour,
     read_depth_units,
     resize_nearest,
 )
 from defocus_sim.datasets.listing import (
+    ListedOnce,
+    Listing,
     Skipped,
     check_fraction,
     draw_scenes,
     hold_out_val,
     identity,
-    problem,
+    looked_at,
     val_note,
 )
 from defocus_sim.datasets.pairing import (
     Pair,
     aspects_differ,
-    check_colour_file,
-    check_depth_file,
+    look_at_colour,
+    look_at_depth,
     metres_per_unit,
     names_listed,
     pairs_by_name,
@@ -42,8 +43,17 @@ from defocus_sim.datasets.pairing import (
 from defocus_sim.errors import SourceError, SourceMissingError
 
 
+@dataclass(frozen=True)
+class FramePair:
+    """The files of a frame and what their headers say."""
+
+    pair: Pair
+    colour_hw: tuple[int, int]
+    depth: DepthHeader
+
+
 @dataclass(frozen=True, kw_only=True)
-class RgbdFolderSource:
+class RgbdFolderSource(ListedOnce[FramePair]):
     """Pictures below `root`, or those of `pairs_csv` (`root` is not looked at then), each with a depth file.
 
     `depth_dir`: a folder of the depth files, where they do not lie beside the pictures. `pairs_csv`: a list of the
@@ -98,13 +108,13 @@ class RgbdFolderSource:
 
         Raises `SourceError` where there is no pair, the unit of the depth is not known, or the split is impossible.
         """
-        pairs, skipped = self._pairs()
+        pairs, skipped = [frame.pair for frame in self.listing.frames], self.listing.skipped
         if not pairs:
             first = f", the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
             place = self.pairs_csv or self.root
             raise SourceError(f"{place} holds no readable pair of picture and depth ({len(skipped)} left out{first})")
-        for pair in pairs:
-            self.metres_per_unit(pair.depth, depth_header(pair.depth).integer)
+        for frame in self.listing.frames:
+            self.metres_per_unit(frame.pair.depth, frame.depth.integer)
         splits = self._splits(pairs, skipped)
         scenes: dict[str, str] = {}
         for pair in pairs:
@@ -115,7 +125,7 @@ class RgbdFolderSource:
 
     def skipped(self) -> tuple[Skipped, ...]:
         """Files that give no sample, with the reason."""
-        return self._pairs()[1]
+        return self.listing.skipped
 
     def notes(self) -> tuple[str, ...]:
         """What was held out for validation."""
@@ -126,23 +136,21 @@ class RgbdFolderSource:
         if self.size_hw is not None:
             return self.size_hw
         self.samples()
-        pairs, _ = self._pairs()
-        first = colour_size(pairs[0].colour)
-        for pair in pairs[1:]:
-            size = colour_size(pair.colour)
-            if size != first:
+        first, *others = self.listing.frames
+        (height, width), name = first.colour_hw, first.pair.colour.name
+        for other in others:
+            if other.colour_hw != first.colour_hw:
                 raise SourceError(
-                    f"{pairs[0].colour.name} is {first[1]}x{first[0]} but {pair.colour.name} is {size[1]}x{size[0]}: "
-                    "give one size for all frames (--size WxH)"
+                    f"{name} is {width}x{height} but {other.pair.colour.name} is {other.colour_hw[1]}x"
+                    f"{other.colour_hw[0]}: give one size for all frames (--size WxH)"
                 )
-        return first
+        return height, width
 
     def provenance(self) -> dict[str, Any]:
         """Kind, options, the files' number and digest, and what was left out."""
-        pairs, skipped = self._pairs()
         files = [
             (p.name + suffix + path.suffix, path)
-            for p in pairs
+            for p in (frame.pair for frame in self.listing.frames)
             for suffix, path in (("", p.colour), (":depth", p.depth))
         ]
         return {
@@ -153,27 +161,28 @@ class RgbdFolderSource:
             "val_fraction": self.val_fraction,
             "seed": self.seed,
             "files": identity(files),
-            "skipped": [list(entry) for entry in skipped],
+            "skipped": [list(entry) for entry in self.listing.skipped],
         }
 
     @contextmanager
     def open(self) -> Iterator[_RgbdReader]:
         """A reader for one thread."""
-        yield _RgbdReader(self, self._pairs()[0])
+        yield _RgbdReader(self, self.files)
 
-    def _pairs(self) -> tuple[list[Pair], tuple[Skipped, ...]]:
+    def _list(self) -> Listing[FramePair]:
         """Readable pairs, and what was left out."""
         found, skipped = self._found()
-        pairs = []
+        frames = []
         for pair in found:
-            reason = (
-                problem(pair.colour, check_colour_file) or problem(pair.depth, check_depth_file) or _shapes_differ(pair)
-            )
-            if reason:
-                skipped.append(Skipped(pair.name, reason))
-            else:
-                pairs.append(pair)
-        return pairs, tuple(skipped)
+            colour_hw, reason = looked_at(pair.colour, look_at_colour)
+            depth, other = looked_at(pair.depth, look_at_depth) if colour_hw is not None else (None, "")
+            if colour_hw is not None and depth is not None:
+                other = aspects_differ(pair.colour, pair.depth, colour_hw, (depth.height, depth.width)) or ""
+                if not other:
+                    frames.append(FramePair(pair, colour_hw, depth))
+            if reason or other:
+                skipped.append(Skipped(pair.name, reason or other))
+        return Listing(tuple(frames), tuple(skipped))
 
     def _found(self) -> tuple[list[Pair], list[Skipped]]:
         if self.pairs_csv is not None:
@@ -203,12 +212,12 @@ class RgbdFolderSource:
 
 
 class _RgbdReader:
-    def __init__(self, source: RgbdFolderSource, pairs: list[Pair]) -> None:
-        self._source, self._pairs = source, pairs
+    def __init__(self, source: RgbdFolderSource, files: Mapping[int, FramePair]) -> None:
+        self._source, self._files = source, files
 
     def read(self, index: int) -> RgbdFrame:
         """Sample `index` of the source, at the source's size where one is given."""
-        pair, size_hw = self._pairs[index], self._source.size_hw
+        pair, size_hw = self._files[index].pair, self._source.size_hw
         aif, units = read_colour(pair.colour), read_depth_units(pair.depth)
         reason = aspects_differ(pair.colour, pair.depth, aif.shape[:2], units.shape)
         if reason:
@@ -219,8 +228,3 @@ class _RgbdReader:
         if size_hw is not None and size_hw != aif.shape[:2]:
             aif = np.asarray(cv2.resize(aif, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
         return RgbdFrame(aif, resize_nearest(depth, (aif.shape[0], aif.shape[1])))
-
-
-def _shapes_differ(pair: Pair) -> str | None:
-    header = depth_header(pair.depth)
-    return aspects_differ(pair.colour, pair.depth, colour_size(pair.colour), (header.height, header.width))

@@ -177,7 +177,7 @@ def test_a_list_names_files_splits_and_scenes(photos, tmp_path):
     assert source.notes() == ("1 pairs have no depth: theirs is all holes",)
     path.write_text("a.png\n")
     with pytest.raises(SourceError, match="line 1"):
-        source.samples()
+        PairsSource(pairs_csv=path, depth_scale=1e-3).samples()
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from defocus_sim.convert.plan import ConversionSettings
+from defocus_sim.convert.run import convert
+from defocus_sim.datasets import rgbd_folder
 from defocus_sim.datasets.formats.images import colour_size, depth_header, read_colour, read_depth_units, resize_nearest
 from defocus_sim.datasets.listing import draw_scenes, identity, natural_key
 from defocus_sim.datasets.pairing import pairs_by_name
 from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
 from defocus_sim.errors import SourceError, SourceMissingError
+from defocus_sim.lens import Lens
 
 HW = (12, 16)
 
@@ -555,6 +559,31 @@ def test_the_source_travels_and_its_provenance_follows_the_data(ten):
     assert RgbdFolderSource(root=moved, test_fraction=0.3).provenance() == facts
     depth_file(moved / "f7.npy", seed=77)
     assert RgbdFolderSource(root=moved, test_fraction=0.3).provenance()["files"]["sha256"] != facts["files"]["sha256"]
+
+
+def test_every_file_is_looked_at_once_however_many_shards_there_are(ten, tmp_path_factory, monkeypatch):
+    looks = []
+    for name in ("look_at_colour", "look_at_depth"):
+        look = getattr(rgbd_folder, name)
+        monkeypatch.setattr(rgbd_folder, name, lambda path, look=look: looks.append(path) or look(path))
+    config = ConversionSettings(source=RgbdFolderSource(root=ten), lens=Lens.preset("paper"), samples_per_shard=1)
+    result = convert(config, tmp_path_factory.mktemp("out") / "s.zarr")
+    assert len(result.store.split("train")) == 10
+    assert len(looks) == len(set(looks)) == 20
+    assert 0 < result.planning_seconds < result.seconds
+
+
+def test_a_task_elsewhere_brings_the_files_of_its_own_frames_along(ten):
+    source = RgbdFolderSource(root=ten)
+    source.samples()
+    part = pickle.loads(pickle.dumps(source.narrowed_to([3, 4])))
+    assert b"f4.png" in pickle.dumps(part)
+    assert b"f9.png" not in pickle.dumps(part)
+    (ten / "f1.png").unlink()
+    with part.open() as reader:
+        np.testing.assert_allclose(reader.read(3).depth_m, metres(seed=4), atol=1e-5)
+        with pytest.raises(KeyError):
+            reader.read(0)
 
 
 def test_large_data_is_identified_by_names_and_sizes(tmp_path, monkeypatch):
