@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: venv typed demo test check site clean
+.PHONY: venv typed demo weights test check site clean
 
 venv: $(STAMP)
 
@@ -29,6 +29,12 @@ typed:
 
 demo: venv
 	$(BIN)/python -m dfd_cli.demo --out demo
+
+# The weights that come with the installation, from nothing; hours. The same command goes on where it was stopped.
+weights: venv
+	$(BIN)/dfd-prepare synthetic --scenes varied --count 3000 --size 320x240 --out weights/varied.zarr --resume
+	$(BIN)/dfd-train --recipe any-lens --shards weights/varied.zarr --out weights/run --resume=auto
+	$(BIN)/dfd-predict export --checkpoint weights/run@last --weights dfd_train/weights/any-lens.safetensors
 
 test: venv
 	$(BIN)/python -m pytest

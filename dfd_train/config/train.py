@@ -217,7 +217,7 @@ def _check_types(part: type, values: Mapping[str, Any]) -> None:
             raise TypeError(f"{field_.name} = {value!r} is not of the type {kind}")
 
 
-_FAST = {
+_FAST: dict[str, Any] = {
     "loss": LossConfig(deblur_weight=1.0, balance="auto"),
     "optim": OptimConfig(
         optimizer="adamw", lr=3e-3, weight_decay=1e-4, schedule="cosine", warmup=0.05, decay_factor=0.01, clip_norm=1.0,
@@ -232,16 +232,34 @@ _AUTHORS = {
     "model": ModelConfig(input_range="signed"),
     "optim": OptimConfig(optimizer="adam", momentum=0.5, beta2=0.999),
 }
-RECIPES: dict[str, dict[str, Any]] = {"paper": {}, "authors": _AUTHORS, "fast": _FAST}
+# What the weights that come with the installation are trained with, on procedural scenes: `make weights`.
+_ANY_LENS = _FAST | {
+    "model": replace(
+        variant("light"), stem="blur", init="kaiming", zero_last_aif=True, predict="coc", uncertainty=True,
+        lens_input=True, lens_hidden=0.5,
+    ),
+    "optim": replace(_FAST["optim"], lr=2e-3, ema_decay=0.998),
+    "geometry": Geometry(size=None, crop=(192, 192)),
+    "engine": EngineConfig(precision="bf16", channels_last=True),
+    "batch_size": 6,
+    "epochs": 16,
+    "lens_range": "focus=0.3m..30m,near_depths=0.75,f_number=1..8,focal_length=20mm..100mm,sensor_width=13mm..36mm,"
+    "most_coc_px=3..20,psf=both,light=both,sigma_per_coc=0.24..0.32,focus_blur_px=0..0.7,noise=0..2.5,sharpen=0..0.8,"
+    "jpeg=55..100",
+}  # fmt: skip
+RECIPES: dict[str, dict[str, Any]] = {"paper": {}, "authors": _AUTHORS, "fast": _FAST, "any-lens": _ANY_LENS}
 
 
 def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path, **options: Any) -> TrainConfig:
-    """The run that `recipe` ("paper", "authors" or "fast") describes, changed by `options` (see `with_options`).
+    """The run that `recipe` (one of `RECIPES`) describes, changed by `options` (see `with_options`).
 
     "authors" = the paper's with Adam(0.5, 0.999) and images in [-1, 1], as in the authors' code.
 
     "fast" = AdamW with warm-up and cosine, gradient clipping, averaged weights, balanced losses, a restoration that
     starts as the identity, 256x256 crops at the frames' own resolution, and ImageNet's encoder where it is at hand.
+
+    "any-lens" = the weights that come with the installation: the network light, told the lens or not, which answers a
+    circle of confusion and how sure it is of it, with a new lens for each picture of each epoch; in bfloat16.
     Raises `ConfigError` for an unknown recipe or option.
     """
     if recipe not in RECIPES:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfd_train.config.model import ModelConfig
 from dfd_train.errors import CheckpointError
 from dfd_train.files import load_tensors
 from dfd_train.runs.checkpoint import FORMAT, find_checkpoint, load_checkpoint
@@ -41,6 +42,18 @@ def start_from(net: nn.Module, place: str) -> str:
         more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
         told += f"; as a new network begins: {', '.join(left[:_MOST_NAMED])}{more}"
     return told
+
+
+def model_of(place: str) -> ModelConfig | None:
+    """The model whose weights are at `place`, as for `start_from`; None where the file does not say."""
+    packaged = None if Path(place).exists() else packaged_weights(place)
+    path = packaged or find_checkpoint(place)
+    if path.suffix == SUFFIX:
+        return read_weights(path)[0]
+    try:
+        return load_checkpoint(path).config.model
+    except CheckpointError:
+        return None
 
 
 def _weights(path: Path) -> Mapping[str, Any]:

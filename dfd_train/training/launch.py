@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from dfd_train.config.toml import configured
-from dfd_train.config.train import with_options
+from dfd_train.config.train import OPTIONS, TrainConfig, with_options
 from dfd_train.errors import ConfigError
 from dfd_train.runs.checkpoint import has_checkpoint
 from dfd_train.runs.run_folder import CONFIG_FILE, run_config
+from dfd_train.runs.start_from import model_of
 from dfd_train.training.train import TrainResult, train
 
 AUTO = "auto"
@@ -32,13 +34,14 @@ def start(
 
     With `resume`, settings come from the run's folder; an option that is given must agree with it. With `resume="auto"`
     the same call begins where nothing is and goes on where a checkpoint is, for job schedulers and torchrun: settings
-    are those that are given. Progress goes to `console` (standard output for None). Raises what
-    `configured` and `train` raise, and `ConfigError` without `out` where a run is to be resumed.
+    are those that are given. With `init_from` and no `model`, the model is that of the weights. Progress goes to
+    `console` (standard output for None). Raises what `configured` and `train` raise, and `ConfigError` without `out`
+    where a run is to be resumed.
     """
     if resume == AUTO:
         if overwrite:
             raise ConfigError("--resume=auto and --overwrite exclude each other")
-        wanted = configured(None if config is None else Path(config), recipe=recipe, shards=shards, out=out, **options)
+        wanted = _wanted(config, recipe=recipe, shards=shards, out=out, **options)
         there = has_checkpoint(Path(wanted.out))
         # A run that was stopped before its first checkpoint has nothing to lose.
         begun = (Path(wanted.out) / CONFIG_FILE).is_file()
@@ -52,7 +55,20 @@ def start(
         if recipe not in (None, before.recipe):
             raise ConfigError(f"cannot resume {out} with another recipe: it was started with {before.recipe}")
         return train(with_options(before, shards=shards, out=out, **options), resume=True, console=console)
-    path = None if config is None else Path(config)
     return train(
-        configured(path, recipe=recipe, shards=shards, out=out, **options), overwrite=overwrite, console=console
+        _wanted(config, recipe=recipe, shards=shards, out=out, **options), overwrite=overwrite, console=console
     )
+
+
+def _wanted(config: str | Path | None, *, init_from: str | None = None, **options: Any) -> TrainConfig:
+    """The run as it is asked for; one that begins with other weights has their model, unless it names one."""
+    path = None if config is None else Path(config)
+    if init_from is None or config is not None or options.get("model") is not None:
+        return configured(path, init_from=init_from, **options)
+    of_network = {name for name, setting in OPTIONS.items() if setting.part == "model"}
+    own = {name: value for name, value in options.items() if name in of_network}
+    wanted = configured(
+        None, init_from=init_from, **{name: options[name] for name in options if name not in of_network}
+    )
+    model = model_of(init_from)
+    return with_options(wanted if model is None else replace(wanted, model=model), **own)

@@ -7,6 +7,7 @@ import json
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from defocus_sim.datasets.base import RgbdFrame
+from dfd_train.config.model import ModelConfig
 from dfd_train.config.train import TrainConfig, recipe_config
 from dfd_train.errors import CheckpointError, CheckpointMissingError, ConfigError
 from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
+from dfd_train.runs.run_folder import run_config
 from dfd_train.runs.weights_file import write_weights
 from dfd_train.training.launch import start
 from dfd_train.training.train import TrainResult, train
@@ -68,6 +71,20 @@ def test_other_heads_take_what_they_share(run: Path, store: Path, tmp_path: Path
     both, said = start_weights(store, tmp_path / "c", init_from=str(depth_only), heads="both")
     assert f"{len(weights)} of {len(both)} tensors" in said
     assert "as a new network begins: " in said
+
+
+def test_a_run_that_begins_with_other_weights_has_their_model_unless_it_names_one(store: Path, tmp_path: Path) -> None:
+    def begun(name: str, **options: Any) -> ModelConfig:
+        quiet: dict[str, Any] = {**SMALL, "recipe": "fast", "epochs": 1, "console": Console(quiet=True)}
+        start(shards=store, out=tmp_path / name, **{**quiet, **options})
+        return run_config(tmp_path / name).model
+
+    first = begun("first", predict="coc", uncertainty=True, lens_input=True, lens_hidden=0.5)
+    again = {"init_from": str(tmp_path / "first"), "model": None}
+    assert begun("same", **again) == first
+    assert begun("same", **again, resume="auto") == first
+    assert begun("depth", **again, heads="depth") == replace(first, heads=("depth",))
+    assert begun("tiny", init_from=str(tmp_path / "first"), model="tiny").predict == "depth"
 
 
 def test_another_lens_and_more_epochs_are_a_new_run(

@@ -1,0 +1,157 @@
+"""How well a network does on photographs: restored pictures and depth on stores of measured or simulated pairs.
+
+    python benchmarks/photographs.py --checkpoint any-lens --lens lens.toml real.zarr other.zarr --out scores.json
+
+Every sample of every split goes through `predict_photograph`, as `dfd-predict` does it, with the lens of the store or
+the given one. Beside the network: doing nothing, the best constant depth of each store, and the best that the local
+contrast can do (depth as a rising or falling function of it, whichever fits, by isotonic regression on the truth of the
+same picture: looking at the answer). Means over samples; `improved`: share of the samples that are nearer to the sharp
+picture afterwards. `sparsification`: AbsRel of the 50 % of pixels that the network is surest of over AbsRel of all.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage.metrics import structural_similarity
+
+import dfd_train
+from defocus_sim import Lens
+from dfd_train.prediction.photograph import predict_photograph
+
+
+def psnr(seen, truth):
+    return float(-10 * np.log10(max(np.mean((seen.astype(np.float64) - truth) ** 2), 1e-9) / 255**2))
+
+
+def ssim(seen, truth):
+    return structural_similarity(
+        seen, truth, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+    )
+
+
+def rank_correlation(a, b):
+    ranks = [np.argsort(np.argsort(x)).astype(np.float64) for x in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def isotonic(order, values):
+    """The rising step function of `order` nearest to `values`, by pooling neighbours that fall."""
+    index = np.argsort(order, kind="stable")
+    # Groups of pixels, so that pooling in Python takes no time.
+    blocks = [[float(chunk.mean()), len(chunk)] for chunk in np.array_split(values[index], 200)]
+    pooled, sizes = [], []
+    for mean, count in blocks:
+        pooled.append([mean, count])
+        sizes.append(1)
+        while len(pooled) > 1 and pooled[-2][0] > pooled[-1][0]:
+            (m1, c1), (m2, c2) = pooled[-2:]
+            pooled[-2:] = [[(m1 * c1 + m2 * c2) / (c1 + c2), c1 + c2]]
+            sizes[-2:] = [sum(sizes[-2:])]
+    steps = np.repeat([mean for mean, _ in pooled], sizes)
+    out = np.empty_like(values)
+    for chunk, mean in zip(np.array_split(index, 200), steps, strict=True):
+        out[chunk] = mean
+    return out
+
+
+def by_contrast(image, depth, valid):
+    """AbsRel of the best rising or falling function of the local contrast, fitted to the truth itself."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    contrast = cv2.GaussianBlur(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), (0, 0), 8)[valid]
+    log_depth = np.log(depth[valid]).astype(np.float64)
+    return min(
+        float(np.mean(np.abs(np.exp(isotonic(sign * contrast, log_depth)) / depth[valid] - 1))) for sign in (1, -1)
+    )
+
+
+def scores_of(net, item, lens, told):
+    image, sharp = (item[name].numpy() for name in ("defocused", "aif"))
+    depth = item["depth_m"].numpy().astype(np.float32)
+    made = predict_photograph(net, image, lens=lens, told=told)
+    row = {"scale": made.scale}
+    if made.found.aif is not None:
+        row |= {"psnr": psnr(made.found.aif, sharp), "input_psnr": psnr(image, sharp)}
+        row |= {"ssim": ssim(made.found.aif, sharp), "input_ssim": ssim(image, sharp)}
+        row["sharp_stays_db"] = psnr(predict_photograph(net, sharp, lens=lens, told=told).found.aif, sharp)
+    valid = depth > 0
+    if made.found.depth_m is not None and valid.mean() > 0.05:
+        found = made.found.depth_m[valid]
+        ratio = found / depth[valid]
+        row["abs_rel"] = float(np.mean(np.abs(ratio - 1)))
+        row["rmse"] = float(np.sqrt(np.mean((found - depth[valid]) ** 2)))
+        row["delta1"] = float(np.mean(np.maximum(ratio, 1 / ratio) < 1.25))
+        row["rank"] = rank_correlation(found[::7], depth[valid][::7])
+        row["contrast_abs_rel"] = by_contrast(image, depth, valid)
+        near = depth < lens.focus_distance_m
+        for side, chosen in (("near", near), ("far", ~near)):
+            if (chosen & valid).sum() > 200:
+                other = made.found.depth_m < lens.focus_distance_m
+                row[f"{side}_side_right"] = float(np.mean((other == near)[chosen & valid]))
+        if made.found.depth_sigma_m is not None:
+            relative = (made.found.depth_sigma_m[valid]) / found
+            sure = relative <= np.median(relative)
+            row["sparsification"] = float(np.mean(np.abs(ratio[sure] - 1)) / max(row["abs_rel"], 1e-9))
+            within = np.abs(found - depth[valid]) <= made.found.depth_sigma_m[valid]
+            row["within_sigma"] = float(within.mean())
+    return row, depth[valid]
+
+
+def score_store(net, path, lens, told, limit):
+    rows, depths = [], []
+    for split in ("train", "val", "test"):
+        try:
+            dataset = dfd_train.ShardDataset(path, split)
+        except Exception as error:  # noqa: BLE001 - a store has the splits that it has
+            print(f"{path}: no split {split} ({error})", file=sys.stderr)
+            continue
+        for index in range(len(dataset)) if limit is None else range(0, len(dataset), max(1, len(dataset) // limit)):
+            row, depth = scores_of(net, dataset[index], lens or dataset.lens(index), told)
+            rows.append(row | {"name": dataset.names[index]})
+            depths.append(depth[:: max(1, len(depth) // 2000)])
+    every = np.concatenate(depths)
+    means = {
+        name: float(np.mean([row[name] for row in rows if name in row]))
+        for name in {key for row in rows for key in row} - {"name"}
+    }
+    candidates = np.quantile(every, np.linspace(0.05, 0.95, 91)) if len(every) else []
+    if len(candidates):
+        means["constant_abs_rel"] = min(
+            float(np.mean([np.mean(np.abs(c / d - 1)) for d in depths if len(d)])) for c in candidates
+        )
+    if "psnr" in means:
+        means["gain_db"] = means["psnr"] - means["input_psnr"]
+        means["improved"] = float(np.mean([row["psnr"] > row["input_psnr"] for row in rows]))
+        means["least_sharp_stays_db"] = min(row["sharp_stays_db"] for row in rows)
+    return {"samples": len(rows), "mean": dict(sorted(means.items())), "each": rows}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stores", nargs="+")
+    parser.add_argument("--checkpoint", default="any-lens")
+    parser.add_argument("--lens", type=Path, help="of all stores, instead of their own")
+    parser.add_argument("--untold", action="store_true", help="do not tell the network the lens")
+    parser.add_argument("--limit", type=int, help="samples of each split at most")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    net = dfd_train.load(args.checkpoint)
+    lens = None if args.lens is None else Lens.load(args.lens)
+    began = time.perf_counter()
+    results = {Path(store).name: score_store(net, store, lens, not args.untold, args.limit) for store in args.stores}
+    for name, result in results.items():
+        told = ", ".join(f"{key} {value:.4g}" for key, value in result["mean"].items())
+        print(f"{name} ({result['samples']} samples): {told}")
+    if args.out:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+        facts = {"command": " ".join(sys.argv), "commit": commit, "seconds": time.perf_counter() - began}
+        args.out.write_text(json.dumps(facts | {"stores": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
