@@ -24,6 +24,8 @@ TEXTS = {
     "pretrained": "w.pth",
     "device": "cuda:1",
     "input": None,
+    # Only together with --lens-input.
+    "lens_hidden": None,
     "lens_range": "focus=1m..2m",
 }
 
