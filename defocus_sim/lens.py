@@ -231,6 +231,26 @@ class Lens:
             corner_light=1 - (1 - self.corner_light) * inner,
         )
 
+    def resized(self, blurred_hw: tuple[int, int], frame_hw: tuple[int, int]) -> Lens:
+        """This lens, of a picture of `blurred_hw` (height, width in px), in pixels of that picture resized to `frame_hw`.
+
+        Every length in pixels is counted along x; where the resize changed the picture's shape, blur along y is wider by
+        the ratio of the two scales, which a `Lens` does not hold (`dfd_train.optics.camera.camera_of` does).
+        """
+        share = frame_hw[1] / blurred_hw[1]
+        if share == 1:
+            return self
+        scaled = {name: getattr(self, name) for name in _IN_PIXELS if getattr(self, name) is not None}
+        pitch = None if self.pixel_pitch_um is None else self.pixel_pitch_um / share
+        return dataclasses.replace(self, pixel_pitch_um=pitch, **{name: px * share for name, px in scaled.items()})
+
+    @property
+    def counts_pixels(self) -> bool:
+        """Whether the lens is described by lengths in pixels, so that its blur depends on which frame they are of."""
+        return self.pixel_pitch_um is not None or any(
+            getattr(self, name) not in (None, 0, math.inf) for name in _IN_PIXELS
+        )
+
     def at_focus(self, focus_distance_m: float) -> Lens:
         """The same camera focused elsewhere."""
         return dataclasses.replace(self, focus_distance_m=focus_distance_m)
@@ -252,6 +272,9 @@ _ALTERNATIVES = (
     ("aperture_mm", "f_number", "solve_max_coc_px"),
     ("sensor_width_mm", "pixel_pitch_um", "focal_length_px"),
 )
+
+# Lengths in pixels of the picture that is blurred; the pixel pitch beside them is one divided by pixels.
+_IN_PIXELS = ("focal_length_px", "solve_max_coc_px", "max_coc_px", "sharp_below_px", "focus_blur_px")
 
 # Fields that came after the first stores were written, and the value that changes nothing.
 _LATER = {"focus_blur_px": 0.0, "corner_light": 1.0}

@@ -13,7 +13,7 @@ from defocus_sim.convert.scenes import scene_names
 from defocus_sim.convert.state import ConversionState, failed_write
 from defocus_sim.datasets.base import SPLITS
 from defocus_sim.errors import ConvertError, DefocusSimError, StorageTimeoutError
-from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, digest
+from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, blurred_hw, digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.split import ShardSplit
 from defocus_sim.shards.store import ShardStore, open_store
@@ -102,7 +102,7 @@ def _join(stores: Sequence[ShardStore], split: str, scenes: Sequence[Mapping[str
     occurrences = Counter(
         name for store in stores for name in {n for part in store.manifest.splits.values() for n in part.names}
     )
-    keys = ("names", "scenes", "lens", "focus_distance_m", "aperture_mm", "measured")
+    keys = ("names", "scenes", "lens", "focus_distance_m", "aperture_mm", "measured", "blurred_hw")
     columns: dict[str, list[Any]] = {key: [] for key in keys}
     lens_offset = 0
     for number, (store, part) in enumerate(zip(stores, parts, strict=True), start=1):
@@ -113,6 +113,7 @@ def _join(stores: Sequence[ShardStore], split: str, scenes: Sequence[Mapping[str
             columns["focus_distance_m"] += part.focus_distance_m
             columns["aperture_mm"] += part.aperture_mm
             columns["measured"] += part.measured
+            columns["blurred_hw"] += [blurred_hw(store.manifest, part, k) or (0, 0) for k in range(len(part.names))]
         lens_offset += len(store.manifest.lenses)
     return SplitManifest(**{key: tuple(values) for key, values in columns.items()}, shards=())
 

@@ -117,6 +117,7 @@ def render_sample(
         "mse": squares / arrays["aif"].size / 255**2,
         "focus_distance_m": 0.0 if lens is None else lens.focus_distance_m,
         "aperture_mm": 0.0 if lens is None else lens.aperture_diameter_m * 1e3,
+        "blurred_hw": [height, width],
     }
     if settings.measured:
         facts["found"] = frame.found or {}

@@ -278,6 +278,7 @@ def finished_manifest(
             aperture_mm=tuple(fact["aperture_mm"] for fact in facts),
             shards=tuple(result.files for _, result in shards),
             measured=tuple(fact["found"] for fact in facts) if settings.measured else (),
+            blurred_hw=tuple((fact["blurred_hw"][0], fact["blurred_hw"][1]) for fact in facts),
         )
     height, width = description["size_hw"]
     return Manifest(

@@ -145,6 +145,9 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
         if content["plan"] != task.plan or checksum != digest(content):
             return None
         files = {name: ShardFile(**file) for name, file in content["files"].items()}
+        if not all("blurred_hw" in facts for facts in content["samples"]):
+            # Of an earlier version, which did not write down what the manifest needs.
+            return None
         result = ShardResult(files, content["samples"], content["seconds"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None

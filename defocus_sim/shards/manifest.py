@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from defocus_sim.errors import ShardCorruptError, ShardError
+from defocus_sim.lens import Lens
 from defocus_sim.shards.layout import (
     ARRAYS,
     COMPRESSIONS,
@@ -27,6 +28,8 @@ _FAST_OF_VERSION_1: Compression = "balanced"
 # The `rendering` of pictures that a camera took, and the entry in `lenses` where nobody says what it looked through.
 MEASURED = {"mode": "measured", "psf": "measured"}
 UNKNOWN_LENS = {"name": "unknown"}
+# What the crops of NYU-Depth v2 leave, by the name that a store's source has for them.
+_NYU_HW = {"official": (427, 561), "eigen": (426, 560), "none": (480, 640)}
 # What the conversion allows; a larger one is damage, and would be memory asked for in vain.
 LARGEST_SIDE_PX = 2**15
 
@@ -50,7 +53,8 @@ class SplitManifest:
     `names`: unique; the frame's name, with the focus distance added in a focal stack. `scenes`: samples of one scene are
     in one split. `lens`: index into the manifest's `lenses`; `focus_distance_m` and `aperture_mm` are the sample's own, 0
     with a lens that is not known. `measured`: for photographs, how each pair lies on each other and compares in light;
-    empty for others.
+    empty for others. `blurred_hw`: height and width in px of each sample's frame as it was blurred, which the pixels of
+    its lens are of; (0, 0) where that is not known, empty in stores that were made before it was written down.
     """
 
     names: tuple[str, ...]
@@ -60,6 +64,7 @@ class SplitManifest:
     aperture_mm: tuple[float, ...]
     shards: tuple[Mapping[str, ShardFile], ...]
     measured: tuple[Mapping[str, Any], ...] = ()
+    blurred_hw: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -71,6 +76,7 @@ class SplitManifest:
             "aperture_mm": list(self.aperture_mm),
             "shards": [{name: asdict(file) for name, file in shard.items()} for shard in self.shards],
             **({"measured": [dict(found) for found in self.measured]} if self.measured else {}),
+            **({"blurred_hw": [list(hw) for hw in self.blurred_hw]} if self.blurred_hw else {}),
         }
 
 
@@ -170,11 +176,12 @@ class Manifest:
             )
             columns = ("names", "scenes", "lens", "focus_distance_m", "aperture_mm")
             measured = tuple(dict(found) for found in split.get("measured", ()))
+            blurred_hw = tuple(_size(hw) for hw in split.get("blurred_hw", ()))
             splits[name] = SplitManifest(
-                **{key: tuple(split[key]) for key in columns}, shards=shards, measured=measured
+                **{key: tuple(split[key]) for key in columns}, shards=shards, measured=measured, blurred_hw=blurred_hw
             )
             count = len(splits[name].names)
-            if measured and len(measured) != count:
+            if any(later and len(later) != count for later in (measured, blurred_hw)):
                 raise ValueError(f"the lists of split {name!r} differ in length")
             if any(len(split[key]) != count for key in columns) or len(shards) != -(-count // per_shard):
                 raise ValueError(f"the lists of split {name!r} differ in length")
@@ -201,9 +208,55 @@ class Manifest:
         )
 
 
+def blurred_hw(manifest: Manifest, split: SplitManifest, index: int) -> tuple[int, int] | None:
+    """Height and width in px of the frame that sample `index` of `split` was made of by blurring; None: not known.
+
+    Stores that did not write it down are asked for their source: every frame of some has one known size. Else it is the
+    stored size where that makes no difference along x, because the lens is described by the width of its sensor and
+    nothing of it in pixels.
+    """
+    if split.blurred_hw:
+        height, width = split.blurred_hw[index]
+        return (height, width) if height else None
+    known = _size_of_source(manifest.source)
+    if known is not None:
+        return known
+    lens = manifest.lenses[split.lens[index]]
+    if (
+        lens == UNKNOWN_LENS
+        or Lens(**lens | {"solve_max_coc_px": None, "f_number": None, "aperture_mm": 1.0}).counts_pixels
+    ):
+        return None
+    return manifest.size_hw
+
+
+def _size_of_source(source: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The size of every frame of `source` before the blur, where its description says it."""
+    kind = source.get("kind")
+    if kind == "merge":
+        parts = {_size_of_source(part.get("source", {})) for part in source.get("parts", ())}
+        return parts.pop() if len(parts) == 1 else None
+    if kind == "nyu":
+        return _NYU_HW.get(str(source.get("crop")))
+    size = source.get("size_hw")
+    if kind == "synthetic":
+        size = None if source.get("size_wh") is None else source["size_wh"][::-1]
+    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+        return None
+    return size[0], size[1]
+
+
 def digest(content: Any) -> str:
     """SHA-256 (hex) of `content` as canonical JSON: sorted keys, no white space."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """(height, width) in px, or (0, 0) for one that is not known."""
+    height, width = value
+    if (height, width) == (0, 0):
+        return 0, 0
+    return _positive(height), _positive(width)
 
 
 def _positive(value: Any) -> int:

@@ -31,7 +31,7 @@ from defocus_sim.shards.codec import (
 )
 from defocus_sim.shards.crc import copy_chunks
 from defocus_sim.shards.layout import ARRAYS, Blosc
-from defocus_sim.shards.manifest import UNKNOWN_LENS, Manifest
+from defocus_sim.shards.manifest import UNKNOWN_LENS, Manifest, blurred_hw
 from defocus_sim.shards.open_shards import NUMBERS, Maps, OpenShards, read_exactly
 from defocus_sim.shards.storage import RangeReader, Storage
 
@@ -85,7 +85,31 @@ class ShardSplit:
         return self.manifest.lenses[self._split.lens[index]] != UNKNOWN_LENS
 
     def lens(self, index: int) -> Lens:
-        """The lens that sample `index` was rendered or taken with; raises `ShardError` where nobody said which."""
+        """The lens that sample `index` was rendered or taken with, in pixels of the stored frame (see `Lens.resized`).
+
+        Raises `ShardError` where nobody said which lens, or which frame its pixels are of.
+        """
+        return self.blurred_lens(index).resized(self.blurred_hw(index), self.manifest.size_hw)
+
+    def has_pixels(self, index: int) -> bool:
+        """Whether the lens of sample `index` is known and which frame its pixels are of, so that `lens` has an answer."""
+        return self.has_lens(index) and blurred_hw(self.manifest, self._split, index) is not None
+
+    def blurred_hw(self, index: int) -> tuple[int, int]:
+        """Height and width in px of the frame of sample `index` as it was blurred, before it was resized for the store.
+
+        Raises `ShardError` where an older store does not say it and it makes a difference.
+        """
+        known = blurred_hw(self.manifest, self._split, index)
+        if known is None:
+            raise ShardError(
+                f"{self.storage.url} was made before stores said at which size their frames were blurred, so that the "
+                f"pixels of its lens cannot be told: make it again with dfd-prepare"
+            )
+        return known
+
+    def blurred_lens(self, index: int) -> Lens:
+        """The lens of sample `index` in pixels of the frame that was blurred; raises `ShardError` as `lens` does."""
         if not self.has_lens(index):
             raise ShardError(
                 f"{self.storage.url} does not say with which lens sample {self.names[index]} was taken: prepare it with "

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from defocus_sim.lens import Lens
 from dfd_train.config.model import ModelConfig
 from dfd_train.data.stream import Batch, ShardDataset
 from dfd_train.errors import ConfigError
@@ -64,13 +63,9 @@ class FocusPairs(ShardDataset):
         """(N,) nearest focus distance of every frame in metres."""
         return super().focus_distance_m[self._ends[:, 0]]
 
-    def has_lens(self, index: int) -> bool:
-        """Whether the lens of sample `index` is known."""
-        return super().has_lens(int(self._ends[index, 0]))
-
-    def lens(self, index: int) -> Lens:
-        """The lens of sample `index` at its nearest focus."""
-        return super().lens(int(self._ends[index, 0]))
+    def stored_index(self, index: int) -> int:
+        """The index in the stored split of sample `index` at its nearest focus."""
+        return super().stored_index(int(self._ends[index, 0]))
 
     def __len__(self) -> int:
         return len(self._ends)

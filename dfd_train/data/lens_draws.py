@@ -17,10 +17,21 @@ from torch import Tensor
 
 from dfd_train.config.lens_range import LensRange
 from dfd_train.data.transforms import Frames
-from dfd_train.optics.camera import COC_PX, FOCUS_M, IN_FOCUS_PX, MOST_PX, PER_COC, SCALE_X, SCALE_Y, coc_px_from
+from dfd_train.optics.camera import (
+    COC_PX,
+    FOCUS_M,
+    IN_FOCUS_PX,
+    MOST_PX,
+    PER_COC,
+    SCALE_X,
+    SCALE_Y,
+    aspect,
+    coc_px_from,
+)
 from dfd_train.optics.camera_effects import jpeg, sharpened
 from dfd_train.optics.defocus import blur_size, kernel_width, linear_to_srgb, srgb_to_linear
 from dfd_train.optics.gather import gather
+from dfd_train.optics.resample import resampled
 
 # Of the blur in training: what lies beyond three sigmas is a hundredth of a grey level.
 _TRUNCATE = 3.0
@@ -87,8 +98,11 @@ def draw_lenses(ranges: LensRange, indices: NDArray[np.int64], *, seed: int, epo
     return LensDraws(**{name: np.array(column, np.float32) for name, column in columns.items()}, seed=seeds)
 
 
-def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int) -> Tensor:
-    """The drawn lenses as cameras (B, 8) for frames `depth_m` (B, 1, H, W) cut from frames `width_px` wide."""
+def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int, aspects: Tensor | None = None) -> Tensor:
+    """The drawn lenses as cameras (B, 8) for frames `depth_m` (B, 1, H, W) cut from frames `width_px` wide.
+
+    `aspects`: (B,), see `ShardDataset.aspects`; None: pixels are square.
+    """
     device = depth_m.device
     focus, at, focal, f_number, sensor, most = (torch.from_numpy(column).to(device) for column in draws[:6])
     flat = depth_m.flatten(1)
@@ -103,7 +117,8 @@ def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int) -> Tensor:
     cameras[:, FOCUS_M], cameras[:, COC_PX], cameras[:, MOST_PX] = focus, coc_px, _NO_CAP_PX
     cameras[:, PER_COC] = torch.from_numpy(draws.sigma_per_coc).to(device)
     cameras[:, IN_FOCUS_PX] = torch.from_numpy(draws.focus_blur_px).to(device)
-    cameras[:, SCALE_X] = cameras[:, SCALE_Y] = 1
+    cameras[:, SCALE_X] = 1
+    cameras[:, SCALE_Y] = 1 if aspects is None else aspects.to(device)
     # Close the aperture where the blur would be wider than it is to be.
     safe = torch.where(valid, flat, focus[:, None]).reshape(depth_m.shape)
     widest = coc_px_from(safe, cameras).abs().flatten(1)[:, ::7].quantile(0.98, dim=1)
@@ -113,23 +128,28 @@ def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int) -> Tensor:
 
 
 @torch.no_grad()
-def photographed(frames: Frames, draws: LensDraws, width_px: int) -> tuple[Frames, Tensor]:
+def photographed(
+    frames: Frames, draws: LensDraws, width_px: int, aspects: Tensor | None = None
+) -> tuple[Frames, Tensor]:
     """`frames` as the drawn cameras take them, and the cameras (B, 8).
 
     The defocused picture is made anew of the sharp one; what a camera adds after its lens (noise, sharpening, JPEG) is
-    added to both, as only the defocus is to be undone. `width_px`: of the frames before they were cut.
+    added to both, as only the defocus is to be undone. `width_px`: of the frames before they were cut. `aspects`: (B,), see
+    `ShardDataset.aspects`; None: pixels are square.
     """
     aif, depth_m = frames.aif, frames.depth_m
-    cameras = cameras_of(draws, depth_m, width_px)
+    cameras = cameras_of(draws, depth_m, width_px, aspects)
     device = aif.device
     disc = torch.from_numpy(draws.disc).to(device) > 0.5
     linear = (torch.from_numpy(draws.linear).to(device) > 0.5)[:, None, None, None]
     source = torch.where(linear, srgb_to_linear(aif), aif)
-    sigma, coc_px = blur_size(_filled(depth_m), cameras)
-    if aif.is_cuda:
-        blurred = gather(source, kernel_width(sigma, coc_px, disc), disc, truncate=_TRUNCATE)
+    filled = _filled(depth_m)
+    if aspects is None or bool((aspects == 1).all()):
+        blurred = _blurred(source, filled, cameras, disc)
     else:
-        blurred = _by_the_simulator(source, sigma, coc_px, disc)
+        # One by one: each becomes a picture of square pixels, of its own shape.
+        rows = [slice(row, row + 1) for row in range(len(aif))]
+        blurred = torch.cat([_blurred_as_square(source[r], filled[r], cameras[r], disc[r]) for r in rows])
     blurred = torch.where(linear, linear_to_srgb(blurred), blurred).clamp(0, 1)
     taken = blurred
     if draws.noise.any():
@@ -141,6 +161,29 @@ def photographed(frames: Frames, draws: LensDraws, width_px: int) -> tuple[Frame
         taken = jpeg(taken, torch.from_numpy(draws.jpeg).to(device))
     taken = (taken * 255).round() / 255
     return Frames(taken, (aif + (taken - blurred)).clamp(0, 1), depth_m), cameras
+
+
+def _blurred(image: Tensor, depth_m: Tensor, cameras: Tensor, disc: Tensor) -> Tensor:
+    """`image` (B, 3, H, W) of square pixels under the blur of `cameras`."""
+    sigma, coc_px = blur_size(depth_m, cameras)
+    if image.is_cuda:
+        return gather(image, kernel_width(sigma, coc_px, disc), disc, truncate=_TRUNCATE)
+    return _by_the_simulator(image, sigma, coc_px, disc)
+
+
+def _blurred_as_square(image: Tensor, depth_m: Tensor, camera: Tensor, disc: Tensor) -> Tensor:
+    """`_blurred` of one picture whose pixels are not square: drawn out until they are, blurred, and brought back."""
+    height, width = image.shape[-2:]
+    shape = float(aspect(camera)[0])
+    # Drawn out along the axis of the coarser pixels, so that nothing is lost.
+    square_hw = (round(height / shape), width) if shape < 1 else (height, round(width * shape))
+    scale = square_hw[1] / width
+    square = camera.clone()
+    square[:, SCALE_X] = square[:, SCALE_Y] = scale
+    seen = _blurred(
+        resampled(image, square_hw), F.interpolate(depth_m, size=square_hw, mode="nearest-exact"), square, disc
+    )
+    return resampled(seen, (height, width))
 
 
 def _by_the_simulator(image: Tensor, sigma: Tensor, coc_px: Tensor, disc: Tensor) -> Tensor:

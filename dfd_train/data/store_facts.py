@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from defocus_sim.lens import Lens
 from defocus_sim.shards.store import ShardStore
 
 # Fields of a lens with the words and the unit they are told in; aperture and focus distance are each sample's own.
@@ -34,8 +35,9 @@ def store_facts(store: ShardStore) -> dict[str, Any]:
         known = [value for value in values if value > 0]
         if known:
             facts[name] = _range(known, unit)
+    lenses = _lenses(store)
     for field, (name, unit) in _LENS.items():
-        values = [lens[field] for lens in manifest.lenses if lens.get(field) is not None]
+        values = [value for lens in lenses if (value := getattr(lens, field)) is not None]
         if values:
             facts[name] = _range(values, unit)
     described = [str(manifest.rendering[key]) for key in _RENDERING[:2] if key in manifest.rendering]
@@ -43,6 +45,18 @@ def store_facts(store: ShardStore) -> dict[str, Any]:
         light = " in linear light" if manifest.rendering.get(_RENDERING[2]) else ""
         facts["blur"] = " ".join(described) + light
     return facts
+
+
+def _lenses(store: ShardStore) -> list[Lens]:
+    """The lenses of `store`, each in pixels of the stored frame where it is known which frame its pixels are of."""
+    manifest, found = store.manifest, {}
+    for name in store.split_names:
+        split, content = store.split(name), manifest.splits[name]
+        sizes = content.blurred_hw or ((0, 0),) * len(split)
+        for index, key in enumerate(zip(content.lens, sizes, strict=True)):
+            if key not in found and split.has_lens(index):
+                found[key] = split.lens(index) if split.has_pixels(index) else split.blurred_lens(index)
+    return list(found.values())
 
 
 def differences(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> list[str]:

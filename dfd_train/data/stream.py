@@ -56,8 +56,8 @@ class ShardDataset(Dataset[Any]):
     `store`: path or URL of the store; `split`: for example "train"; `samples`: only these of the split, by their indices
     in it, in this order. Items are dicts of "defocused" and "aif" (H, W, 3) uint8, "depth_m" (H, W) float32 metres with
     0 = hole, "name", "focus_distance_m" and "lens", a dict of the numbers that decide the blur (`focus_distance_m`,
-    `aperture_mm`, `sensor_distance_px`, `sigma_per_coc`, `max_coc_px`; NaN of an unknown lens); torch's own collate
-    function takes them.
+    `aperture_mm`, `sensor_distance_px`, `sigma_per_coc`, `max_coc_px`, in pixels of the stored frame; NaN of an unknown
+    lens); torch's own collate function takes them.
     `layout`: "chw" gives (3, H, W) pictures and (1, H, W) depth. `transform`: a function of an item, what it returns is
     the item (it must pickle for worker processes). Workers of a `DataLoader`, started either way, reopen the store by its
     path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not
@@ -128,9 +128,13 @@ class ShardDataset(Dataset[Any]):
             return per_shard
         return max(per_shard * len(self._samples) // len(self.split), 1)
 
+    def stored_index(self, index: int) -> int:
+        """The index in the stored split of what is sample `index` here."""
+        return index if self._samples is None else int(self._samples[index])
+
     def lens(self, index: int) -> Lens:
-        """The lens that sample `index` was rendered with."""
-        return self.split.lens(index if self._samples is None else int(self._samples[index]))
+        """The lens that sample `index` was rendered with, in pixels of the stored frame (see `Lens.resized`)."""
+        return self.split.lens(self.stored_index(index))
 
     @property
     def measured(self) -> bool:
@@ -139,11 +143,29 @@ class ShardDataset(Dataset[Any]):
 
     def has_lens(self, index: int) -> bool:
         """Whether the lens of sample `index` is known: that of a photograph need not be."""
-        return self.split.has_lens(index if self._samples is None else int(self._samples[index]))
+        return self.split.has_lens(self.stored_index(index))
+
+    def has_pixels(self, index: int) -> bool:
+        """Whether the lens of sample `index` is known in pixels, which older stores may not say."""
+        return self.split.has_pixels(self.stored_index(index))
 
     def cameras(self, indices: NDArray[np.int64], size: tuple[int, int] | None = None) -> Tensor:
-        """The lenses of the samples `indices` as cameras (B, 8) for frames resized to `size`, see `camera.camera_of`."""
-        return torch.stack([camera_of(self.lens(index), self.frame_hw, size) for index in indices.tolist()])
+        """The lenses of the samples `indices` as cameras (B, 8) for stored frames resized to `size` (None = as stored).
+
+        Raises `ShardError` of `defocus_sim` as `ShardSplit.lens` does.
+        """
+        stored, frame_hw = [self.stored_index(index) for index in indices.tolist()], size or self.frame_hw
+        split = self.split
+        return torch.stack([camera_of(split.blurred_lens(k), split.blurred_hw(k), frame_hw) for k in stored])
+
+    def aspects(self, indices: NDArray[np.int64], size: tuple[int, int] | None = None) -> Tensor:
+        """(B,): how many times as wide along y as along x a round blur is, in stored frames resized to `size`.
+
+        1 but where a resize after the blur changed a frame's shape. Raises `ShardError` as `ShardSplit.blurred_hw` does.
+        """
+        height, width = size or self.frame_hw
+        blurred = [self.split.blurred_hw(self.stored_index(index)) for index in indices.tolist()]
+        return torch.tensor([height / tall / (width / wide) for tall, wide in blurred])
 
     def __len__(self) -> int:
         return len(self.split) if self._samples is None else len(self._samples)
@@ -175,7 +197,7 @@ class ShardDataset(Dataset[Any]):
 
     def _lens_numbers(self, index: int) -> dict[str, float]:
         """What decides the blur of a sample, the same numbers whatever described the lens, for any collate function."""
-        if not self.has_lens(index):
+        if not self.has_pixels(index):
             return dict.fromkeys(LENS_NUMBERS, float("nan"))
         lens = self.lens(index)
         return {

@@ -101,7 +101,7 @@ def score_split(
                 if made.aif is None:
                     raise EvaluationError(f"{dataset.names[index]} has no depth, and the network restores no picture")
             score = _score_one(one, made, index, dataset.names[index], cap_m, constant_depth_m, truth)
-            if profiles and dataset.has_lens(index):
+            if profiles and dataset.has_pixels(index):
                 score = score._replace(profile=_profile(one, made, dataset.lens(index), dataset.frame_hw, cap_m))
             yield score
 

@@ -1,9 +1,9 @@
 """What a lens does to a depth map, in torch: the few numbers of a `Lens` as a tensor, so that a loss can go through it.
 
 A camera is (8,), or (B, 8) for a batch: `FOCUS_M` focus distance in metres; `COC_PX` diameter of the circle of confusion
-at infinity, `MOST_PX` its cap, `SHARP_PX` the diameter that is still sharp, in pixels of the stored frame; `PER_COC` sigma
-per diameter; `SCALE_Y`, `SCALE_X` pixels of the frame at hand for one of the stored frame; `IN_FOCUS_PX` the sigma that is
-there even in focus, in pixels of the stored frame.
+at infinity, `MOST_PX` its cap, `SHARP_PX` the diameter that is still sharp, in pixels of the frame that was blurred;
+`PER_COC` sigma per diameter; `SCALE_Y`, `SCALE_X` pixels of the frame at hand for one of the blurred frame; `IN_FOCUS_PX`
+the sigma that is there even in focus, in pixels of the blurred frame.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from defocus_sim.lens import Lens
+from defocus_sim.lens import Lens, coc_at_infinity_px, coc_limit_px
 
 FOCUS_M, COC_PX, MOST_PX, SHARP_PX, PER_COC, SCALE_Y, SCALE_X, IN_FOCUS_PX = range(8)
 # Depths below this share of the focus distance count as this: the blur of something at the lens has no bound.
@@ -22,21 +22,21 @@ FARTHEST_NEARNESS = 0.01
 _NO_CAP_PX = 1e9
 
 
-def camera_of(lens: Lens, frame_hw: tuple[int, int], size: tuple[int, int] | None = None) -> Tensor:
-    """`lens` as a camera, (8,) float32, for frames stored at `frame_hw` and resized to `size` (None = as stored).
+def camera_of(lens: Lens, blurred_hw: tuple[int, int], frame_hw: tuple[int, int] | None = None) -> Tensor:
+    """`lens` as a camera, (8,) float32, for frames blurred at `blurred_hw` and resized to `frame_hw` (None = as they were).
 
-    Its aperture must be known: see `Lens.for_depth`.
+    `lens`: in pixels of the blurred frame, as `ShardSplit.blurred_lens` gives it. Its aperture must be known: see
+    `Lens.for_depth`. A window cut out of a frame has the camera of the frame.
     """
-    height, width = size or frame_hw
-    coc_px = lens.aperture_diameter_m * lens.sensor_distance_px(frame_hw[1]) / lens.focus_distance_m
+    height, width = frame_hw or blurred_hw
     numbers = [
         lens.focus_distance_m,
-        coc_px,
-        min(lens.max_coc_px or _NO_CAP_PX, _NO_CAP_PX),
+        coc_at_infinity_px(lens, blurred_hw[1]),
+        min(coc_limit_px(lens, blurred_hw), _NO_CAP_PX),
         lens.sharp_below_px,
         lens.sigma_per_coc,
-        height / frame_hw[0],
-        width / frame_hw[1],
+        height / blurred_hw[0],
+        width / blurred_hw[1],
         lens.focus_blur_px,
     ]
     return torch.tensor(numbers, dtype=torch.float32)

@@ -10,7 +10,7 @@ from torch import Tensor
 from defocus_sim.blur.disc import disc_table
 from defocus_sim.lens import Lens
 from dfd_train.errors import ConfigError
-from dfd_train.optics.camera import IN_FOCUS_PX, MOST_PX, PER_COC, SCALE_X, SHARP_PX, camera_of, coc_px_from
+from dfd_train.optics.camera import IN_FOCUS_PX, MOST_PX, PER_COC, SCALE_X, SHARP_PX, aspect, camera_of, coc_px_from
 from dfd_train.optics.gather import IDENTITY_SIGMA_PX, gather
 
 
@@ -26,7 +26,8 @@ def defocus(
 
     `aif`: (B, 1 or 3, H, W) sRGB, float in [0, 1]. `depth_m`: (B, 1, H, W) metres, > 0 everywhere: holes have to be filled
     before (`defocus_sim.simulate.fill_holes`). `lens`: one `Lens` for the batch, or cameras (B, 8) as
-    `optics.camera.camera_of` makes them, through which gradients reach the focus distance and the aperture. `psf`,
+    `optics.camera.camera_of` makes them, through which gradients reach the focus distance and the aperture; in a frame
+    whose shape a resize has changed the blur is an ellipse. `psf`,
     `linear_light`: as in `defocus_sim.defocus`, with which the result agrees to half a grey level. The lens's
     `focus_blur_px` is added; its fall-off to the corners is not. Depths below a quarter of the focus distance count as
     that.
@@ -45,7 +46,13 @@ def defocus(
         lens = camera_of(lens, (aif.shape[2], aif.shape[3])).to(aif).expand(len(aif), -1)
     discs = torch.full((len(aif),), psf == "disc", device=aif.device)
     source = srgb_to_linear(aif) if linear_light else aif
-    blurred = gather(source, kernel_width(*blur_size(depth_m, lens), discs), discs)
+    width_px, shapes = kernel_width(*blur_size(depth_m, lens), discs), aspect(lens.detach()).tolist()
+    if len(set(shapes)) == 1:
+        blurred = gather(source, width_px, discs, aspect=shapes[0])
+    else:
+        rows = (slice(k, k + 1) for k in range(len(aif)))
+        each = zip(rows, shapes, strict=True)
+        blurred = torch.cat([gather(source[row], width_px[row], discs[row], aspect=shape) for row, shape in each])
     return linear_to_srgb(blurred) if linear_light else blurred
 
 

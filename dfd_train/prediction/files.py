@@ -32,7 +32,7 @@ from dfd_train.prediction.images import (
 from dfd_train.prediction.outputs import Results, pictures, record, refocused, scene
 from dfd_train.prediction.page.build import page_html
 from dfd_train.prediction.photo.exif import FULL_FRAME_DIAGONAL_MM, read_tags
-from dfd_train.prediction.photo.lens import LensChoice, PhotoLens, lens_of_photograph
+from dfd_train.prediction.photo.lens import LensChoice, lens_of_photograph
 from dfd_train.prediction.photograph import predict_photograph
 from dfd_train.prediction.point_cloud import ply_bytes
 from dfd_train.prediction.predict import SMALLEST_SIDE, load, require_one_picture, takes_lens
@@ -168,7 +168,7 @@ def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path, inp
     made = predict_photograph(
         net,
         picture.pixels,
-        lens=_in_pixels_of(lens, width),
+        lens=lens.lens.resized(lens.size_hw, (height, width)),
         told=lens.knows_focus,
         scale=config.scale,
         tiling=config.tiling,
@@ -210,19 +210,6 @@ def _predict_file(net: Model, config: PredictConfig, path: Path, stem: Path, inp
         written.append(stem.with_name(stem.name + "_rack.mp4"))
         write_mp4(written[-1], frames)
     return Outcome(source=str(path), files=tuple(written), text=", ".join(text), details=details)
-
-
-def _in_pixels_of(lens: PhotoLens, width: int) -> Lens:
-    """The lens for the picture reduced to `width` pixels, whatever describes it."""
-    if lens.lens.sensor_width_mm is not None or width == lens.size_hw[1]:
-        return lens.lens
-    share = width / lens.size_hw[1]
-    pitch, focal = lens.lens.pixel_pitch_um, lens.lens.focal_length_px
-    return replace(
-        lens.lens,
-        pixel_pitch_um=None if pitch is None else pitch / share,
-        focal_length_px=None if focal is None else focal * share,
-    )
 
 
 def _resized(picture: Picture, size: tuple[int, int] | None) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -65,8 +65,8 @@ def predict_photograph(
     height, width = image.shape[:2]
     worked = as_floating(image, scale)
     shrunk = worked.shape[1] / width
-    if lens is not None and lens.sensor_width_mm is None:
-        lens = _scaled(lens, shrunk)
+    if lens is not None:
+        lens = lens.resized((height, width), (worked.shape[0], worked.shape[1]))
     found = predict_raw(model, np.clip(worked, 0, 1), tiling=tiling, lens=lens, told=told)
     aif = None
     if found.aif is not None:
@@ -122,13 +122,3 @@ def _enlarged(array: NDArray[np.float32], hw: tuple[int, ...]) -> NDArray[np.flo
     if array.shape == hw:
         return array
     return np.asarray(cv2.resize(array, (hw[1], hw[0]), interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def _scaled(lens: Lens, share: float) -> Lens:
-    """`lens`, described by its pixels, for a picture of `share` times as many along each side."""
-    pitch, focal = lens.pixel_pitch_um, lens.focal_length_px
-    return replace(
-        lens,
-        pixel_pitch_um=None if pitch is None else pitch / share,
-        focal_length_px=None if focal is None else focal * share,
-    )

@@ -278,11 +278,12 @@ class _Run:
         if self.lenses is None:
             needed = config.model.needs_camera
             return frames, [self._cameras(batch.indices) for batch in batches] if needed else None
-        width_px = (config.geometry.size or self.data.frame_hw)[1]
-        taken = [
-            photographed(one, draw_lenses(self.lenses, batch.indices, seed=config.seed, epoch=epoch), width_px)
-            for one, batch in zip(frames, batches, strict=True)
-        ]
+        size = config.geometry.size
+        width_px = (size or self.data.frame_hw)[1]
+        taken = []
+        for one, batch in zip(frames, batches, strict=True):
+            draws = draw_lenses(self.lenses, batch.indices, seed=config.seed, epoch=epoch)
+            taken.append(photographed(one, draws, width_px, self.data.aspects(batch.indices, size)))
         return [one for one, _ in taken], [camera for _, camera in taken] if config.model.needs_camera else None
 
     def _require_finite(self, values: dict[str, float], batches: list[Batch], *, own_finite: bool) -> None:

@@ -215,3 +215,21 @@ def test_a_file_that_is_no_lens_is_named_with_the_reason(tmp_path, content, mess
         Lens.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["paper", "kinect", "d3net-script"])
+def test_a_lens_counts_in_the_pixels_of_a_resized_frame(name):
+    lens = Lens.preset(name, max_coc_px=11.0, sharp_below_px=0.5, focus_blur_px=0.8)
+    small = lens.resized((480, 640), (107, 140))
+    before = sigma_px(coc_diameter_px(DEPTHS_M, lens, width_px=640), lens)
+    assert sigma_px(coc_diameter_px(DEPTHS_M, small, width_px=140), small) == pytest.approx(before * 140 / 640)
+    assert small.resized((107, 140), (480, 640)).to_json() == pytest.approx(lens.to_json())
+    assert lens.resized((480, 640), (480, 640)) is lens
+
+
+def test_only_a_lens_without_a_length_in_pixels_is_the_same_for_every_frame():
+    assert not Lens.preset("paper", max_coc_px="none").counts_pixels
+    assert Lens.preset("paper").resized((480, 640), (120, 160)) == Lens.preset("paper")
+    for lens in (Lens.preset("kinect"), Lens.preset("d3net-script"), Lens.preset("paper", focus_blur_px=0.3),
+                 Lens.preset("paper", max_coc_px=20), Lens.preset("syndof")):  # fmt: skip
+        assert lens.counts_pixels
