@@ -226,7 +226,7 @@ def run(given, work):
     if given.pairs is not None:
         source = RgbdFolderSource(pairs_csv=given.pairs)
     else:
-        source = NyuSource(path=given.mat or write_frames(work / "frames.mat", given.samples))
+        source = NyuSource(path=given.mat or write_frames(work / "frames.mat", given.samples), val_fraction=0)
     for compression in COMPRESSIONS:
         settings = ConversionSettings(source=source, lens=Lens.preset("paper"), compression=compression)
         convert(settings, work / f"{compression}.zarr")

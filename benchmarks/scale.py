@@ -56,6 +56,8 @@ def write_frames(path, frames):
             picture = np.roll(scenes[i % SCENES].aif, shift, axis=1) + rng.normal(0, 2, (480, 640, 3))
             images[i] = np.clip(picture, 0, 255).astype(np.uint8).transpose(2, 1, 0)
             depths[i] = np.roll(scenes[i % SCENES].depth_m, shift, axis=1).T
+        # The sensor's own depth, which the labelled set has as well.
+        file["rawDepths"] = depths
     return path
 
 

@@ -52,6 +52,10 @@ class ShardCorruptError(ShardError, OSError):
     """A shard whose bytes are not those that were written."""
 
 
+class ShardReplacedError(ShardError, OSError):
+    """A store in whose place another one was put, or none, while it was read."""
+
+
 class StorageTimeoutError(ShardError, TimeoutError):
     """An object store that does not answer in time."""
 

@@ -29,7 +29,6 @@ from defocus_sim.errors import (
     SourceError,
     StorageTimeoutError,
 )
-from defocus_sim.shards import crc
 from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.store import ShardStore, open_store
@@ -116,11 +115,9 @@ def convert(
         if resume and state.is_finished():
             state.publish(description)
             return Conversion(open_store(out), time.monotonic() - started, planning_seconds)
-        if who.in_process:
+        if who.in_process and not settings.measured:
             # Here, not in a worker thread, whose compiling an interrupt would have to wait for.
-            if not settings.measured:
-                compile_kernels(settings.rendering)
-            crc.prepare(crc.LEAST_BYTES)
+            compile_kernels(settings.rendering)
         skipped = state.begin(description, resume=resume)
         while True:
             planned = plan_samples(samples, settings.lenses, {bad.frame for bad in skipped}, settings.limit)

@@ -9,16 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from crc32c import crc32c
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from defocus_sim.shards.crc import Bytes, crc32c
 from defocus_sim.shards.layout import Blosc
 
+Bytes = NDArray[np.uint8]
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
-# By which Blosc's result is longer at most than what it compresses.
-MOST_ADDED_BYTES = int(blosc.MAX_OVERHEAD)
 ABSENT = np.uint64(2**64 - 1)
 MISMATCH = "its checksum (CRC-32C) does not match"
 _SHUFFLE = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
@@ -47,11 +46,6 @@ def decode_chunk(chunk: Bytes, codec: Blosc | None, out: Bytes) -> None:
             raise ChunkDamage(f"{len(payload)} bytes where {len(out)} are wanted")
         out[:] = payload
         return
-    decode_payload(payload, codec, out)
-
-
-def decode_payload(payload: Bytes, codec: Blosc, out: Bytes) -> None:
-    """Decode what stands before the checksum of a compressed chunk, which was found right. Raises `ChunkDamage`."""
     if len(payload) < 16 or int.from_bytes(payload[4:8].tobytes(), "little") != len(out):
         raise ChunkDamage("its compressed size does not fit the array")
     try:
@@ -96,5 +90,5 @@ def check_chunk(data: Bytes) -> Bytes:
 
 def check_crc(payload: Bytes, stored: bytes) -> None:
     """Raise `ChunkDamage` where the four bytes `stored` are not the CRC-32C of `payload`."""
-    if crc32c(payload) != int.from_bytes(stored, "little"):
+    if crc32c(payload.data) != int.from_bytes(stored, "little"):
         raise ChunkDamage(MISMATCH)

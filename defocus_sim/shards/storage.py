@@ -6,7 +6,6 @@ Both write a file completely or not at all: locally by a flushed temporary file 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import shutil
 import tempfile
@@ -17,21 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import numpy as np
-
 from defocus_sim.errors import ShardError, StorageTimeoutError
-from defocus_sim.shards.writeback import EagerWriter
 
 TEMPORARY_SUFFIX = ".partial"
+WRITE_BYTES = 2**21
+# What the clients of object stores call that which differs between two objects of one name.
+_FACTS = ("ETag", "etag", "generation", "md5", "size", "mtime", "created", "LastModified", "last_modified", "updated")
+Version = tuple[Any, ...] | None
 T = TypeVar("T")
-
-
-class FileMap:
-    """A file as memory that is only read: `size` bytes at `address`, for as long as this object is there."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._bytes = np.frombuffer(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ), np.uint8)
-        self.size, self.address = self._bytes.size, self._bytes.ctypes.data
 
 
 class RangeReader(ABC):
@@ -51,11 +43,12 @@ class RangeReader(ABC):
             done += len(part)
         return done
 
-    def mapped(self) -> FileMap | None:
-        """The file as memory; None where that cannot be had.
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of the file now."""
 
-        If the file is shortened, who looks at what it has lost ends the process (SIGBUS).
-        """
+    def version(self) -> Version:
+        """Changes when the open file is written to; None where that cannot be asked of an open file."""
         return None
 
 
@@ -63,7 +56,8 @@ class Storage(ABC):
     """A folder of files. Missing files raise `FileNotFoundError`, everything else that fails an `OSError`."""
 
     url: str
-    # Whether a finished store can be given its name by renaming, or must be written in its final place.
+    # Whether a finished store can be given its name by renaming, or must be written in its final place; and whether a file
+    # that was opened stays what it is when another one takes its name.
     renames: bool
 
     @abstractmethod
@@ -79,8 +73,8 @@ class Storage(ABC):
         """A context with a binary stream; the file appears where the context ends without an exception."""
 
     @abstractmethod
-    def size(self, name: str) -> int:
-        """Bytes of a file."""
+    def version(self, name: str) -> Version:
+        """Changes when another file takes the name, or the file is written to; costs no reading."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
@@ -127,17 +121,19 @@ class LocalStorage(Storage):
         # A name of its own: the worker of a killed run may still be writing the same shard.
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
         try:
-            with EagerWriter(temporary.open("wb", buffering=0)) as stream:
+            with temporary.open("wb", buffering=WRITE_BYTES) as stream:
                 yield stream
-                stream.flush_to_disk()
+                stream.flush()
+                os.fsync(stream.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
-    def size(self, name: str) -> int:
+    def version(self, name: str) -> Version:
         """See `Storage`."""
-        return (self.root / name).stat().st_size
+        found = os.stat(self.root / name)
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def sizes(self) -> dict[str, int]:
         """See `Storage`."""
@@ -178,7 +174,7 @@ def _remove_folder(path: Path) -> None:
 
 
 class _Descriptor(RangeReader):
-    """Positioned reads, and a map where the file system has them."""
+    """Positioned reads."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -206,12 +202,14 @@ class _Descriptor(RangeReader):
                 left[0] = left[0][count:]
         return done
 
-    def mapped(self) -> FileMap | None:
+    def size(self) -> int:
         """See `RangeReader`."""
-        # An empty file has no map (ValueError).
-        with suppress(OSError, ValueError):
-            return FileMap(self._descriptor)
-        return None
+        return os.fstat(self._descriptor).st_size
+
+    def version(self) -> Version:
+        """See `RangeReader`."""
+        found = os.fstat(self._descriptor)
+        return found.st_size, found.st_mtime_ns
 
 
 # A network slower than that is taken for one that hangs.
@@ -318,13 +316,17 @@ class ObjectStorage(Storage):
                 os.path.getsize(stream.name),
             )
 
-    def size(self, name: str) -> int:
-        """See `Storage`."""
-        return int(
-            self._guard(f"looking up {self.describe(name)}", lambda limit: self._fs.info(self._path(name), **limit))[
-                "size"
-            ]
+    def facts(self, name: str) -> dict[str, Any]:
+        """What the store says of an object."""
+        found: dict[str, Any] = self._guard(
+            f"looking up {self.describe(name)}", lambda limit: self._fs.info(self._path(name), **limit)
         )
+        return found
+
+    def version(self, name: str) -> Version:
+        """See `Storage`."""
+        found = self.facts(name)
+        return tuple(str(found[fact]) for fact in _FACTS if fact in found)
 
     def sizes(self) -> dict[str, int]:
         """See `Storage`."""
@@ -349,6 +351,10 @@ class ObjectStorage(Storage):
 class _RemoteFile(RangeReader):
     def __init__(self, storage: ObjectStorage, name: str) -> None:
         self._storage, self._name = storage, name
+
+    def size(self) -> int:
+        """See `RangeReader`."""
+        return int(self._storage.facts(self._name)["size"])
 
     def read_at(self, offset: int, length: int) -> bytes:
         storage, path = self._storage, self._storage._path(self._name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError, StorageTimeoutError
+from defocus_sim.shards.identity import ROOT, StoreIdentity
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import Manifest, ShardFile
 from defocus_sim.shards.open_shards import check_size
@@ -39,10 +40,11 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class ShardStore:
-    """An open store. `storage`: its files. `manifest`: see `Manifest`."""
+    """An open store. `storage`: its files. `manifest`: see `Manifest`. `identity`: which store it is."""
 
     storage: Storage
     manifest: Manifest
+    identity: StoreIdentity
 
     @property
     def url(self) -> str:
@@ -58,7 +60,7 @@ class ShardStore:
         """The samples of one split. Raises `ShardError` where the store has none."""
         if name not in self.split_names:
             raise ShardError(f"{self.url} has no split {name!r}: it has {', '.join(self.split_names) or 'no sample'}")
-        return ShardSplit(self.storage, self.manifest, name)
+        return ShardSplit(self.storage, self.manifest, name, self.identity)
 
     def records(self) -> Iterator[ShardRecord]:
         """Every shard file."""
@@ -76,21 +78,24 @@ def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
     """
     storage = storage_at(place)
     try:
-        content = json.loads(storage.read("zarr.json"))
+        identity, metadata = StoreIdentity.read(storage)
+        content = json.loads(metadata)
     except (FileNotFoundError, NotADirectoryError):
         raise _no_store(storage) from None
     except (ValueError, RecursionError) as error:
-        raise ShardCorruptError(f"{storage.describe('zarr.json')} cannot be read as JSON ({error})") from error
+        raise ShardCorruptError(f"{storage.describe(ROOT)} cannot be read as JSON ({error})") from error
     except StorageTimeoutError:
         raise
     except OSError as error:
         raise ShardError(f"{storage.url} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ShardCorruptError(f"{storage.describe('zarr.json')} is not Zarr metadata")
-    store = ShardStore(storage, Manifest.from_attributes(content.get("attributes"), storage.url))
+        raise ShardCorruptError(f"{storage.describe(ROOT)} is not Zarr metadata")
+    store = ShardStore(storage, Manifest.from_attributes(content.get("attributes"), storage.url), identity)
     if check_files:
         for _, problem in _size_problems(store):
             if problem is not None:
+                # Replaced at this moment, perhaps.
+                identity.check()
                 raise problem
     return store
 

@@ -39,9 +39,9 @@ class BufferPool:
     """
 
     def __init__(self, most_free: int = 16) -> None:
-        # Memory with its address, by its size.
-        self._free: dict[int, list[tuple[mmap.mmap, int]]] = {}
-        self._lent: dict[int, tuple[weakref.ref[NDArray[np.uint8]], mmap.mmap, int]] = {}
+        # By its size.
+        self._free: dict[int, list[mmap.mmap]] = {}
+        self._lent: dict[int, tuple[weakref.ref[NDArray[np.uint8]], mmap.mmap]] = {}
         self._most_free = most_free
         # An array may go, and its memory come back, inside `take` of the same thread.
         self._lock = threading.RLock()
@@ -52,32 +52,29 @@ class BufferPool:
         self._lock = threading.RLock()
         self._free = {}
 
-    def take(self, wanted: tuple[Wanted, ...]) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
-        """Contiguous arrays of these shapes and types with arbitrary content, and their addresses.
+    def take(self, wanted: tuple[Wanted, ...]) -> list[NDArray[Any]]:
+        """Contiguous arrays of these shapes and types with arbitrary content.
 
         In one piece of memory, which comes back when all of them are gone.
         """
         starts, room = _layout(wanted)
         with self._lock:
             waiting = self._free.get(room)
-            memory, address = waiting.pop() if waiting else _new(room)
+            memory = waiting.pop() if waiting else _new(room)
             # Every view and every tensor made of it refers to this array, and to nothing below it.
             whole = np.frombuffer(memory, np.uint8)
             reference = weakref.ref(whole, self._give_back)
-            self._lent[id(reference)] = reference, memory, address
-        arrays: list[NDArray[Any]] = [
-            np.ndarray(shape, dtype, whole, start) for (shape, dtype), start in zip(wanted, starts, strict=True)
-        ]
-        return arrays, np.array([address + start for start in starts], np.uint64)
+            self._lent[id(reference)] = reference, memory
+        return [np.ndarray(shape, dtype, whole, start) for (shape, dtype), start in zip(wanted, starts, strict=True)]
 
     def _give_back(self, reference: weakref.ref[NDArray[np.uint8]]) -> None:
         with self._lock:
-            _, memory, address = self._lent.pop(id(reference), (None, None, 0))
+            _, memory = self._lent.pop(id(reference), (None, None))
             if memory is None:
                 return
             waiting = self._free.setdefault(len(memory), [])
             if len(waiting) < self._most_free:
-                waiting.append((memory, address))
+                waiting.append(memory)
 
     def __reduce__(self) -> tuple[type[BufferPool], tuple[int]]:
         return BufferPool, (self._most_free,)
@@ -94,12 +91,12 @@ def _layout(wanted: tuple[Wanted, ...]) -> tuple[list[int], int]:
     return starts, max(-(-end // unit), 1) * unit
 
 
-def _new(room: int) -> tuple[mmap.mmap, int]:
-    """`room` bytes and their address, in large pages where it is whole ones: a batch in small ones takes a tenth longer."""
+def _new(room: int) -> mmap.mmap:
+    """`room` bytes, in large pages where it is whole ones: a batch in small ones takes a tenth longer."""
     # Of its own, without a file, so that a forked process does not write into it.
     memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if room % LARGE_PAGE_BYTES == 0 and hasattr(mmap, "MADV_HUGEPAGE"):
         # Refused by a kernel that is built without them.
         with suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory, np.frombuffer(memory, np.uint8).ctypes.data
+    return memory

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from defocus_sim.lens import Lens
-from defocus_sim.shards.crc import prepare
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.store import open_store
 from dfd_train.data.buffers import BufferPool, Wanted
@@ -88,8 +87,6 @@ class ShardDataset(Dataset[Any]):
         self.store = open_store(self.path)
         self.split = self.store.split(split)
         self._samples = None if samples is None else np.asarray(samples, np.int64)
-        # Here, not in a thread of a training that has begun.
-        prepare(max(spec.sample_bytes(self.frame_hw) for spec in ARRAYS.values()))
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -98,10 +95,14 @@ class ShardDataset(Dataset[Any]):
             "samples": self._samples,
             "transform": self.transform,
             "layout": self.layout,
+            "identity": self.store.identity.checksum,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        identity = state["identity"]
+        self.__init__(**{name: value for name, value in state.items() if name != "identity"})  # type: ignore[misc]
+        if self.store.identity.checksum != identity:
+            raise self.store.identity.replaced()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -224,12 +225,11 @@ class ShardDataset(Dataset[Any]):
             # torch keeps page-locked memory, too, and knows which of it a copy still reads.
             tensors = [torch.empty(shape, dtype=_TORCH_TYPES[dtype.name], pin_memory=True) for shape, dtype in wanted]
             arrays = [tensor.numpy() for tensor in tensors]
-            addresses = np.array([tensor.data_ptr() for tensor in tensors], np.uint64)
         else:
-            arrays, addresses = self._buffers.take(wanted)
+            arrays = self._buffers.take(wanted)
             tensors = [torch.from_numpy(array) for array in arrays]
         stored = indices if self._samples is None else self._samples[indices]
-        self.split.fill(stored, dict(zip(fields, arrays, strict=True)), addresses)
+        self.split.fill(stored, dict(zip(fields, arrays, strict=True)))
         return tensors
 
     def _wanted(self, count: int, fields: tuple[str, ...]) -> tuple[Wanted, ...]:

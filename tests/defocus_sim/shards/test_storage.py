@@ -1,6 +1,5 @@
 """Stores in object storage: against a real S3 server in a process of its own, on loopback; and in memory."""
 
-import io
 import json
 import os
 import pickle
@@ -31,28 +30,8 @@ from defocus_sim.errors import (
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.storage import storage_at
 from defocus_sim.shards.store import open_store, verify_store
-from defocus_sim.shards.writeback import BLOCK_BYTES, EagerWriter
 
 SECRET = "wJalrXUtnFEMIK7MDENG-not-to-be-seen"
-
-
-def test_a_file_is_written_in_whole_blocks_however_its_pieces_come(tmp_path):
-    content = np.random.default_rng(0).bytes(3 * BLOCK_BYTES + 12345)
-    for piece in (700_001, BLOCK_BYTES, 5 * BLOCK_BYTES):
-        sizes = []
-
-        class Noting(io.FileIO):
-            def write(self, data):
-                sizes.append(len(data))  # noqa: B023
-                return super().write(data)
-
-        with EagerWriter(Noting(tmp_path / "file", "wb")) as stream:
-            for start in range(0, len(content), piece):
-                part = content[start : start + piece]
-                assert stream.write(part) == len(part)
-            stream.flush_to_disk()
-        assert sizes == [BLOCK_BYTES] * 3 + [12345]
-        assert (tmp_path / "file").read_bytes() == content
 
 
 def free_port():

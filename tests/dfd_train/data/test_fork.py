@@ -42,5 +42,5 @@ def test_a_fork_in_the_middle_of_a_change_does_not_wait_for_ever() -> None:
     finally:
         release.set()
         thread.join()
-    arrays, _ = pool.take(wanted)
+    arrays = pool.take(wanted)
     assert arrays[0].shape == (64, 64)
