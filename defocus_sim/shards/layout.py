@@ -1,4 +1,4 @@
-"""Names, types, codecs and metadata of a store; see docs/shard-format.md, which is normative.
+"""Names, types and codecs of a store; see docs/shard-format.md, which is normative.
 
     STORE/zarr.json                      root group; its attribute `dfd` is the manifest, written last
     STORE/{train,test}/zarr.json         groups
@@ -11,7 +11,6 @@ does the index at the end of the file (`sharding_indexed` of the Zarr v3 specifi
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,22 +34,11 @@ blosc.use_threads = False
 class Blosc:
     """Parameters of one Blosc codec; `typesize` and `blocksize` in bytes, 0: as Blosc chooses."""
 
-    cname: str
+    cname: Literal["lz4", "zstd"]
     clevel: int
     shuffle: Literal["bitshuffle", "shuffle"]
     typesize: int
     blocksize: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """The codec's entry in Zarr metadata."""
-        configuration = {
-            "typesize": self.typesize,
-            "cname": self.cname,
-            "clevel": self.clevel,
-            "shuffle": self.shuffle,
-            "blocksize": self.blocksize,
-        }
-        return {"name": "blosc", "configuration": configuration}
 
 
 @dataclass(frozen=True)
@@ -77,8 +65,10 @@ class ArraySpec:
             # LZ4 takes a quarter off an image and then costs four times what reading does. Long blocks and few matches: a
             # tenth faster to decode than `balanced`, for 2 % of the size.
             return None if self.dtype.itemsize == 1 else Blosc("lz4", 1, "shuffle", self.dtype.itemsize, 2**18)
-        cname, clevel = ("zstd", 1) if compression == "small" else ("lz4", 5)
-        return Blosc(cname, clevel, "bitshuffle" if self.dtype.itemsize == 1 else "shuffle", self.dtype.itemsize)
+        shuffle: Literal["bitshuffle", "shuffle"] = "bitshuffle" if self.dtype.itemsize == 1 else "shuffle"
+        if compression == "small":
+            return Blosc("zstd", 1, shuffle, self.dtype.itemsize)
+        return Blosc("lz4", 5, shuffle, self.dtype.itemsize)
 
     def shard_name(self, split: str, index: int) -> str:
         """File of shard `index`, relative to the store."""
@@ -90,45 +80,3 @@ ARRAYS: dict[str, ArraySpec] = {
     "aif": ArraySpec("aif", np.dtype("uint8"), (3,)),
     "depth_m": ArraySpec("depth_m", np.dtype("<f4"), ()),
 }
-
-
-def group_metadata(attributes: dict[str, Any] | None = None) -> bytes:
-    """A Zarr v3 group's `zarr.json`."""
-    return _json({"zarr_format": 3, "node_type": "group", "attributes": attributes or {}})
-
-
-def array_metadata(
-    spec: ArraySpec, count: int, size_hw: tuple[int, int], samples_per_shard: int, compression: Compression
-) -> bytes:
-    """A Zarr v3 array's `zarr.json`: `count` samples, one a chunk, `samples_per_shard` a shard."""
-    sample = spec.sample_shape(size_hw)
-    to_bytes: dict[str, Any] = {"name": "bytes"}
-    if spec.dtype.itemsize > 1:
-        to_bytes["configuration"] = {"endian": "little"}
-    little = {"name": "bytes", "configuration": {"endian": "little"}}
-    codec = spec.codec(compression)
-    sharding = {
-        "chunk_shape": [1, *sample],
-        "codecs": [to_bytes, *([codec.to_json()] if codec else []), {"name": "crc32c"}],
-        "index_codecs": [little, {"name": "crc32c"}],
-        "index_location": "end",
-    }
-    return _json(
-        {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [count, *sample],
-            "data_type": spec.dtype.name,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [samples_per_shard, *sample]}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0.0 if spec.dtype.kind == "f" else 0,
-            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-            "attributes": {"unit": "metre, 0 = hole"} if spec.name == "depth_m" else {},
-            "dimension_names": ["sample", "y", "x", *(["channel"] if spec.channels else [])],
-            "storage_transformers": [],
-        }
-    )
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=1, allow_nan=False).encode()

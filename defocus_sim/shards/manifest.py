@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from defocus_sim.errors import ShardCorruptError, ShardError
@@ -86,7 +86,8 @@ class Manifest:
 
     `lenses`: fields of each `Lens`; more than one after a merge. `rendering`, `source`: as their owners describe
     themselves. `statistics`: CoC range in px, PSNR of the blurred images. `skipped`: frames that could not be used, with
-    the reason. `settings`: SHA-256 of the settings of the conversion. `checksum`: SHA-256 of all of it.
+    the reason. `settings`: SHA-256 of the settings of the conversion. `metadata`: of every `zarr.json` by its name what
+    `metadata_digest` says; empty in stores of earlier versions. `checksum`: SHA-256 of all of it.
     """
 
     size_hw: tuple[int, int]
@@ -100,6 +101,7 @@ class Manifest:
     skipped: tuple[dict[str, str], ...] = ()
     created_by: str
     settings: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def _content(self) -> dict[str, Any]:
@@ -118,6 +120,7 @@ class Manifest:
             "statistics": self.statistics,
             "skipped": list(self.skipped),
             "splits": {name: split.to_json() for name, split in self.splits.items()},
+            **({"metadata": dict(self.metadata)} if self.metadata else {}),
         }
 
     @property
@@ -203,6 +206,7 @@ class Manifest:
             splits=splits,
             lenses=tuple(dict(lens) for lens in content["lenses"]),
             skipped=tuple(dict(frame) for frame in content["skipped"]),
+            metadata={str(name): str(found) for name, found in content.get("metadata", {}).items()},
             format_version=content["format_version"],
             **{key: content[key] for key in ("rendering", "source", "statistics", "created_by", "settings")},
         )

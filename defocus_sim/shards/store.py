@@ -12,6 +12,7 @@ from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError,
 from defocus_sim.shards.identity import ROOT, StoreIdentity
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import Manifest, ShardFile
+from defocus_sim.shards.metadata import metadata_digest
 from defocus_sim.shards.open_shards import check_size
 from defocus_sim.shards.split import ShardSplit
 from defocus_sim.shards.storage import RangeReader, Storage, storage_at
@@ -36,6 +37,19 @@ class ShardRecord:
     def where(self) -> str:
         """As messages name it."""
         return f"shard {self.index} of {self.split}/{self.array}"
+
+
+@dataclass(frozen=True)
+class MetadataRecord:
+    """One `zarr.json` as the manifest knows it: `name` relative to the store, `sha256` see `metadata_digest`."""
+
+    name: str
+    sha256: str
+
+    @property
+    def where(self) -> str:
+        """As messages name it."""
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,10 @@ class ShardStore:
                 for array, file in shard.items():
                     yield ShardRecord(split, index, array, ARRAYS[array].shard_name(split, index), file)
 
+    def metadata_records(self) -> tuple[MetadataRecord, ...]:
+        """Every `zarr.json`; none where the store was made by an earlier version, which did not note them."""
+        return tuple(MetadataRecord(name, sha256) for name, sha256 in self.manifest.metadata.items())
+
 
 def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
     """Open a finished store at a path or URL: manifest checked and, with `check_files`, every shard's presence and size.
@@ -100,8 +118,10 @@ def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
     return store
 
 
-def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord, str | None]]:
-    """Read every byte of every shard: yields each file with None, or with what is wrong with it."""
+def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord | MetadataRecord, str | None]]:
+    """Read every byte of every shard, and the metadata: yields each file with None, or with what is wrong with it."""
+    for described in store.metadata_records():
+        yield described, _metadata_damage(store, described)
     splits = {name: store.split(name) for name in store.split_names}
     for record, missing in _size_problems(store):
         if missing is not None:
@@ -167,6 +187,20 @@ def _damage(split: ShardSplit, record: ShardRecord, sound: bool) -> str | None:
         f"{split.storage.describe(record.name)} ({record.where}) is not the file that was written (SHA-256 differs), "
         "though each of its samples is sound"
     )
+
+
+def _metadata_damage(store: ShardStore, record: MetadataRecord) -> str | None:
+    where = store.storage.describe(record.name)
+    try:
+        if metadata_digest(store.storage.read(record.name)) == record.sha256:
+            return None
+        return f"{where} is not what was written: it was changed"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{where} is missing"
+    except StorageTimeoutError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        return f"{where} cannot be read: {error}"
 
 
 def _sha256(reader: RangeReader, size: int) -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
 from defocus_sim.shards.codec import encode_chunk, encode_index
-from defocus_sim.shards.layout import ARRAYS, Compression, array_metadata, group_metadata
+from defocus_sim.shards.identity import ROOT
+from defocus_sim.shards.layout import ARRAYS, Compression
 from defocus_sim.shards.manifest import Manifest, ShardFile
+from defocus_sim.shards.metadata import hierarchy, metadata_digest
 from defocus_sim.shards.storage import Storage
 from defocus_sim.shards.timing import StageClock
 
@@ -27,11 +30,9 @@ def write_skeleton(
     compression: Compression,
 ) -> None:
     """Groups and arrays of a store, all but the root's own metadata, without which it does not open."""
-    for split, count in counts.items():
-        storage.write(f"{split}/zarr.json", group_metadata())
-        for spec in ARRAYS.values():
-            metadata = array_metadata(spec, count, size_hw, samples_per_shard, compression)
-            storage.write(f"{split}/{spec.name}/zarr.json", metadata)
+    for name, content in hierarchy(counts, size_hw, samples_per_shard, compression).items():
+        if name != ROOT:
+            storage.write(name, content)
 
 
 def write_shard(
@@ -80,7 +81,11 @@ def write_encoded_shard(
 
 def write_manifest(storage: Storage, manifest: Manifest) -> None:
     """Finalise: from here on the store opens as data."""
-    storage.write("zarr.json", group_metadata(manifest.to_attributes()))
+    counts = {split: len(content.names) for split, content in manifest.splits.items()}
+    layout = counts, manifest.size_hw, manifest.samples_per_shard, manifest.compression
+    digests = {name: metadata_digest(content) for name, content in hierarchy(*layout).items()}
+    described = replace(manifest, metadata=digests).to_attributes()
+    storage.write(ROOT, hierarchy(*layout, attributes=described)[ROOT])
 
 
 @contextmanager

@@ -103,13 +103,15 @@ def test_verify_names_every_damaged_file(run_command, tmp_path):
     store = open_store(tmp_path / "synthetic.zarr")
     paths = {(r.split, r.array): Path(store.url) / r.name for r in store.records()}
     paths["train", "aif"].unlink()
+    (Path(store.url) / "test/aif/zarr.json").unlink()
     faults.flip_byte(paths["test", "depth_m"], 40)
     result = run_command("dfd-prepare", "verify", "synthetic.zarr", cwd=tmp_path)
     assert result.returncode == 2
-    assert len(result.stdout.splitlines()) == 2
+    assert len(result.stdout.splitlines()) == 3
     assert "train/aif" in result.stdout
+    assert "test/aif/zarr.json is missing" in result.stdout
     assert re.search(r"test/depth_m\): sample 0 \(synthetic-\d+\) is damaged", result.stdout)
-    assert "2 of 9 shard files" in result.stderr
+    assert "3 of 18 files" in result.stderr
 
 
 def test_every_lens_option_reaches_the_store(run_command, tmp_path):

@@ -202,9 +202,42 @@ def test_verify_finds_that_frames_are_not_of_the_size_that_the_manifest_says(sto
         manifest["checksum"] = digest(manifest)
 
     edit_manifest(store, shrunk)
-    records = list(verify_store(open_store(Path(store.url))))
+    records = [pair for pair in verify_store(open_store(Path(store.url))) if pair[0].name.rpartition("/")[2] == "0"]
     assert records
     assert all(problem is not None and record.where in problem for record, problem in records)
+
+
+METADATA = ["zarr.json", "train/zarr.json", *(f"train/{array}/zarr.json" for array in ARRAYS)]
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_verify_names_metadata_that_are_changed_damaged_or_gone(store, name):
+    path = Path(store.url) / name
+    kept = path.read_bytes()
+    content = json.loads(kept)
+    content["attributes"]["unit"] = "feet"
+    # Without those of the root, nothing is a store.
+    for damaged in (json.dumps(content).encode(), *(() if name == "zarr.json" else (b"{", b"[]", None))):
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        found = {record.name: problem for record, problem in verify_store(open_store(store.url)) if problem}
+        assert list(found) == [name]
+        assert name in found[name]
+        path.write_bytes(kept)
+    # The same content in other words.
+    path.write_text(json.dumps(json.loads(kept), indent=7))
+    assert all(problem is None for _, problem in verify_store(open_store(store.url)))
+
+
+def test_a_store_of_an_earlier_version_that_does_not_cover_its_metadata_is_verified(store, run_command, tmp_path):
+    def forget(manifest):
+        del manifest["metadata"], manifest["checksum"]
+        manifest["checksum"] = digest(manifest)
+
+    edit_manifest(store, forget)
+    assert all(problem is None for _, problem in verify_store(open_store(store.url)))
+    result = run_command("dfd-prepare", "verify", store.url, cwd=tmp_path)
+    assert result.returncode == 0
+    assert "metadata are not covered" in result.stdout
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"attributes": 3}', b"\xff\xfe", b"[" * 100_000])
