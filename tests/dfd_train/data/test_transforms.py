@@ -135,3 +135,31 @@ def test_shapes_are_height_times_width() -> None:
     for wrong in ("", "a", "1x2x3", "12.5", "-3"):
         with pytest.raises(ConfigError, match="HEIGHTxWIDTH"):
             parse_shape(wrong)
+
+
+@pytest.mark.parametrize("resized", [evaluation_frames, "training"])
+def test_detail_that_is_too_fine_for_the_smaller_picture_is_averaged_away(resized: object) -> None:
+    board = (np.indices((64, 96)).sum(0) % 2 * 255).astype(np.uint8)
+    image = torch.from_numpy(board[..., None].repeat(3, -1))[None]
+    batch = Batch(np.arange(1), image, 255 - image, torch.ones(1, 64, 96))
+    # Not a whole share of the sides, at which picked pixels could happen to look like their mean.
+    size = (36, 50)
+    if resized == "training":
+        frames = training_frames(batch, Geometry(size=size), CPU, seed=0, epoch=0)
+    else:
+        frames = evaluation_frames(batch, size, CPU)
+    for picture in (frames.defocused, frames.aif):
+        # Picked instead of averaged, neighbours would differ by up to 1.
+        assert float((picture - 0.5).abs().max()) < 0.15
+
+
+def test_crops_reach_every_row_and_column_about_as_often(batch: Batch) -> None:
+    geometry = Geometry(size=None, crop=(45, 60), flip=0.0)
+    tops, lefts = np.zeros(4, int), np.zeros(5, int)
+    for epoch in range(60):
+        for row, column in positions(training_frames(batch, geometry, CPU, seed=0, epoch=epoch)):
+            tops[row[0, 0]] += 1
+            lefts[column[0, 0]] += 1
+    # 360 windows; far from none for the first and the last place.
+    assert tops.min() > 60
+    assert lefts.min() > 45

@@ -243,3 +243,25 @@ def test_silog_of_parts_adds_up_to_that_of_the_batch(case: tuple[Output, Tensor,
         for k in range(2)
     ]
     assert sum(part.parts["silog"].item() for part in parts) == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_neighbours_along_x_and_along_y_are_counted_apart() -> None:
+    depth = torch.zeros(2, 1, 4, 6)
+    depth[0, 0, 1, :5] = 2.0
+    depth[1, 0, :3, 2] = 3.0
+    depth[1, 0, 3, 5] = torch.nan
+    # A row of five: four pairs across; a column of three: two pairs down.
+    assert count_pixels(depth).tolist() == [2, 8, 4, 2]
+
+
+def test_a_batch_divided_by_its_own_counts_is_the_batch_alone(case: tuple[Output, Tensor, Tensor]) -> None:
+    output, depth, aif = case
+    # Stripes: many valid neighbours across, few down.
+    depth[:, :, ::2] = 0
+    depth[:, :, 4] = 2.0
+    plain = compute_losses(output, depth, aif, LossConfig())
+    counted = compute_losses(output, depth, aif, LossConfig(), count_pixels(depth))
+    pairs = count_pixels(depth)
+    assert pairs[2] > 2 * pairs[3] > 0
+    for name, value in plain.parts.items():
+        assert float(counted.parts[name]) == pytest.approx(float(value), rel=1e-5), name
