@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from dfd_cli.prepare_pairs import pairs
@@ -27,6 +27,9 @@ from dfd_cli.support.progress import sample_progress
 from dfd_cli.support.summary import info_json, info_lines
 
 from defocus_sim.errors import ShardCorruptError
+
+if TYPE_CHECKING:
+    from defocus_sim.shards.store import ShardStore
 
 SPLITS_NONE = "none"
 WHAT = "Options"
@@ -304,6 +307,9 @@ def verify(store: str, as_json: bool) -> None:
     from defocus_sim.shards.store import open_store, verify_store
 
     opened = open_store(store, check_files=False)
+    if opened.foreign is not None:
+        _verify_foreign(opened, as_json)
+        return
     shards, metadata = sum(1 for _ in opened.records()), len(opened.metadata_records())
     damaged = list[str]()
     with sample_progress("verifying", unit="files") as report:
@@ -322,6 +328,26 @@ def verify(store: str, as_json: bool) -> None:
         return
     more = f"the {metadata} of metadata too" if metadata else "metadata are not covered: an earlier version wrote it"
     say(f"{store}: all {shards} shard files are as they were written; {more}")
+
+
+def _verify_foreign(store: ShardStore, as_json: bool) -> None:
+    """Of a store of another program: whether every sample can be read; nobody says what was written."""
+    from defocus_sim.shards.store import read_through
+
+    total, damaged = sum(len(store.split(name)) for name in store.split_names), list[str]()
+    with sample_progress("verifying", unit="samples") as report:
+        for done, (_, problem) in enumerate(read_through(store), start=1):
+            report(done - 1, total)
+            if problem is not None:
+                damaged.append(problem)
+                if not as_json:
+                    say(problem)
+    if as_json:
+        say(json.dumps({"store": store.url, "samples": total, "damaged": damaged}, indent=2))
+    if damaged:
+        raise ShardCorruptError(f"{len(damaged)} of {total} samples of {store.url} cannot be read")
+    if not as_json:
+        say(f"{store.url}: all {total} samples can be read; there are no checksums of ours that say what was written")
 
 
 @main.command(cls=OneLineCommand, examples=("dfd-prepare merge a.zarr b.zarr --out both.zarr",))

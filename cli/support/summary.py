@@ -61,14 +61,27 @@ def info_lines(store: ShardStore) -> list[str]:
     scenes = {name: len(set(split.scenes)) for name, split in manifest.splits.items() if split.names}
     return [
         *_store_lines(store),
-        f"  shards     {manifest.samples_per_shard} samples each, compression {manifest.compression}",
+        *_layout_lines(store),
         f"  scenes     {', '.join(f'{count} in {name}' for name, count in scenes.items())}",
         *_stack_lines(manifest),
         *(f"  lens       {_fields(lens)}" for lens in manifest.lenses),
-        f"  rendering  {_fields(manifest.rendering)}",
+        *([f"  rendering  {_fields(manifest.rendering)}"] if manifest.rendering else []),
         *_source_lines(manifest.source),
         f"  made by    {manifest.created_by}, format {manifest.format_version}",
         f"  checksum   {manifest.checksum}",
+    ]
+
+
+def _layout_lines(store: ShardStore) -> list[str]:
+    """How the arrays are stored."""
+    if store.foreign is None:
+        manifest = store.manifest
+        return [f"  shards     {manifest.samples_per_shard} samples each, compression {manifest.compression}"]
+    split = store.split_names[0]
+    return [
+        f"  array      {split}/{name}: Zarr version {array.metadata.zarr_format}, chunks {array.chunks}"
+        + (f", shards {array.shards}" if array.shards else "")
+        for name, array in store.foreign.arrays(split).items()
     ]
 
 
@@ -92,7 +105,8 @@ def info_json(store: ShardStore) -> dict[str, Any]:
         "skipped": list(manifest.skipped),
         "samples_per_shard": manifest.samples_per_shard,
         "compression": manifest.compression,
-        "stored_bytes": sum(record.file.bytes for record in store.records()),
+        "stored_bytes": store.stored_bytes,
+        "read_through_zarr": store.foreign is not None,
         "created_by": manifest.created_by,
         "format_version": manifest.format_version,
         "checksum": manifest.checksum,
@@ -130,23 +144,35 @@ def _store_lines(store: ShardStore) -> list[str]:
     statistics = manifest.statistics
     height, width = manifest.size_hw
     counts = {name: len(store.split(name)) for name in store.split_names}
-    stored = [record.file.bytes for record in store.records()]
-    raw = sum(counts.values()) * sum(spec.sample_bytes(manifest.size_hw) for spec in ARRAYS.values())
     focus_m = sorted({s for split in manifest.splits.values() for s in split.focus_distance_m})
     names = dict.fromkeys(lens["name"] for lens in manifest.lenses)
-    measured = manifest.rendering["mode"] == "measured"
     lens = f"{', '.join(names)}, " + (f"focus {', '.join(f'{s:g} m' for s in focus_m if s)}, " if any(focus_m) else "")
     return [
         f"{store.url}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples of {width}x{height}",
-        f"  lens       {lens}"
-        + ("measured, not simulated" if measured else f"{manifest.rendering['mode']} {manifest.rendering['psf']} blur"),
+        f"  lens       {lens}{_blur_text(manifest)}",
         *_coc_lines(statistics["coc_px"]),
         *_limit_lines(statistics),
         *registration_lines(store),
-        f"  blurred    {_psnr_text(statistics)}",
-        f"  stored     {format_bytes(sum(stored))} in {len(stored)} shard files "
-        f"({sum(stored) / raw:.0%} of {format_bytes(raw)} raw)",
+        *([f"  blurred    {_psnr_text(statistics)}"] if manifest.rendering else []),
+        _stored_line(store, sum(counts.values())),
     ]
+
+
+def _blur_text(manifest: Manifest) -> str:
+    if not manifest.rendering:
+        return "how it was blurred is not known"
+    if manifest.rendering["mode"] == "measured":
+        return "measured, not simulated"
+    return f"{manifest.rendering['mode']} {manifest.rendering['psf']} blur"
+
+
+def _stored_line(store: ShardStore, samples: int) -> str:
+    stored, raw = (
+        store.stored_bytes,
+        samples * sum(spec.sample_bytes(store.manifest.size_hw) for spec in ARRAYS.values()),
+    )
+    how = "read through zarr" if store.foreign else f"in {sum(1 for _ in store.records())} shard files"
+    return f"  stored     {format_bytes(stored)} {how} ({stored / raw:.0%} of {format_bytes(raw)} raw)"
 
 
 def _limit_lines(statistics: dict[str, Any]) -> list[str]:

@@ -15,7 +15,6 @@ from defocus_sim.datasets.base import SPLITS
 from defocus_sim.errors import ConvertError, DefocusSimError, StorageTimeoutError
 from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, blurred_hw, digest
 from defocus_sim.shards.plan import plan_shards
-from defocus_sim.shards.split import ShardSplit
 from defocus_sim.shards.store import ShardStore, open_store
 from defocus_sim.shards.write import write_encoded_shard, write_skeleton
 
@@ -125,7 +124,7 @@ def _with_shards(content: SplitManifest, files: Sequence[dict[str, ShardFile]]) 
 def _chunks(stores: Sequence[ShardStore], split: str) -> Iterator[dict[str, bytes]]:
     for store in stores:
         if split in store.split_names:
-            samples: ShardSplit = store.split(split)
+            samples = store.split(split)
             for index in range(len(samples)):
                 yield samples.read_encoded(index)
 

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from defocus_sim.shards.layout import ARRAYS, MANIFEST_ATTRIBUTE, ArraySpec, Compression
-from defocus_sim.shards.manifest import digest
+from defocus_sim.shards.manifest import Manifest, digest
+from defocus_sim.shards.storage import Storage
+
+_LAYOUT = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs")
 
 if TYPE_CHECKING:
     import zarr
@@ -68,3 +71,21 @@ def metadata_digest(content: bytes) -> str:
     if isinstance(attributes, dict):
         described["attributes"] = {name: value for name, value in attributes.items() if name != MANIFEST_ATTRIBUTE}
     return digest(described)
+
+
+def is_rewritten(storage: Storage, manifest: Manifest) -> bool:
+    """Whether the arrays of a store with a manifest are laid out otherwise than dfd-prepare does; for the direct reader."""
+    counts = {split: len(content.names) for split, content in manifest.splits.items()}
+    ours = hierarchy(counts, manifest.size_hw, manifest.samples_per_shard, manifest.compression)
+    for name, content in ours.items():
+        wanted = json.loads(content)
+        if wanted["node_type"] != "array":
+            continue
+        try:
+            found = json.loads(storage.read(name))
+            if not isinstance(found, dict) or any(found.get(key) != wanted[key] for key in _LAYOUT):
+                return True
+        except (OSError, ValueError, RecursionError):
+            # Gone or damaged: that is not what other programs do.
+            continue
+    return False

@@ -1,13 +1,14 @@
-"""Samples of one split: a batch filled by a reader of our own.
+"""Samples of one split: what is known of each, and batches filled by a reader of our own.
 
-A general Zarr library reads a deleted or empty shard as zeros and spends most of its time per chunk on bookkeeping. Here a
-shard's index is read and checked once, its chunks are read and checked each time: an uncompressed one straight into its
-place in the batch. Nothing is mapped: a file that others shorten is an error with a name. Safe to share between threads, to
-fork and to pickle.
+A general Zarr library reads a deleted or empty shard as zeros and spends most of its time per chunk on bookkeeping. In
+`ShardSplit` a shard's index is read and checked once, its chunks are read and checked each time: an uncompressed one
+straight into its place in the batch. Nothing is mapped: a file that others shorten is an error with a name. Safe to share
+between threads, to fork and to pickle.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,18 +25,14 @@ from defocus_sim.shards.open_shards import OpenShards, read_exactly
 from defocus_sim.shards.storage import Storage
 
 
-class ShardSplit:
+class Split(ABC):
     """Random access to the samples of one split; `sample_shapes`: of each array, without the batch."""
 
     def __init__(self, storage: Storage, manifest: Manifest, name: str, identity: StoreIdentity) -> None:
         self.storage, self.manifest, self.name, self._identity = storage, manifest, name, identity
         self._split = manifest.splits[name]
         self.height, self.width = manifest.size_hw
-        self._shards = OpenShards(storage, manifest, name, identity)
         self.sample_shapes = {array: spec.sample_shape(manifest.size_hw) for array, spec in ARRAYS.items()}
-
-    def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str, StoreIdentity]]:
-        return ShardSplit, (self.storage, self.manifest, self.name, self._identity)
 
     def __len__(self) -> int:
         return len(self._split.names)
@@ -133,8 +130,32 @@ class ShardSplit:
         self.fill(rows, batch)
         return batch
 
+    @abstractmethod
     def fill(self, indices: NDArray[np.int64], batch: Mapping[str, NDArray[Any]]) -> None:
         """`read` into arrays that are known to be such as `out` must be."""
+
+    @abstractmethod
+    def read_encoded(self, index: int) -> dict[str, bytes]:
+        """The chunks of sample `index` as a store of this compression has them; raises as `read` does."""
+
+    def _check(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
+
+
+class ShardSplit(Split):
+    """A split of a store in our own layout."""
+
+    def __init__(self, storage: Storage, manifest: Manifest, name: str, identity: StoreIdentity) -> None:
+        super().__init__(storage, manifest, name, identity)
+        self._shards = OpenShards(storage, manifest, name, identity)
+
+    def __reduce__(self) -> tuple[type[ShardSplit], tuple[Storage, Manifest, str, StoreIdentity]]:
+        return ShardSplit, (self.storage, self.manifest, self.name, self._identity)
+
+    def fill(self, indices: NDArray[np.int64], batch: Mapping[str, NDArray[Any]]) -> None:
+        """See `Split`."""
         rows = indices.tolist()
         self._check(rows)
         for row, index in enumerate(rows):
@@ -148,16 +169,11 @@ class ShardSplit:
             self._identity.check()
 
     def read_encoded(self, index: int) -> dict[str, bytes]:
-        """The chunks of sample `index` as they are stored, their checksums checked; raises as `read` does."""
+        """See `Split`: as they are stored, their checksums checked."""
         self._check([index])
         chunks = {array: self._chunk(index, array).tobytes() for array in ARRAYS}
         self._check_identity()
         return chunks
-
-    def _check(self, indices: Iterable[int]) -> None:
-        for index in indices:
-            if not 0 <= index < len(self):
-                raise ShardError(f"sample {index} is outside 0..{len(self) - 1} of split {self.name!r}")
 
     def _decode(self, index: int, array: str, target: NDArray[Any]) -> None:
         """Read `array` of sample `index` into `target`."""

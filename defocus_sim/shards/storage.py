@@ -230,14 +230,19 @@ def _timeout_s() -> float:
     return seconds
 
 
+def client_options(url: str) -> dict[str, Any]:
+    """What the client of an fsspec URL is made with."""
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if url.startswith(("s3://", "s3a://")):
+        options["config_kwargs"] = {"connect_timeout": _CONNECT_TIMEOUT_S, "read_timeout": _READ_TIMEOUT_S}
+    return options
+
+
 def _filesystem(url: str) -> tuple[Any, str]:
     """The client of an fsspec URL, and the path in it."""
     import fsspec
 
-    options: dict[str, Any] = {}
-    if url.startswith(("s3://", "s3a://")):
-        options["config_kwargs"] = {"connect_timeout": _CONNECT_TIMEOUT_S, "read_timeout": _READ_TIMEOUT_S}
-    return fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
+    return fsspec.core.url_to_fs(url, **client_options(url))
 
 
 class ObjectStorage(Storage):

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError, StorageTimeoutError
+from defocus_sim.shards.foreign import ForeignStore, ZarrSplit, open_foreign, root_of
 from defocus_sim.shards.identity import ROOT, StoreIdentity
-from defocus_sim.shards.layout import ARRAYS
+from defocus_sim.shards.layout import ARRAYS, MANIFEST_ATTRIBUTE
 from defocus_sim.shards.manifest import Manifest, ShardFile
-from defocus_sim.shards.metadata import metadata_digest
+from defocus_sim.shards.metadata import is_rewritten, metadata_digest
 from defocus_sim.shards.open_shards import check_size
-from defocus_sim.shards.split import ShardSplit
+from defocus_sim.shards.split import ShardSplit, Split
 from defocus_sim.shards.storage import RangeReader, Storage, storage_at
 
 _VERIFY_BLOCK_BYTES = 16 * 2**20
@@ -54,11 +55,15 @@ class MetadataRecord:
 
 @dataclass(frozen=True)
 class ShardStore:
-    """An open store. `storage`: its files. `manifest`: see `Manifest`. `identity`: which store it is."""
+    """An open store. `storage`: its files. `manifest`: see `Manifest`. `identity`: which store it is.
+
+    `foreign`: where zarr finds the arrays of one that is not in our layout; None where our reader reads it.
+    """
 
     storage: Storage
     manifest: Manifest
     identity: StoreIdentity
+    foreign: ForeignStore | None = None
 
     @property
     def url(self) -> str:
@@ -70,11 +75,20 @@ class ShardStore:
         """Splits with at least one sample: "train", "val", "test", in this order."""
         return tuple(name for name, split in self.manifest.splits.items() if split.names)
 
-    def split(self, name: str) -> ShardSplit:
+    def split(self, name: str) -> Split:
         """The samples of one split. Raises `ShardError` where the store has none."""
         if name not in self.split_names:
             raise ShardError(f"{self.url} has no split {name!r}: it has {', '.join(self.split_names) or 'no sample'}")
+        if self.foreign is not None:
+            return ZarrSplit(self.storage, self.manifest, name, self.identity, self.foreign)
         return ShardSplit(self.storage, self.manifest, name, self.identity)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the chunks, as far as they are stored."""
+        if self.foreign is None:
+            return sum(record.file.bytes for record in self.records())
+        return sum(a.nbytes_stored() for split in self.split_names for a in self.foreign.arrays(split).values())
 
     def records(self) -> Iterator[ShardRecord]:
         """Every shard file."""
@@ -91,15 +105,20 @@ class ShardStore:
 def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
     """Open a finished store at a path or URL: manifest checked and, with `check_files`, every shard's presence and size.
 
-    Raises `ShardMissingError` where there is no store or a shard is gone, `ShardError` for an unfinished or foreign one or
-    a newer format, `ShardCorruptError` for a damaged manifest or a shard of another size.
+    A store that is not in our layout but has the three arrays is read through zarr (see `foreign`).
+
+    Raises `ShardMissingError` where there is no store or a shard is gone, `ShardError` for an unfinished one, arrays that
+    do not fit or a newer format, `ShardCorruptError` for a damaged manifest or a shard of another size.
     """
     storage = storage_at(place)
     try:
         identity, metadata = StoreIdentity.read(storage)
         content = json.loads(metadata)
     except (FileNotFoundError, NotADirectoryError):
-        raise _no_store(storage) from None
+        root = root_of(storage)
+        if root is None:
+            raise _no_store(storage) from None
+        return _foreign(storage, root)
     except (ValueError, RecursionError) as error:
         raise ShardCorruptError(f"{storage.describe(ROOT)} cannot be read as JSON ({error})") from error
     except StorageTimeoutError:
@@ -108,18 +127,33 @@ def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
         raise ShardError(f"{storage.url} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ShardCorruptError(f"{storage.describe(ROOT)} is not Zarr metadata")
-    store = ShardStore(storage, Manifest.from_attributes(content.get("attributes"), storage.url), identity)
-    if check_files:
-        for _, problem in _size_problems(store):
-            if problem is not None:
-                # Replaced at this moment, perhaps.
-                identity.check()
-                raise problem
+    attributes = content.get("attributes")
+    if isinstance(attributes, dict) and MANIFEST_ATTRIBUTE not in attributes:
+        return _foreign(storage, ROOT)
+    store = ShardStore(storage, Manifest.from_attributes(attributes, storage.url), identity)
+    problem = next((found for _, found in _size_problems(store) if found is not None), None)
+    if problem is not None:
+        # Replaced at this moment, perhaps.
+        identity.check()
+        if is_rewritten(storage, store.manifest):
+            return _foreign(storage, ROOT, store.manifest)
+        if check_files:
+            raise problem
     return store
 
 
+def _foreign(storage: Storage, root: str, manifest: Manifest | None = None) -> ShardStore:
+    foreign, described, identity = open_foreign(storage, root, manifest)
+    return ShardStore(storage, described, identity, foreign)
+
+
 def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord | MetadataRecord, str | None]]:
-    """Read every byte of every shard, and the metadata: yields each file with None, or with what is wrong with it."""
+    """Read every byte of every shard, and the metadata: yields each file with None, or with what is wrong with it.
+
+    Of a store that is read through zarr nothing says what was written: nothing is yielded (see `read_through`).
+    """
+    if store.foreign is not None:
+        return
     for described in store.metadata_records():
         yield described, _metadata_damage(store, described)
     splits = {name: store.split(name) for name in store.split_names}
@@ -135,6 +169,18 @@ def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord | MetadataReco
             raise
         except OSError as error:
             yield record, f"{store.storage.describe(record.name)} cannot be read: {error}"
+
+
+def read_through(store: ShardStore) -> Iterator[tuple[str, str | None]]:
+    """Read every sample: yields `split/name` of each with None, or with what hinders reading it."""
+    for name in store.split_names:
+        split = store.split(name)
+        for index, sample in enumerate(split.names):
+            try:
+                split.read([index])
+                yield f"{name}/{sample}", None
+            except ShardCorruptError as error:
+                yield f"{name}/{sample}", str(error)
 
 
 def _no_store(storage: Storage) -> ShardError:
@@ -168,7 +214,7 @@ def _size_problems(store: ShardStore) -> Iterator[tuple[ShardRecord, ShardError 
         yield record, problem
 
 
-def _damage(split: ShardSplit, record: ShardRecord, sound: bool) -> str | None:
+def _damage(split: Split, record: ShardRecord, sound: bool) -> str | None:
     """What is wrong with a shard, whose bytes are those that were written where it is `sound`.
 
     Then the first sample tells whether it is what the manifest says. Else it is the first that is damaged; a file whose

@@ -139,8 +139,8 @@ class ShardDataset(Dataset[Any]):
 
     @property
     def measured(self) -> bool:
-        """Whether these are photographs, which may be without depth and without a known lens."""
-        return self.store.manifest.rendering.get("mode") == "measured"
+        """Whether these may be photographs, which may be without depth and without a known lens."""
+        return self.store.manifest.rendering.get("mode", "measured") == "measured"
 
     def has_lens(self, index: int) -> bool:
         """Whether the lens of sample `index` is known: that of a photograph need not be."""
