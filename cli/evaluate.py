@@ -121,9 +121,10 @@ _add_table("table4", "The paper's Table IV (methods), for runs on Make3D its row
 
 
 def _make3d_grids(root: str, split: str) -> Any:
-    """A function: sample name -> its 55x305 grid of distances; the samples of a focal stack share theirs."""
+    """A function: sample name -> the distances of its 55x305 grid; the samples of a focal stack share theirs."""
     from defocus_sim.datasets.make3d import Make3dSource, read_grid
     from defocus_sim.errors import SourceMissingError
+    from dfd_train.evaluation.scoring import TrueGrid
 
     source = Make3dSource(root=Path(root))
     paths = {s.name: path for s, path in zip(source.samples(), source.grid_paths(), strict=True) if s.split == split}
@@ -132,7 +133,8 @@ def _make3d_grids(root: str, split: str) -> Any:
         bare = name.rpartition("@")[0] or name
         if bare not in paths:
             raise SourceMissingError(f"{root} has no grid for sample {name} of the split {split}")
-        return read_grid(paths[bare])
+        laser = read_grid(paths[bare])
+        return TrueGrid(laser.distance_m, laser.z_m)
 
     return grid
 

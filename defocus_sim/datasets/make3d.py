@@ -2,7 +2,9 @@
 
 `img-<id>.jpg` belongs to `depth_sph_corr-<id>.mat`; some ids carry an extra number such as `10.21` in front, on one
 side only, and some depth files lie in a subfolder `Gridlaserdata`. Files are paired by id, never by their order. The
-grid spans the whole picture, so that its cells are not square. Saxena, Sun and Ng, "Make3D", TPAMI 2009.
+grid spans the whole picture, so that its cells are not square. Its four channels are y, x, z and the distance along the
+ray: blur follows z, as everywhere in this package, and the published figures are of the distance. Saxena, Sun and Ng,
+"Make3D", TPAMI 2009.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ GRID_HW = (55, 305)
 _FOLDERS = ("train", "test")
 _GRID_NAME = "Position3DGrid"
 _GRID_CHANNELS = 4
-_DISTANCE = 3
+_Z, _DISTANCE = 2, 3
 _IMAGE_PREFIX, _DEPTH_PREFIX = "img-", "depth_sph_corr-"
 _EXTRA_NUMBER = re.compile(r"^\d+\.\d+[-_]?(?=\D)")
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -57,16 +59,28 @@ class Make3dPair(NamedTuple):
     split: str = "train"
 
 
-def read_grid(path: Path) -> NDArray[np.float32]:
-    """The laser's distances of one depth file: (55, 305) float32 metres, 0 = hole, about 81 = nothing seen.
+class LaserGrid(NamedTuple):
+    """What the laser saw: (55, 305) float32 metres each, 0 = hole (in both), about 81 = nothing seen.
 
-    That is `Position3DGrid[..., 3]`; evaluation scores on this grid. Raises `SourceError` naming the file where it is
-    damaged or has no such array of (55, 305, 4).
+    `z_m`: along the optical axis, what blur depends on and what is stored. `distance_m`: along the ray from the camera,
+    what the published figures score; at the edge of a picture it is a third longer.
+    """
+
+    z_m: NDArray[np.float32]
+    distance_m: NDArray[np.float32]
+
+
+def read_grid(path: Path) -> LaserGrid:
+    """Both depths of one file, `Position3DGrid[..., 2]` and `[..., 3]`.
+
+    Raises `SourceError` naming the file where it is damaged or has no such array of (55, 305, 4).
     """
     grid = read_matrix(path, _GRID_NAME)
     if grid.shape != (*GRID_HW, _GRID_CHANNELS):
         raise SourceError(f"{path}: {_GRID_NAME} has shape {grid.shape}, {(*GRID_HW, _GRID_CHANNELS)} is wanted")
-    return depth_with_holes(grid[..., _DISTANCE])
+    z, distance = depth_with_holes(grid[..., _Z]), depth_with_holes(grid[..., _DISTANCE])
+    seen = (z > 0) & (distance > 0)
+    return LaserGrid(np.where(seen, z, np.float32(0)), np.where(seen, distance, np.float32(0)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +90,8 @@ class Make3dSource(ListedOnce[Make3dPair]):
     `size_hw`: height and width of the frames; colour is reduced by area and depth takes the nearest cell of the grid.
     The default is the customary 460x345 for the portrait pictures of the set; pictures of another shape are stretched
     to it, which `notes` tells, unless a size of their shape is given. The pictures are read at this size directly: at
-    their own size there is a depth for every 230th pixel only. A split whose two folders are both absent is empty.
+    their own size there is a depth for every 230th pixel only. Depth is z, not the distance along the ray. A split whose
+    two folders are both absent is empty.
 
     `val_fraction` of the training pairs, drawn by `seed`, is the validation split.
 
@@ -144,6 +159,7 @@ class Make3dSource(ListedOnce[Make3dPair]):
         files = [path for pair in self.listing.frames for path in (pair.image, pair.depth)]
         return {
             "kind": self.kind,
+            "depth": "z",
             "size_hw": list(self.size_hw),
             "val_fraction": self.val_fraction,
             "seed": self.seed,
@@ -207,7 +223,7 @@ class _Make3dReader:
         """Sample `index` of the source at its working size."""
         pair, (height, width) = self._files[index], self._size_hw
         aif = cv2.resize(read_colour(pair.image), (width, height), interpolation=cv2.INTER_AREA)
-        return RgbdFrame(np.asarray(aif, np.uint8), resize_nearest(read_grid(pair.depth), self._size_hw))
+        return RgbdFrame(np.asarray(aif, np.uint8), resize_nearest(read_grid(pair.depth).z_m, self._size_hw))
 
 
 def _pair(images: list[Path], depths: list[Path]) -> tuple[list[Make3dPair], list[tuple[Path, str]]]:

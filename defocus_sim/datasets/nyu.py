@@ -47,10 +47,10 @@ _DEPTHS = {"filled": "depths", "raw": "rawDepths"}
 class NyuSource:
     """The labelled frames of NYU-Depth v2.
 
-    `path`: the `.mat` file. `splits`: the official `splits.mat`, or None for no test split. `val_fraction` of the
-    official training frames is the validation split, whole scenes drawn by `seed`. `crop`: "official"
-    (561x427), "eigen" (560x426) or "none" (640x480). `depth`: "filled" (in-painted `depths`) or "raw" (`rawDepths`, 0
-    where the sensor saw nothing). Raises `SourceError` for an unknown option.
+    `path`: the `.mat` file; `images` and the chosen depth will do. `splits`: the official `splits.mat`, or None
+    for no test split. `val_fraction` of the official training frames is the validation split, whole scenes drawn by `seed`.
+    `crop`: "official" (561x427), "eigen" (560x426) or "none" (640x480). `depth`: "filled" (in-painted `depths`) or "raw"
+    (`rawDepths`, 0 where the sensor saw nothing). Raises `SourceError` for an unknown option.
     """
 
     path: Path
@@ -75,7 +75,7 @@ class NyuSource:
 
         Raises `SourceError` where a file is of another kind, truncated, or the split names a frame that is not there.
         """
-        with _open_labelled(self.path) as file:
+        with _open_labelled(self.path, self.depth) as file:
             count, scenes = file["images"].shape[0], _scene_names(file)
         ids = self._frame_ids(count)
         samples = [
@@ -129,7 +129,7 @@ class NyuSource:
     @contextmanager
     def open(self) -> Iterator[_NyuReader]:
         """A reader for one thread."""
-        with _open_labelled(self.path) as file:
+        with _open_labelled(self.path, self.depth) as file:
             ids = self._frame_ids(file["images"].shape[0])
             yield _NyuReader(self, file, [i - 1 for i in ids["train"] + ids["test"]])
 
@@ -187,7 +187,7 @@ _LONGEST_NAME = 4096
 
 
 @contextmanager
-def _open_labelled(path: Path) -> Iterator[h5py.File]:
+def _open_labelled(path: Path, depth: NyuDepth) -> Iterator[h5py.File]:
     require_file(path, "the labelled set")
     try:
         file = h5py.File(path, "r")
@@ -196,28 +196,33 @@ def _open_labelled(path: Path) -> Iterator[h5py.File]:
         raise SourceError(f"{path} cannot be opened as {LABELLED_NAME}: {reason} ({error})") from error
     with file:
         try:
-            _check_layout(file, path)
+            _check_layout(file, path, depth)
         except (OSError, RuntimeError) as error:
             raise SourceError(f"{path} is damaged: its contents cannot be listed ({error})") from error
         yield file
 
 
-def _check_layout(file: h5py.File, path: Path) -> None:
-    wanted = {
-        "images": (np.uint8, (3, 640, 480)),
-        "depths": (np.float32, (640, 480)),
-        "rawDepths": (np.float32, (640, 480)),
-    }
+def _check_layout(file: h5py.File, path: Path, depth: NyuDepth) -> None:
+    # Only what is read: people keep files with the two arrays that they need.
+    wanted = {"images": (np.uint8, (3, 640, 480)), _DEPTHS[depth]: (np.float32, (640, 480))}
     for name, (dtype, shape) in wanted.items():
         data = own_dataset(file, name, path)
         if data is None:
-            raise SourceError(f"{path} has no variable {name!r}: this is not {LABELLED_NAME}")
+            raise SourceError(
+                f"{path} has no variable {name!r}: this is not {LABELLED_NAME}{_other_depth(file, depth)}"
+            )
         if data.dtype != dtype or data.shape[1:] != shape or data.ndim != len(shape) + 1:
             raise SourceError(f"{path}: {name} is {data.dtype} {data.shape}, {np.dtype(dtype)} (N, {shape}) is wanted")
         check_stored(data, name, path)
     counts = {name: file[name].shape[0] for name in wanted}
     if len(set(counts.values())) > 1 or min(counts.values()) == 0:
         raise SourceError(f"{path}: the variables disagree in their number of frames ({counts})")
+
+
+def _other_depth(file: h5py.File, depth: NyuDepth) -> str:
+    """What to do where the wanted depth is missing and the other one is there."""
+    others = [name for name, variable in _DEPTHS.items() if name != depth and "images" in file and variable in file]
+    return f"; it has the other depth, --depth {others[0]}" if others else ""
 
 
 def _scene_names(file: h5py.File) -> list[str] | None:

@@ -21,8 +21,20 @@ from dfd_train.evaluation.metrics import DEFAULT_CAP_M, NEAREST_M, ImageScore, d
 from dfd_train.model.build import CameraNet, run_model
 from dfd_train.model.two_headed import Output
 
-# True depth of a sample by its name, (h, w) metres with 0 = hole, on a grid that spans the whole frame.
-Truth = Callable[[str], NDArray[np.float32]]
+
+class TrueGrid(NamedTuple):
+    """True depth of a sample, (h, w) metres with 0 = hole, on a grid that spans the whole frame.
+
+    `z_m`: where `depth_m` is the distance along the ray, the z of the same points: what is predicted, z, is turned into
+    a distance of its own by their ratio.
+    """
+
+    depth_m: NDArray[np.float32]
+    z_m: NDArray[np.float32] | None = None
+
+
+# The grid of a sample by its name.
+Truth = Callable[[str], TrueGrid]
 PROFILE_COLUMNS = ("pixels", "scored", "depth_square_m2", "depth_relative", "restored_square", "input_square")
 DEPTH_EDGES_M = (0.0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 15, 20, 30, 40, 50, 60, 70, 80)
 SIGMA_EDGES_PX = (0.0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30)
@@ -88,7 +100,7 @@ def score_split(
     `net`: a model in evaluation mode, on `device`; it sees one image at a time, so `batch_size`, how many are read at
     once, changes no digit. `size`: (height, width) that frames are resized to, None = native.
     `constant_depth_m`: the depth map of doing nothing. `truth`: true depths to score on instead of the store's; the
-    prediction is read off at the centres of its cells, bilinearly. `profiles`: also sums by depth and by sigma.
+    prediction is read off at the centres of its cells, bilinearly (see `TrueGrid`). `profiles`: sums by depth and sigma.
     Raises `EvaluationError` naming a sample that cannot be scored.
     """
     if indices is None:
@@ -119,8 +131,12 @@ def _score_one(
     if output.depth_m is not None:
         depth_m, true = output.depth_m[0, 0], frames.depth_m[0, 0]
         if truth is not None:
-            true = torch.from_numpy(truth(name)).to(depth_m.device)
+            grid = truth(name)
+            true = torch.from_numpy(grid.depth_m).to(depth_m.device)
             depth_m = F.interpolate(output.depth_m, size=true.shape, mode="bilinear", align_corners=False)[0, 0]
+            if grid.z_m is not None:
+                z_m = torch.from_numpy(grid.z_m).to(depth_m.device)
+                depth_m = depth_m * torch.where(z_m > 0, true / z_m, 1)
         predicted = _with_depth(predicted, depth_m, true, cap_m)
         if constant is not None:
             untouched = _with_depth(untouched, torch.full_like(true, constant), true, cap_m)

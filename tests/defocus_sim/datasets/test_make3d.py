@@ -26,6 +26,8 @@ def grid_of(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     grid = rng.normal(size=(*GRID_HW, 4))
     grid[..., 3] = rng.uniform(2, 81, GRID_HW)
+    # Of a ray that leaves the axis z is the shorter.
+    grid[..., 2] = grid[..., 3] * rng.uniform(0.7, 1, GRID_HW)
     return grid
 
 
@@ -72,20 +74,22 @@ def test_pairs_are_listed_by_split_and_read_with_their_own_depth(root):
             frame = reader.read(index)
             assert frame.aif.shape == (460, 345, 3)
             assert frame.aif.dtype == np.uint8
-            expected = grid_of(seed)[..., 3].astype(np.float32)
+            expected = grid_of(seed)[..., 2].astype(np.float32)
             # Row 230 of 460 lies in the middle of 55 rows; column 172 of 345 in the middle of 305.
             assert frame.depth_m[230, 172] == expected[27, 152]
             assert frame.depth_m[0, 0] == expected[0, 0]
             assert frame.depth_m[-1, -1] == expected[-1, -1]
             assert set(np.unique(frame.depth_m)) <= set(np.unique(expected))
-            np.testing.assert_array_equal(read_grid(source.grid_paths()[index]), expected)
+            laser = read_grid(source.grid_paths()[index])
+            np.testing.assert_array_equal(laser.z_m, expected)
+            np.testing.assert_array_equal(laser.distance_m, grid_of(seed)[..., 3].astype(np.float32))
 
 
 def test_every_cell_of_the_grid_is_seen_in_its_own_place(root):
     source = Make3dSource(root=root, size_hw=(110, 610))
     with source.open() as reader:
         depth = reader.read(0).depth_m
-    np.testing.assert_array_equal(depth, np.kron(grid_of(0)[..., 3], np.ones((2, 2))).astype(np.float32))
+    np.testing.assert_array_equal(depth, np.kron(grid_of(0)[..., 2], np.ones((2, 2))).astype(np.float32))
 
 
 @pytest.mark.parametrize(("picture", "depth"), [("10.21c-9", "c-9"), ("c-9", "10.21c-9"), ("10.2-c-9", "c-9")])
@@ -96,7 +100,7 @@ def test_an_extra_number_on_either_side_is_no_obstacle(root, picture, depth):
     assert ("c-9", "test") in names(source)
     assert source.skipped() == ()
     with source.open() as reader:
-        assert reader.read(3).depth_m[0, 0] == np.float32(grid_of(3)[0, 0, 3])
+        assert reader.read(3).depth_m[0, 0] == np.float32(grid_of(3)[0, 0, 2])
 
 
 def test_two_candidates_for_one_id_are_left_out_and_not_guessed(root):
@@ -275,10 +279,23 @@ def test_nothing_left_is_an_error_with_the_first_reason(root):
 def test_holes_are_zero_and_saturation_stays(tmp_path):
     grid = grid_of(1)
     grid[0, :5, 3] = [0, -1, np.nan, np.inf, 81.0]
-    depth = read_grid(write_grid(tmp_path / "x.mat", grid=grid))
-    assert depth.dtype == np.float32
-    assert depth[0, :5].tolist() == [0, 0, 0, 0, 81]
-    assert (depth[1:] > 0).all()
+    grid[0, 4:7, 2] = [81.0, 0, -1]
+    laser = read_grid(write_grid(tmp_path / "x.mat", grid=grid))
+    for depth in laser:
+        assert depth.dtype == np.float32
+        assert depth[0, :7].tolist() == [0, 0, 0, 0, 81, 0, 0]
+        assert (depth[1:] > 0).all()
+
+
+def test_a_wall_before_the_camera_has_one_depth_and_longer_rays_at_its_edge(root):
+    y, x = np.meshgrid(np.linspace(-0.6, 0.6, 55), np.linspace(-0.4, 0.4, 305), indexing="ij")
+    wall = np.stack([10 * y, 10 * x, np.full((55, 305), 10.0), 10 * np.sqrt(1 + x**2 + y**2)], -1)
+    write_grid(root / "Train400Depth/depth_sph_corr-a-1.mat", grid=wall)
+    source = Make3dSource(root=root)
+    with source.open() as reader:
+        assert (reader.read(0).depth_m == 10).all()
+    assert read_grid(source.grid_paths()[0]).distance_m.max() == np.float32(10 * np.sqrt(1 + 0.4**2 + 0.6**2))
+    assert source.provenance()["depth"] == "z"
 
 
 @pytest.mark.parametrize(("hw", "stretched"), [((1704 // 4, 1278 // 4), 0), ((375, 1242), 1)])

@@ -146,6 +146,21 @@ def test_a_mat_of_another_kind_is_refused(tmp_path):
             NyuSource(path=path).samples()
 
 
+@pytest.mark.parametrize(("kept", "depth", "other"), [("depths", "filled", "raw"), ("rawDepths", "raw", "filled")])
+def test_a_file_with_the_two_arrays_that_are_read_will_do(nyu_files, tmp_path, kept, depth, other):
+    whole, subset = nyu_files[0], tmp_path / "subset.mat"
+    with h5py.File(whole) as file, h5py.File(subset, "w") as copy:
+        for name in ("images", kept):
+            copy.create_dataset(name, data=file[name][()], compression="gzip")
+    with NyuSource(path=whole, depth=depth).open() as ours, NyuSource(path=subset, depth=depth).open() as theirs:
+        for index in range(2):
+            one, two = ours.read(index), theirs.read(index)
+            np.testing.assert_array_equal(one.aif, two.aif)
+            np.testing.assert_array_equal(one.depth_m, two.depth_m)
+    with pytest.raises(SourceError, match=f"--depth {depth}"):
+        NyuSource(path=subset, depth=other).samples()
+
+
 def test_a_damaged_frame_is_named(nyu_files):
     with h5py.File(nyu_files[0]) as file:
         chunk = file["images"].id.get_chunk_info_by_coord((3, 0, 0, 0))

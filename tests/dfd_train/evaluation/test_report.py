@@ -25,7 +25,7 @@ from dfd_train.evaluation.html import html_page
 from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
 from dfd_train.evaluation.paper_tables import published_figures
 from dfd_train.evaluation.report import Comparison, Report
-from dfd_train.evaluation.scoring import DEPTH_EDGES_M, SIGMA_EDGES_PX, Profile, score_split
+from dfd_train.evaluation.scoring import DEPTH_EDGES_M, SIGMA_EDGES_PX, Profile, TrueGrid, score_split
 from dfd_train.training.train import train
 
 QUIET = Console(quiet=True)
@@ -182,7 +182,7 @@ def make3d(
             (root / folder).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / "Test134" / f"img-test-00{k}.jpg"), rng.integers(0, 256, (72, 54, 3), dtype=np.uint8))
         grid = np.zeros((55, 305, 4))
-        grid[..., 3] = rng.uniform(1, 81, (55, 305))
+        grid[..., 2] = grid[..., 3] = rng.uniform(1, 81, (55, 305))
         grids.append(grid[..., 3])
         savemat(root / "Test134Depth" / f"depth_sph_corr-test-00{k}.mat", {"Position3DGrid": grid})
     return store, root, grids[0]
@@ -214,14 +214,18 @@ def test_make3d_is_scored_on_its_own_grid_up_to_c1_or_c2(
             columns = torch.linspace(0.5 / 64, 1 - 0.5 / 64, 64) * 50 + 10
             return Output(columns.expand(len(image), 1, 48, 64), None)
 
-    (score,) = score_split(
-        Plane(), dataset, size=None, device=torch.device("cpu"), cap_m=70, limit=1, truth=lambda _: grid.astype("f4")
-    )
+    scored = {"size": None, "device": torch.device("cpu"), "cap_m": 70, "limit": 1}
+    (score,) = score_split(Plane(), dataset, **scored, truth=lambda _: TrueGrid(grid.astype("f4")))
     true = grid.astype(np.float32).astype(np.float64)
     # The plane at the centres of the cells; linear in between, constant beyond the outermost pixels' centres.
     at = np.clip((np.arange(305) + 0.5) / 305, 0.5 / 64, 1 - 0.5 / 64) * 50 + 10
     error = ((at[None] - true) ** 2)[true < 70]
     assert score.predicted.depth.count == error.size
+    assert score.predicted.depth.square == pytest.approx(error.sum(), rel=1e-5)
+    # The grid says the distance along the ray, the network z: it is scored on the distance of its own points.
+    rays = TrueGrid((1.25 * grid).astype("f4"), grid.astype("f4"))
+    (score,) = score_split(Plane(), dataset, **scored, truth=lambda _: rays)
+    error = 1.25**2 * ((at[None].clip(0, 70 / 1.25) - true) ** 2)[1.25 * true < 70]
     assert score.predicted.depth.square == pytest.approx(error.sum(), rel=1e-5)
 
 
