@@ -41,6 +41,7 @@ def main() -> None:
 )
 @click.argument("more", nargs=-1, metavar="[RUN|FILE]...")
 @under(WHAT, "--split", metavar="NAME", default="test", help="Split of the store.")
+@under(WHAT, "--lens", metavar="TOML", help="Lens of samples of which the store does not say theirs (lens.toml).")
 @under(HOW, "--batch-size", type=int, metavar="N", default=8, help="Images read at once; changes no digit.")
 @under(HOW, "--size", metavar="PX|HxW|native", help="Size to score at.  [default: as in training]")
 @under(WHAT, "--limit", type=int, metavar="N", help="Score the first N samples only.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from defocus_sim.errors import ShardCorruptError, ShardError
@@ -122,6 +122,23 @@ class Manifest:
             "splits": {name: split.to_json() for name, split in self.splits.items()},
             **({"metadata": dict(self.metadata)} if self.metadata else {}),
         }
+
+    def seen_through(self, lens: Lens) -> Manifest:
+        """The manifest with `lens`, in pixels of the stored frames, for the samples of which nobody said theirs."""
+        unknown = {number for number, known in enumerate(self.lenses) if known == UNKNOWN_LENS}
+        splits = {}
+        for name, split in self.splits.items():
+            told = [number in unknown for number in split.lens]
+            known_hw = [blurred_hw(self, split, index) or (0, 0) for index in range(len(split.names))]
+            own = {"focus_distance_m": lens.focus_distance_m, "aperture_mm": lens.aperture_diameter_m * 1e3}
+            columns: dict[str, Any] = {
+                key: tuple(value if new else old for new, old in zip(told, getattr(split, key), strict=True))
+                for key, value in own.items()
+            }
+            frames = tuple(self.size_hw if new else hw for new, hw in zip(told, known_hw, strict=True))
+            splits[name] = replace(split, **columns, blurred_hw=frames)
+        lenses = tuple(lens.to_json() if number in unknown else one for number, one in enumerate(self.lenses))
+        return replace(self, lenses=lenses, splits=splits)
 
     @property
     def checksum(self) -> str:

@@ -94,8 +94,8 @@ class Split(ABC):
         """The lens of sample `index` in pixels of the frame that was blurred; raises `ShardError` as `lens` does."""
         if not self.has_lens(index):
             raise ShardError(
-                f"{self.storage.url} does not say with which lens sample {self.names[index]} was taken: prepare it with "
-                "--lens or --preset"
+                f"{self.storage.url} does not say with which lens sample {self.names[index]} was taken: give --lens, or "
+                "prepare it with --lens or --preset"
             )
         own = {
             "focus_distance_m": self._split.focus_distance_m[index],

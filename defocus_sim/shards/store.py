@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError, StorageTimeoutError
+from defocus_sim.lens import Lens
 from defocus_sim.shards.foreign import ForeignStore, ZarrSplit, open_foreign, root_of
 from defocus_sim.shards.identity import ROOT, StoreIdentity
 from defocus_sim.shards.layout import ARRAYS, MANIFEST_ATTRIBUTE
-from defocus_sim.shards.manifest import Manifest, ShardFile
+from defocus_sim.shards.manifest import UNKNOWN_LENS, Manifest, ShardFile
 from defocus_sim.shards.metadata import is_rewritten, metadata_digest
 from defocus_sim.shards.open_shards import check_size
 from defocus_sim.shards.split import ShardSplit, Split
@@ -82,6 +83,12 @@ class ShardStore:
         if self.foreign is not None:
             return ZarrSplit(self.storage, self.manifest, name, self.identity, self.foreign)
         return ShardSplit(self.storage, self.manifest, name, self.identity)
+
+    def seen_through(self, lens: Lens) -> ShardStore:
+        """The store with `lens` for the samples of which nobody said theirs; raises `ShardError` where all have one."""
+        if UNKNOWN_LENS not in self.manifest.lenses:
+            raise ShardError(f"{self.url} says with which lens each of its samples was taken: leave the lens away")
+        return replace(self, manifest=self.manifest.seen_through(lens))
 
     @property
     def stored_bytes(self) -> int:

@@ -48,7 +48,8 @@ class TrainConfig:
     `batch_size`: samples that each process computes at once. `pretrained`: None, "imagenet" or a file of DenseNet-121
     weights for the encoder, or "cached" = ImageNet's if torchvision has them on this machine already.
     `init_from`: a run or checkpoint whose weights the network begins with, see `runs.start_from`.
-    `device`: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1". `lens_range`: ranges of lenses, one of which blurs
+    `device`: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1". `lens`: file of the lens of samples of
+    which the store does not say theirs. `lens_range`: ranges of lenses, one of which blurs
     each sample anew in every epoch (`LensRange.parse`); None trains on the stored defocus.
 
     `order`: "random" draws samples from the whole store, "shards" reads shard after shard and mixes their samples in a
@@ -93,6 +94,10 @@ class TrainConfig:
         None, group=DATA, metavar="NAME=LOW..HIGH,...",
         help="Blur while training, by a lens drawn for each sample from ranges such as "
         "focus=0.6m..12m,f_number=1.2..5.6,focal_length=24mm..85mm,psf=both; see docs/training.md.",
+    )  # fmt: skip
+    lens: str | None = option(
+        None, group=DATA, metavar="TOML",
+        help="Lens of the samples of which the store does not say theirs, as dfd-calibrate writes it.",
     )  # fmt: skip
     pretrained: str | None = option(
         None, group=NETWORK, metavar="imagenet|cached|FILE",

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from defocus_sim.lens import Lens
 from dfd_train.config.model import ModelConfig
 from dfd_train.data.stream import Batch, ShardDataset
 from dfd_train.errors import ConfigError
@@ -98,11 +99,13 @@ def samples_of(
     *,
     samples: NDArray[np.int64] | None = None,
     sharp: bool = False,
+    lens: Lens | None = None,
 ) -> ShardDataset:
     """One split of `store`, or its `samples`, as `model` takes it; raises as the datasets do.
 
-    `sharp`: with the all-in-focus picture in place of the defocused one, which is then not read.
+    `sharp`: with the all-in-focus picture in place of the defocused one, which is then not read. `lens`: of the samples of
+    which the store does not say theirs.
     """
     if model.about.pictures == 2:
-        return FocusPairs(store, split, samples=samples)
-    return (SharpInputs if sharp or model.input == "aif" else ShardDataset)(store, split, samples=samples)
+        return FocusPairs(store, split, samples=samples, lens=lens)
+    return (SharpInputs if sharp or model.input == "aif" else ShardDataset)(store, split, samples=samples, lens=lens)

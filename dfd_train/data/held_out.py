@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from defocus_sim.lens import Lens
 from defocus_sim.progress import counted
 from dfd_train.config.model import ModelConfig
 from dfd_train.data.focus_pairs import samples_of
@@ -31,16 +32,19 @@ class Divided:
     told: str
 
 
-def train_and_val(model: ModelConfig, store: str | Path, val_fraction: float, *, sharp_train: bool = False) -> Divided:
+def train_and_val(
+    model: ModelConfig, store: str | Path, val_fraction: float, *, sharp_train: bool = False, lens: Lens | None = None
+) -> Divided:
     """The training and validation samples of `store` as `model` takes them.
 
     `val` is the store's own split where it has one. Else it is `val_fraction` of the training samples, whole scenes
     drawn with a fixed seed, at least one scene; nothing with `val_fraction=0` or fewer than four scenes.
-    `sharp_train`: training blurs by itself and needs no defocused pictures. Raises as the datasets do.
+    `sharp_train`: training blurs by itself and needs no defocused pictures. `lens`: of the samples of which the store does
+    not say theirs. Raises as the datasets do.
     """
-    train = samples_of(model, store, "train", sharp=sharp_train)
+    train = samples_of(model, store, "train", sharp=sharp_train, lens=lens)
     if "val" in train.store.split_names:
-        val = samples_of(model, store, "val")
+        val = samples_of(model, store, "val", lens=lens)
         return Divided(train=train, val=val, told=f"validation: the store's val split, {counted(len(val), 'sample')}")
     scenes = train.split.scenes
     if val_fraction == 0 or len(set(scenes)) < _FEWEST_SCENES:
@@ -48,8 +52,8 @@ def train_and_val(model: ModelConfig, store: str | Path, val_fraction: float, *,
         return Divided(train=train, val=None, told=f"validation: none, the store has no val split ({why})")
     held_out = _drawn(scenes, val_fraction)
     chosen = np.array([scene in held_out for scene in scenes])
-    kept = samples_of(model, store, "train", samples=np.flatnonzero(~chosen), sharp=sharp_train)
-    val = samples_of(model, store, "train", samples=np.flatnonzero(chosen))
+    kept = samples_of(model, store, "train", samples=np.flatnonzero(~chosen), sharp=sharp_train, lens=lens)
+    val = samples_of(model, store, "train", samples=np.flatnonzero(chosen), lens=lens)
     told = (
         f"validation: the store has no val split, {len(val)} of its {len(kept) + len(val)} training samples "
         f"({counted(len(held_out), 'scene')}, drawn with a fixed seed) are held out for it; --val-fraction 0 trains on all"

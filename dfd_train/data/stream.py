@@ -57,6 +57,7 @@ class ShardDataset(Dataset[Any]):
     0 = hole, "name", "focus_distance_m" and "lens", a dict of the numbers that decide the blur (`focus_distance_m`,
     `aperture_mm`, `sensor_distance_px`, `sigma_per_coc`, `max_coc_px`, in pixels of the stored frame; NaN of an unknown
     lens); torch's own collate function takes them.
+    `lens`: of the samples of which the store does not say theirs.
     `layout`: "chw" gives (3, H, W) pictures and (1, H, W) depth. `transform`: a function of an item, what it returns is
     the item (it must pickle for worker processes). Workers of a `DataLoader`, started either way, reopen the store by its
     path. Raises `ShardMissingError` or `ShardError` of `defocus_sim` where the store or the split is not
@@ -75,6 +76,7 @@ class ShardDataset(Dataset[Any]):
         samples: Sequence[int] | NDArray[np.int64] | None = None,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         layout: str = "hwc",
+        lens: Lens | None = None,
     ) -> None:
         if layout not in LAYOUTS:
             raise ConfigError(f"layout={layout!r} must be one of {', '.join(LAYOUTS)}")
@@ -85,6 +87,9 @@ class ShardDataset(Dataset[Any]):
         self.path = str(store)
         self.split_name = split
         self.store = open_store(self.path)
+        self._lens = lens
+        if lens is not None:
+            self.store = self.store.seen_through(lens)
         self.split = self.store.split(split)
         self._samples = None if samples is None else np.asarray(samples, np.int64)
 
@@ -95,6 +100,7 @@ class ShardDataset(Dataset[Any]):
             "samples": self._samples,
             "transform": self.transform,
             "layout": self.layout,
+            "lens": self._lens,
             "identity": self.store.identity.checksum,
         }
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from defocus_sim.errors import DefocusSimError
+from defocus_sim.lens import Lens
 from defocus_sim.progress import Meter
 from dfd_train.config.geometry import shape_text
 from dfd_train.config.places import require_local
@@ -54,13 +55,14 @@ _SCORES_VERSION = 2
 class EvalConfig:
     """One evaluation.
 
-    `shards`: the store. `checkpoint`: a file, a run's folder (its best checkpoint, else the newest), or
-    `RUN@last`. `split`: of the store. `size`: (height, width) that frames are resized to, "native", or None = as in
-    training (native for a run with crops). `batch_size`: images read at once; it changes no digit.
-    `limit`: only the first so many samples. `cap_m`: depths beyond are not scored; None = 70 m for Make3D (its C1; C2 is
-    80 m), 10 m for all else. `convention`: "per-image" or "pooled" (see `metrics.summarise`). `out`: folder for
-    report.json, report.md, per_image.csv and predictions.png, None = no files; an evaluation that was interrupted goes on
-    from there. `html`: also report.html. `pictures`: images shown. `device`, `prefetch` as in `TrainConfig`.
+    `shards`: the store. `checkpoint`: a file, a run's folder (its best checkpoint, else the newest), or `RUN@last`.
+    `split`: of the store. `lens`: file of the lens of samples of which the store does not say theirs. `size`: (height,
+    width) that frames are resized to, "native", or None = as in training (native for a run with crops). `batch_size`:
+    images read at once; it changes no digit. `limit`: only the first so many samples. `cap_m`: depths beyond are not
+    scored; None = 70 m for Make3D (its C1; C2 is 80 m), 10 m for all else. `convention`: "per-image" or "pooled" (see
+    `metrics.summarise`). `out`: folder for report.json, report.md, per_image.csv and predictions.png, None = no files; an
+    evaluation that was interrupted goes on from there. `html`: also report.html. `pictures`: images shown. `device`,
+    `prefetch` as in `TrainConfig`.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -68,6 +70,7 @@ class EvalConfig:
     shards: str
     checkpoint: str
     split: str = "test"
+    lens: str | None = None
     batch_size: int = 8
     size: tuple[int, int] | str | None = None
     limit: int | None = None
@@ -189,11 +192,12 @@ class _Scored:
 
 def _load(config: EvalConfig, device: torch.device) -> _Subject:
     checkpoint = load_checkpoint(find_checkpoint(config.checkpoint))
+    lens = None if config.lens is None else Lens.load(config.lens)
     return _Subject(
         config=config,
         checkpoint=checkpoint,
         net=load_network(checkpoint.config.model, checkpoint.evaluated, device),
-        dataset=samples_of(checkpoint.config.model, config.shards, config.split),
+        dataset=samples_of(checkpoint.config.model, config.shards, config.split, lens=lens),
         size=_size(config, checkpoint),
         device=device,
     )

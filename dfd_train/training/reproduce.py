@@ -94,6 +94,7 @@ def _scored(plan: Plan, config: TrainConfig, console: Console) -> None:
             shards=config.shards,
             checkpoint=f"{config.out}@last",
             out=str(report.parent),
+            lens=config.lens,
             device=config.device,
             limit=plan.limit,
         ),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from defocus_sim.lens import Lens
 from defocus_sim.progress import Meter, clock, counted
 from dfd_train.config.train import SCORES, TrainConfig, changed_fields
 from dfd_train.data.held_out import train_and_val
@@ -135,7 +136,11 @@ class _Run:
         # Everything that can be wrong is found before the folder is touched.
         self.config, self.world, self.console, self.out = config, world, console, Path(config.out)
         self.divided = train_and_val(
-            config.model, config.shards, config.val_fraction, sharp_train=config.lens_range is not None
+            config.model,
+            config.shards,
+            config.val_fraction,
+            sharp_train=config.lens_range is not None,
+            lens=None if config.lens is None else Lens.load(config.lens),
         )
         self.data = self.divided.train
         self.store_checksum = self.data.store.manifest.checksum
