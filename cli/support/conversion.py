@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dfd_cli.support.focus import focus_warning
 from dfd_cli.support.logging import note
 from dfd_cli.support.options import lens_from_options, photo_lens, rendering_from_options
 from dfd_cli.support.output import say
@@ -59,6 +60,7 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
     found = pair_lines(result.store)
     for line in [
         *conversion_lines(result, sheet),
+        *focus_warning(result.store),
         *found,
         *stages,
         *skipped_lines(source.skipped(), result.store.manifest),
