@@ -4,6 +4,8 @@ Numba keeps a compiled kernel beside its file and looks at that file alone, not 
 kernel took from others: an edit there would leave old code in use. Here the folder is named after the content of every
 kernel source and the versions of numba and LLVM, so that no compiled kernel outlives an edit; numba itself tells
 processors apart. Kernels of other packages in the process are left as they are.
+
+Where kernels are compiled, not loaded, it is said what is waited for, as a warning of the logger `defocus_sim.kernels`.
 """
 
 from __future__ import annotations
@@ -15,17 +17,25 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import numba
-from numba.core import caching
+from numba.core import caching, event
 
 _PACKAGE = Path(__file__).parent
 # Where kernels are, and what they are made of.
-_SOURCES = ("kernels.py", "blur/**/*.py", "shards/*.py", "datasets/synthetic/*.py")
+_SOURCES = ("kernels.py", "blur/**/*.py", "datasets/synthetic/*.py")
+# What is waited for where kernels of a folder are compiled, and the seconds that all of them take on an idle core.
+_WAITS = {"blur": ("the blur", 20), "datasets": ("the procedural scenes", 8)}
+_TEMPORARY = "defocus_sim-kernels-"
+# A few small kernels more for another type of array are not worth a word.
+_SILENT_S = 0.25
 
 
 def njit(*signature: Any, cache: bool = False, **options: Any) -> Callable[..., Any]:
@@ -70,7 +80,7 @@ def folder() -> Path | None:
 
 def _temporary() -> Path | None:
     try:
-        return Path(tempfile.mkdtemp(prefix="defocus_sim-kernels-"))
+        return Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     except OSError:
         return None
 
@@ -132,14 +142,52 @@ def _keep_in(place: Path) -> None:
     caching.CacheImpl._locator_classes = [Locator, *caching.CacheImpl._locator_classes]
 
 
-def are_compiled(what: str) -> bool:
-    """Whether `compiled(what)` was said of these sources before, in a place that lasts."""
-    place = folder()
-    return place is not None and (place / f"{what}.compiled").exists()
+class _Announcer(event.Listener):
+    """Says once for each kind of kernel that it is being compiled, as soon as that takes a while."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._depth, self._began, self._seconds = 0, 0.0, 0.0
+        self._timer = threading.Timer(0, self._say)
+        self.waits: tuple[str, int] | None = None
+
+    # Numba compiles one kernel at a time, and within it those that it calls.
+    def on_start(self, event: event.Event) -> None:
+        if self._depth == 0:
+            path = Path(event.data["dispatcher"].py_func.__code__.co_filename)
+            if path.is_relative_to(_PACKAGE):
+                what, seconds = self.waits or _WAITS.get(path.relative_to(_PACKAGE).parts[0], ("kernels", 1))
+                self._timer = threading.Timer(max(_SILENT_S - self._seconds, 0), self._say, (what, seconds))
+                self._timer.daemon = True
+                self._timer.start()
+            self._began = time.monotonic()
+        self._depth += 1
+
+    def on_end(self, event: event.Event) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._timer.cancel()
+            self._seconds += time.monotonic() - self._began
+
+    def _say(self, what: str, seconds: int) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            place = folder()
+            how_often = "for this process" if place is None or place.name.startswith(_TEMPORARY) else "once"
+            logging.getLogger(__name__).warning(f"compiling {what}, {how_often}: about {seconds} s")
 
 
-def compiled(what: str) -> None:
-    """Remember that the kernels of `what` (a name fit for a file) are compiled and kept."""
-    place = folder()
-    if place is not None:
-        (place / f"{what}.compiled").touch()
+_announcer = _Announcer()
+event.register("numba:compile", _announcer)
+
+
+@contextmanager
+def compiling(what: str, seconds: int) -> Iterator[None]:
+    """Within the block kernels that have to be compiled are announced as `what`, which takes about `seconds`."""
+    before = _announcer.waits
+    # Whoever calls this from such a block knows more.
+    _announcer.waits = before or (what, seconds)
+    try:
+        yield
+    finally:
+        _announcer.waits = before

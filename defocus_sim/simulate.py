@@ -18,13 +18,15 @@ from defocus_sim.blur.options import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Mode, 
 from defocus_sim.blur.pixel_format import coc_and_sigma, depth_counts, mirrored, quantised, usual_depths
 from defocus_sim.blur.pyramid import gaussian_gather, gaussian_pixels
 from defocus_sim.errors import DepthError, ImageError, RenderingError
-from defocus_sim.kernels import are_compiled, compiled
+from defocus_sim.kernels import compiling
 from defocus_sim.lens import Lens, coc_at_infinity_px, coc_diameter_px, coc_limit_px, nearest_usable_m
 
 # Nothing in an RGB-D data set is this far away at its nearest; a depth map in millimetres always is.
 _MILLIMETRES_ABOVE_M = 200.0
 # Wider ones are refused: a pixel of one reaches farther than the largest frame.
 _WIDEST_COC_PX = 2**15
+# To compile the kernels of a mode, on an idle core.
+_COMPILING_S = {"gather": 7, "layered": 20}
 
 
 def defocus(
@@ -54,14 +56,15 @@ def defocus(
     `LensError`, `RenderingError`.
     """
     rendering = Rendering(mode=mode, psf=psf, linear_light=linear_light, truncate=truncate, noise=noise, dither=dither)
-    image, depth = np.asarray(aif), np.asarray(depth_m)
-    _check_image(image)
-    _check_depth(depth, image, nan)
-    if (noise is not None or dither) and rng is None:
-        raise RenderingError("noise and dither are random: pass rng=numpy.random.default_rng(seed)")
-    if depth.ndim == 2:
-        return _defocus_one(image, depth, lens, rendering, rng)
-    return np.stack([_defocus_one(i, d, lens, rendering, rng) for i, d in zip(image, depth, strict=True)])
+    with compiling("the blur", _COMPILING_S[mode]):
+        image, depth = np.asarray(aif), np.asarray(depth_m)
+        _check_image(image)
+        _check_depth(depth, image, nan)
+        if (noise is not None or dither) and rng is None:
+            raise RenderingError("noise and dither are random: pass rng=numpy.random.default_rng(seed)")
+        if depth.ndim == 2:
+            return _defocus_one(image, depth, lens, rendering, rng)
+        return np.stack([_defocus_one(i, d, lens, rendering, rng) for i, d in zip(image, depth, strict=True)])
 
 
 def compile_kernels(rendering: Rendering) -> None:
@@ -70,23 +73,12 @@ def compile_kernels(rendering: Rendering) -> None:
     Seconds on a machine that never did it, a tenth of one otherwise; can be interrupted, unlike the same in a thread.
     """
     depth_m = np.ones((8, 8), F32)
-    depth_m[:, 4:] = 4
-    # Pixels of both kinds, so wide that a coarser grid pays, and others.
+    # Pixels so wide that a coarser grid pays, others, and a hole.
+    depth_m[:, 4:], depth_m[0, 0] = 4, 0
     lens = Lens(aperture_mm=50, focal_length_mm=50, focus_distance_m=2, pixel_pitch_um=50, max_coc_px=math.inf)
+    options = {**vars(rendering), "noise": None, "dither": False}
     for channels in (1, 3):
-        defocus(
-            np.zeros((8, 8, channels), np.uint8), depth_m, lens, **{**vars(rendering), "noise": None, "dither": False}
-        )
-    compiled(_kernels_of(rendering))
-
-
-def kernels_are_compiled(rendering: Rendering) -> bool:
-    """Whether `compile_kernels(rendering)` was done before with these sources, so that it takes no time."""
-    return are_compiled(_kernels_of(rendering))
-
-
-def _kernels_of(rendering: Rendering) -> str:
-    return f"{rendering.mode}-{rendering.psf}-{'linear' if rendering.linear_light else 'srgb'}"
+        defocus(np.zeros((8, 8, channels), np.uint8), depth_m, lens, **options)
 
 
 def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:

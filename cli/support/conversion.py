@@ -23,7 +23,6 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
     from defocus_sim.convert.plan import ConversionSettings
     from defocus_sim.convert.run import Workers, convert
     from defocus_sim.pictures.preview import save_contact_sheet, sheet_path
-    from defocus_sim.simulate import kernels_are_compiled
 
     lens, focus_m = lens_from_options(default_focus_m, **options) if blurred else photo_lens(source, options)
     settings = ConversionSettings(
@@ -45,8 +44,6 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
     clock = StageClock()
     # Procedural frames are not read from anywhere, and pairs are brought to one frame as they are read.
     reading = "rendering" if source.kind == "synthetic" else "reading" if blurred else "registering"
-    if blurred and options["scheduler"] is None and not kernels_are_compiled(settings.rendering):
-        note("compiling the blur, once: about 20 s")
     with sample_progress(lambda: slowest_stage(clock.seconds, reading)) as report:
         result = convert(settings, out, workers=workers, on_progress=report, clock=clock, **control)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -21,7 +23,8 @@ PACKAGE = "dfd-toolkit"
 # What a report of a fault has to name, besides our own version.
 NAMED = ("numpy", "numba", "zarr", "dask", "torch", "torchvision")
 _SECRET = re.compile(r"(?i)((?:secret|token|password|signature|credential|access_?key|\bsig)\b[^=&\s]*=)[^&\s'\"]+")
-_QUIET, _VERBOSE, _TOLD = "dfd.quiet", "dfd.verbose", "dfd.told"
+PACKAGES = ("defocus_sim", "dfd_train")
+_QUIET, _VERBOSE, _TOLD, _NOTES = "dfd.quiet", "dfd.verbose", "dfd.told", "dfd.notes"
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -75,14 +78,51 @@ def note(line: str) -> None:
 
 @contextmanager
 def telling(ctx: click.Context) -> Iterator[None]:
-    """With `--verbose`, on standard error: program, machine and options; time and memory at the end; where an error was.
+    """Notes of the packages on standard error.
+
+    With `--verbose` also program, machine and options; time and memory at the end; where an error was.
 
     A group and its command each go through here: program, time and traceback are told once, by the outermost that
     knows of `--verbose`.
     """
-    if not ctx.meta.get(_VERBOSE):
+    with _notes_of_packages(ctx):
+        if ctx.meta.get(_VERBOSE):
+            with _told_at_length(ctx):
+                yield
+        else:
+            yield
+
+
+class _Notes(logging.Handler):
+    """Shows records from any thread as notes of the command that `meta` is shared by."""
+
+    def __init__(self, meta: dict[str, Any]) -> None:
+        super().__init__()
+        self._meta = meta
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._meta.get(_QUIET):
+            say(record.getMessage(), err=True)
+
+
+@contextmanager
+def _notes_of_packages(ctx: click.Context) -> Iterator[None]:
+    """Show what the packages log, such as what they compile; once for a group and its command."""
+    if _NOTES in ctx.meta:
         yield
         return
+    ctx.meta[_NOTES], handler = True, _Notes(ctx.meta)
+    for name in PACKAGES:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield
+    finally:
+        for name in PACKAGES:
+            logging.getLogger(name).removeHandler(handler)
+
+
+@contextmanager
+def _told_at_length(ctx: click.Context) -> Iterator[None]:
     began = None if _TOLD in ctx.meta else time.perf_counter()
     ctx.meta[_TOLD] = True
     if began is not None:

@@ -18,12 +18,14 @@ from defocus_sim.blur.options import DEFAULT_TRUNCATE, IDENTITY_SIGMA_PX, Psf
 from defocus_sim.blur.pixel_format import mirrored, scratch, shape_of
 from defocus_sim.blur.vectors.gather import gather_block
 from defocus_sim.blur.vectors.intrinsics import LANES, ROWS
-from defocus_sim.kernels import njit
+from defocus_sim.kernels import compiling, njit
 
 F32 = np.float32
 _DISC_LANES = 64
 
 
+# Both kinds, on an idle core.
+@compiling("the blur", 9)
 def gather(
     image: NDArray[Any],
     sigma_px: NDArray[F32],

@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Conversion:
-    """A finished conversion: the open store and the seconds it took.
+    """A finished conversion: the open store and the seconds it took, without those to compile kernels.
 
     `planning_seconds`: of them, until the samples of every shard were known: the files listed and looked at.
     `stage_seconds`: what all workers together spent on reading, blurring, encoding and writing; none where nothing was left
@@ -115,9 +115,8 @@ def convert(
         if resume and state.is_finished():
             state.publish(description)
             return Conversion(open_store(out), time.monotonic() - started, planning_seconds)
-        if who.in_process and not settings.measured:
-            # Here, not in a worker thread, whose compiling an interrupt would have to wait for.
-            compile_kernels(settings.rendering)
+        if who.scheduler is None:
+            started += _compile(settings)
         skipped = state.begin(description, resume=resume)
         while True:
             planned = plan_samples(samples, settings.lenses, {bad.frame for bad in skipped}, settings.limit)
@@ -150,6 +149,16 @@ def _planned(settings: ConversionSettings) -> tuple[dict[str, Any], tuple[Sample
             raise
         where = "the source" if error.filename is None else os.fsdecode(error.filename)
         raise SourceError(f"reading {where} failed: {error.strerror or error}") from error
+
+
+def _compile(settings: ConversionSettings) -> float:
+    """Compile here what workers would at their first sample, where an interrupt had to wait for it; returns the seconds."""
+    began = time.monotonic()
+    if not settings.measured:
+        compile_kernels(settings.rendering)
+    # A source may have kernels of its own.
+    with settings.source.open():
+        return time.monotonic() - began
 
 
 def _tasks(

@@ -127,6 +127,16 @@ def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int, aspects: Tensor
     return cameras
 
 
+def compile_blur(device: torch.device) -> None:
+    """Have the kernels of `photographed` compiled, or loaded, now rather than at the first batch."""
+    image, sigma = torch.rand(2, 3, 16, 16, device=device), torch.full((2, 1, 16, 16), 2.0, device=device)
+    disc = torch.tensor([False, True], device=device)
+    if device.type == "cuda":
+        gather(image, kernel_width(sigma, 4 * sigma, disc), disc, truncate=_TRUNCATE)
+    else:
+        _by_the_simulator(image, sigma, 4 * sigma, disc)
+
+
 @torch.no_grad()
 def photographed(
     frames: Frames, draws: LensDraws, width_px: int, aspects: Tensor | None = None

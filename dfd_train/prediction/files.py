@@ -36,6 +36,7 @@ from dfd_train.prediction.photo.lens import LensChoice, lens_of_photograph
 from dfd_train.prediction.photograph import predict_photograph
 from dfd_train.prediction.point_cloud import ply_bytes
 from dfd_train.prediction.predict import SMALLEST_SIDE, load, require_one_picture, takes_lens
+from dfd_train.prediction.refocus import compile_refocus
 from dfd_train.prediction.tiling import Tiling
 
 # The shortest lens there is: no picture can be focused nearer.
@@ -142,6 +143,9 @@ def predict_files(config: PredictConfig) -> Iterator[Outcome]:
         raise PictureError(f"cannot make the folder {out}: {error.strerror or error}") from error
     for problem in problems:
         yield Outcome(source=problem.split(" ")[0], error=problem)
+    if config.refocus_m or config.refocus_at:
+        # Here, not within the first picture.
+        compile_refocus()
     inputs = {path.resolve() for path in found}
     for path, name in zip(found, output_names(found), strict=True):
         try:

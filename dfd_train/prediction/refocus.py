@@ -12,12 +12,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from defocus_sim.blur.options import Rendering
 from defocus_sim.lens import Lens
-from defocus_sim.simulate import defocus
+from defocus_sim.simulate import compile_kernels, defocus
 
 # Blur wider than this share of the picture is never wanted, and one wild depth would cost minutes.
 LARGEST_COC_SHARE = 0.1
 FRAMES_BETWEEN = 10
+_RENDERING = Rendering(mode="layered", psf="disc", linear_light=True)
+
+
+def compile_refocus() -> None:
+    """Have the kernels of `refocus` compiled, or loaded, now rather than at the first picture."""
+    compile_kernels(_RENDERING)
 
 
 def refocus(aif: NDArray[Any], depth_m: NDArray[np.float32], lens: Lens) -> NDArray[Any]:
@@ -31,7 +38,7 @@ def refocus(aif: NDArray[Any], depth_m: NDArray[np.float32], lens: Lens) -> NDAr
     limited = replace(lens, max_coc_px=min(lens.max_coc_px or math.inf, largest))
     deep = aif.dtype == np.uint16
     image = aif.astype(np.float32) / np.float32(65535) if deep else aif
-    seen = defocus(image, depth_m, limited, mode="layered", psf="disc", linear_light=True)
+    seen = defocus(image, depth_m, limited, **vars(_RENDERING))
     return np.rint(seen * 65535).astype(np.uint16) if deep else seen
 
 

@@ -20,7 +20,7 @@ from defocus_sim.lens import Lens
 from defocus_sim.progress import Meter, clock, counted
 from dfd_train.config.train import SCORES, TrainConfig, changed_fields
 from dfd_train.data.held_out import train_and_val
-from dfd_train.data.lens_draws import draw_lenses, photographed
+from dfd_train.data.lens_draws import compile_blur, draw_lenses, photographed
 from dfd_train.data.order import MicroBatch
 from dfd_train.data.store_facts import store_facts
 from dfd_train.data.stream import Batch
@@ -205,6 +205,9 @@ class _Run:
         config, state = self.config, self.state
         for line in (self._headline(), self.divided.told):
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self.lenses is not None:
+            # Before the clock of the rates starts, and by one process for all where they share a machine.
+            self.world.first_does(lambda: compile_blur(self.world.device))
         total = self.stream.steps_per_epoch * config.epochs
         with Meter("step", total, done=state.step, console=self.console) as meter:
             while state.epoch < config.epochs:

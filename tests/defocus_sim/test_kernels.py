@@ -67,7 +67,8 @@ def test_where_nothing_can_be_written_kernels_compile_with_one_note(package):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["20", "0"]
     assert done.stderr.count("note: no folder for compiled kernels can be written") == 1
-    assert len(done.stderr.splitlines()) == 1
+    said = [line for line in done.stderr.splitlines() if not line.startswith("compiling the blur, for this process")]
+    assert len(said) == 1
     assert "NUMBA_CACHE_DIR" in done.stderr
 
 

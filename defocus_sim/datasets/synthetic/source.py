@@ -7,6 +7,7 @@ everywhere.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ class SyntheticSource:
 
     @contextmanager
     def open(self) -> Iterator[SyntheticReader]:
-        """A reader; nothing is held open."""
+        """A reader, whose kernels are compiled by then; nothing is held open."""
+        _compile_kernels()
         yield SyntheticReader(self)
 
 
@@ -137,3 +139,9 @@ class SyntheticReader:
         else:
             scene = build_scene(rng, SCALES[scale], hw)
         return render(scene, source.focal_length_px(), hw)
+
+
+@functools.cache
+def _compile_kernels() -> None:
+    """A small frame needs the same kernels as any other."""
+    SyntheticReader(SyntheticSource(size_wh=(_LEAST_SIDE, _LEAST_SIDE))).read(0)
