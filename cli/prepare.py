@@ -186,14 +186,24 @@ def make3d(folder: Path, size: tuple[int, int], val_fraction: float, **options: 
     type=click.Path(path_type=Path),
     metavar="FOLDER",
     show_default="FOLDER",
-    help="Folder of the depth files.",
+    help="Folder of the depth files, or the name of such folders in every scene.",
 )
 @under(
     DATA_SET,
     "--pairs",
     type=click.Path(path_type=Path),
-    metavar="CSV",
-    help="List of colour,depth[,split[,scene]] instead of names.",
+    metavar="LIST",
+    help="List of colour,depth[,split[,scene]] instead of names; TUM's, BTS's and Open3D's lists as they are. "
+    "FOLDER may say where its paths begin.",
+)
+@under(
+    DATA_SET,
+    "--max-difference",
+    "max_difference_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    show_default="0.02",
+    help="How far apart a picture and its depth may be that are paired by their times.",
 )
 @under(
     DATA_SET,
@@ -228,7 +238,8 @@ def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
     from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
 
     own = {
-        name: options.pop(name) for name in ("depth_dir", "depth_scale", "test_fraction", "val_fraction", "test_list")
+        name: options.pop(name)
+        for name in ("depth_dir", "max_difference_s", "depth_scale", "test_fraction", "val_fraction", "test_list")
     }
     run_conversion(RgbdFolderSource(root=folder, pairs_csv=pairs, seed=options["seed"], **own), options)
 

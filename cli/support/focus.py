@@ -61,13 +61,14 @@ def _depths_of_nyu(path: Path, most: int) -> list[NDArray[np.float32]]:
 def _depths_of_files(path: Path, depth_scale: float | None, most: int) -> list[NDArray[np.float32]]:
     from defocus_sim.datasets.base import depth_with_holes
     from defocus_sim.datasets.formats.images import DEPTH_SUFFIXES, depth_header, read_depth_units
-    from defocus_sim.datasets.listing import files_below
-    from defocus_sim.datasets.pairing import metres_per_unit, pairs_by_name
+    from defocus_sim.datasets.layouts.match import pairs_below
+    from defocus_sim.datasets.layouts.walk import files_below
+    from defocus_sim.datasets.pairing import metres_per_unit
 
     files = [path]
     if path.is_dir():
         # Where pictures lie beside their depth, only names tell the two apart.
-        files = [pair.depth for pair in pairs_by_name(path)[0]] or files_below(path, DEPTH_SUFFIXES)
+        files = [pair.depth for pair in pairs_below(path).pairs] or files_below(path, DEPTH_SUFFIXES).files
         if not files:
             raise SourceError(f"{path} holds neither a finished store nor a depth file")
     depths = []

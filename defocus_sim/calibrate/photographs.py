@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from defocus_sim.calibrate.curves import Photographs
 from defocus_sim.datasets.base import depth_with_holes
 from defocus_sim.datasets.formats.images import read_colour, read_depth_units, resize_nearest
-from defocus_sim.datasets.pairing import csv_rows, metres_per_unit
+from defocus_sim.datasets.layouts.tables import csv_rows
+from defocus_sim.datasets.pairing import metres_per_unit
 from defocus_sim.datasets.pairs import PairsSource
 from defocus_sim.datasets.registration import exposed_as, exposure, register, resample
 from defocus_sim.errors import CalibrationError, SourceError, UnitError

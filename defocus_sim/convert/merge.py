@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from defocus_sim.convert.place import check_apart
-from defocus_sim.convert.plan import program_version
+from defocus_sim.convert.plan import program_version, settings_digest
 from defocus_sim.convert.scenes import scene_names
 from defocus_sim.convert.state import ConversionState, failed_write
 from defocus_sim.datasets.base import SPLITS
 from defocus_sim.errors import ConvertError, DefocusSimError, StorageTimeoutError
-from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, blurred_hw, digest
+from defocus_sim.shards.manifest import Manifest, ShardFile, SplitManifest, blurred_hw
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.store import ShardStore, open_store
 from defocus_sim.shards.write import write_encoded_shard, write_skeleton
@@ -71,7 +71,7 @@ def merge(
                 if on_progress is not None:
                     on_progress(done, total)
             splits[split] = _with_shards(content, files)
-        state.write_manifest(_manifest(stores, splits, digest(description)))
+        state.write_manifest(_manifest(stores, splits, settings_digest(description)))
         state.publish(description)
     except StorageTimeoutError:
         # It is not asked what it has.

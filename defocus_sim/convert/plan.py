@@ -13,7 +13,7 @@ from defocus_sim.datasets.base import SPLITS, RgbdSource, SampleRef
 from defocus_sim.errors import ConvertError
 from defocus_sim.lens import Lens
 from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD, FORMAT_VERSION, Compression
-from defocus_sim.shards.manifest import MEASURED, UNKNOWN_LENS
+from defocus_sim.shards.manifest import MEASURED, UNKNOWN_LENS, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +162,8 @@ def _sample_name(name: str, lens: Lens | None, lenses: int) -> str:
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Names of the settings that differ, with both values: `lens.aperture_mm (44.8, now 50)`."""
     differences = []
+    if not prefix:
+        before, now = _of_samples(before), _of_samples(now)
     for key in dict.fromkeys([*before, *now]):
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -169,6 +171,18 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any], prefix
         elif old != new:
             differences.append(f"{prefix}{key} ({old}, now {new})")
     return differences
+
+
+def settings_digest(description: Mapping[str, Any]) -> str:
+    """SHA-256 of settings, but for what the source leaves out: another file in its folder changes no sample."""
+    return digest(_of_samples(description))
+
+
+def _of_samples(description: Mapping[str, Any]) -> dict[str, Any]:
+    source = description.get("source")
+    if not isinstance(source, Mapping):
+        return dict(description)
+    return {**description, "source": {key: value for key, value in source.items() if key != "skipped"}}
 
 
 def blur_statistics(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from defocus_sim.convert.place import check_apart
-from defocus_sim.convert.plan import ConversionSettings, PlannedSample, plan_samples
+from defocus_sim.convert.plan import ConversionSettings, PlannedSample, plan_samples, settings_digest
 from defocus_sim.convert.pool import run_in_processes, run_in_threads
 from defocus_sim.convert.sample import BadFrame, OnError
 from defocus_sim.convert.state import ConversionState, failed_write, finished_manifest
@@ -29,7 +29,6 @@ from defocus_sim.errors import (
     SourceError,
     StorageTimeoutError,
 )
-from defocus_sim.shards.manifest import digest
 from defocus_sim.shards.plan import plan_shards
 from defocus_sim.shards.store import ShardStore, open_store
 from defocus_sim.shards.timing import StageClock, add_up
@@ -120,7 +119,7 @@ def convert(
         skipped = state.begin(description, resume=resume)
         while True:
             planned = plan_samples(samples, settings.lenses, {bad.frame for bad in skipped}, settings.limit)
-            tasks = _tasks(settings, who, planned, state, digest(description), on_error)
+            tasks = _tasks(settings, who, planned, state, settings_digest(description), on_error)
             todo = state.unfinished(tasks)
             total, left = (sum(len(task.samples) for task in some) for some in (tasks, todo))
             found = _run(todo, who, _Progress(total - left, total, on_progress), state.release, clock)

@@ -21,11 +21,17 @@ from defocus_sim.convert.place import (
     set_aside,
     target_storage,
 )
-from defocus_sim.convert.plan import ConversionSettings, blur_statistics, differing_settings, program_version
+from defocus_sim.convert.plan import (
+    ConversionSettings,
+    blur_statistics,
+    differing_settings,
+    program_version,
+    settings_digest,
+)
 from defocus_sim.convert.sample import BadFrame
 from defocus_sim.convert.task import RUN, ShardResult, ShardTask, finished_shard, owner
 from defocus_sim.errors import ConversionTakenOverError, ConvertError
-from defocus_sim.shards.manifest import Manifest, SplitManifest, digest
+from defocus_sim.shards.manifest import Manifest, SplitManifest
 from defocus_sim.shards.storage import TEMPORARY_SUFFIX, storage_at
 from defocus_sim.shards.store import STATE_FOLDER, UNFINISHED_SUFFIX, open_store
 from defocus_sim.shards.write import write_manifest, write_skeleton
@@ -226,7 +232,7 @@ class ConversionState:
         sizes = self.storage.sizes()
         place = self.storage if "zarr.json" in sizes else self.final
         store = open_store(place.url)
-        if store.manifest.settings != digest(description):
+        if store.manifest.settings != settings_digest(description):
             raise ConvertError(f"{place.url} is complete and was made with other settings: replace it with --overwrite")
         shard_names = {record.name for record in store.records()}
         for name in place.sizes():
@@ -292,7 +298,7 @@ def finished_manifest(
         splits=splits,
         skipped=tuple({"name": bad.name, "reason": bad.reason} for bad in skipped),
         created_by=program_version(),
-        settings=digest(description),
+        settings=settings_digest(description),
     )
 
 

@@ -11,6 +11,22 @@ from typing import Any
 from defocus_sim.errors import SourceError, SourceMissingError
 
 _CLOCK_TICK_S = 5.0
+# Stands in the head of every picture that shows a store, so that one which lies among photographs is not taken for one.
+OWN_PICTURE = "dfd-toolkit contact sheet"
+_SHEET_SUFFIX = "_contact_sheet.png"
+
+
+def is_own_picture(path: Path) -> bool:
+    """Whether a file is a contact sheet that this program wrote; those of earlier versions are known by their store."""
+    if path.suffix.lower() != ".png":
+        return False
+    if path.name.endswith(_SHEET_SUFFIX) and path.with_name(path.name.removesuffix(_SHEET_SUFFIX) + ".zarr").is_dir():
+        return True
+    try:
+        with path.open("rb") as stream:
+            return OWN_PICTURE.encode() in stream.read(256)
+    except OSError:
+        return False
 
 
 def require_file(path: Path, what: str) -> Path:

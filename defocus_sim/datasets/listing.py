@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 
 from defocus_sim.datasets.base import SampleRef
-from defocus_sim.errors import SourceError, SourceMissingError
+from defocus_sim.errors import SourceError
 
 # Up to this many bytes are hashed by content (a few seconds); beyond it names and sizes have to do.
 HASHED_BYTES = 2 * 10**9
@@ -44,20 +44,9 @@ def natural_key(text: str) -> tuple[Any, ...]:
     return tuple((int(p), "") if i % 2 else (-1, p.casefold()) for i, p in enumerate(parts)), text
 
 
-def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Files under `folder` whose suffix, in lower case, is one of `suffixes`, in natural order of their relative paths.
-
-    Hidden files and folders, the `__MACOSX` folders of archives and links to folders are left alone. Raises
-    `SourceMissingError` where the folder is not there.
-    """
-    if not folder.is_dir():
-        raise SourceMissingError(f"folder {folder} is not there")
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    chosen = [path for path in found if path.suffix.lower() in suffixes]
-    return sorted(chosen, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+def printable(name: str) -> str:
+    """`name` with bytes that are no UTF-8 as `\\xe9`, so that it can be written to any file and shown anywhere."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def identity(files: Iterable[tuple[str, Path]]) -> dict[str, Any]:
@@ -71,7 +60,7 @@ def identity(files: Iterable[tuple[str, Path]]) -> dict[str, Any]:
     by_content = total <= HASHED_BYTES
     digest = hashlib.sha256()
     for name, path, size in listed:
-        digest.update(f"{name}\0{size}\0".encode())
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
         if by_content:
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -83,18 +72,27 @@ def looked_at(path: Path, look: Callable[[Path], T]) -> tuple[T | None, str]:
     """What `look` says of a file, or None and why it cannot be used, in one line that names it without its folder."""
     try:
         return look(path), ""
-    except SourceError as error:
-        return None, str(error).replace(str(path), path.name)
-    except OSError as error:
-        return None, f"{path.name} cannot be read: {error.strerror or error}"
+    except (SourceError, OSError) as error:
+        if path.is_symlink() and not path.exists():
+            reason = f"{path.name} is a link to {os.readlink(path)}, which is not there"
+        elif isinstance(error, SourceError):
+            reason = str(error).replace(str(path), path.name)
+        else:
+            reason = f"{path.name} cannot be read: {error.strerror or error}"
+        return None, printable(reason)
 
 
 @dataclass(frozen=True)
 class Listing(Generic[File]):
-    """What was found: the files of every frame, in the order of frames, and what gives none."""
+    """What was found: the files of every frame, in the order of frames, and what gives none.
+
+    `notes`: how files were paired where their names did not say it plainly. `hint`: what would pair the others.
+    """
 
     frames: tuple[File, ...]
     skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...] = ()
+    hint: str = ""
 
 
 class ListedOnce(ABC, Generic[File]):
@@ -154,6 +152,9 @@ def hold_out_val(samples: Sequence[SampleRef], fraction: float, seed: int) -> tu
     fewer than four scenes; of more scenes it is at least one.
     """
     scenes = [sample.scene for sample in samples if sample.split == "train"]
+    if len(set(scenes)) == 1 < len(scenes) and fraction < 1:
+        # All of it would be gone from the training.
+        return tuple(samples)
     few = len(set(scenes)) < _SCENES_FOR_VAL and round(fraction * len(scenes)) == 0
     if few or any(sample.split == "val" for sample in samples):
         return tuple(samples)
@@ -174,6 +175,15 @@ def val_note(samples: Sequence[SampleRef], seed: int) -> list[str]:
         f"val: {len(held_out)} of the {together} training frames, by scene ({len(set(held_out))} scenes), drawn with "
         f"seed {seed}"
     ]
+
+
+def require_divisible(scenes: Sequence[str], fraction: float, option: str) -> None:
+    """Raises `SourceError` where a part of the frames is wanted and all are of one scene, which stays together."""
+    if 0 < fraction < 1 and len(set(scenes)) == 1 < len(scenes):
+        raise SourceError(
+            f"{option} {fraction:g}: all {len(scenes)} frames are of one scene ({scenes[0]}), which cannot be divided; "
+            "name several scenes in a list, or say in its column which frames are train, val and test"
+        )
 
 
 def check_fraction(fraction: float, name: str = "test_fraction") -> None:

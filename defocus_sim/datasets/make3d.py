@@ -24,17 +24,18 @@ from numpy.typing import NDArray
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.formats.images import check_whole, colour_size, read_colour, resize_nearest
 from defocus_sim.datasets.formats.matfile import read_matrix
+from defocus_sim.datasets.layouts.walk import files_below
 from defocus_sim.datasets.listing import (
     VAL_FRACTION,
     ListedOnce,
     Listing,
     Skipped,
     check_fraction,
-    files_below,
     hold_out_val,
     identity,
     looked_at,
     natural_key,
+    printable,
     val_note,
 )
 from defocus_sim.errors import SourceError, SourceMissingError
@@ -173,14 +174,17 @@ class Make3dSource(ListedOnce[Make3dPair]):
         yield _Make3dReader(self.files, self.size_hw)
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+        return printable(path.relative_to(self.root).as_posix())
 
     def _list(self) -> Listing[Make3dPair]:
         folders = self._folders()
         pairs: dict[str, list[Make3dPair]] = {"train": [], "test": []}
         skipped: list[Skipped] = []
         for split, (images, depths) in folders.items():
-            found, left_out = _pair(files_below(images, _IMAGE_SUFFIXES), files_below(depths, {".mat"}))
+            ours, theirs = files_below(images, _IMAGE_SUFFIXES), files_below(depths, {".mat"})
+            for place, below in ((images, ours), (depths, theirs)):
+                skipped += [Skipped(f"{self._name(place)}/{entry.name}", entry.reason) for entry in below.left_out]
+            found, left_out = _pair(ours.files, theirs.files)
             skipped += [Skipped(self._name(path), reason) for path, reason in left_out]
             for pair in found:
                 reason = looked_at(pair.image, _check)[1] or looked_at(pair.depth, _check)[1]
@@ -246,7 +250,7 @@ def _pair(images: list[Path], depths: list[Path]) -> tuple[list[Make3dPair], lis
     left_out += [(path, "has no picture with its id") for key, path in grids.items() if key not in taken]
     pairs = []
     for key, partner in matched.items():
-        name = pictures[key].stem[len(_IMAGE_PREFIX) :]
+        name = printable(pictures[key].stem[len(_IMAGE_PREFIX) :])
         pairs.append(Make3dPair(name if key == partner else _bare(name), pictures[key], grids[partner]))
     return sorted(pairs, key=lambda pair: natural_key(pair.id)), left_out
 
@@ -263,11 +267,19 @@ def _by_id(files: list[Path], prefix: str) -> tuple[dict[str, Path], list[tuple[
     named = {}
     for key, group in groups.items():
         # An archive unpacked twice gives copies, which do no harm; which of two different files is right, nobody knows.
-        if all(filecmp.cmp(group[0], path, shallow=False) for path in group[1:]):
+        if all(_same(group[0], path) for path in group[1:]):
             named[key] = group[0]
         else:
             left_out += [(path, f"is one of {len(group)} different files with its id") for path in group]
     return named, left_out
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        # Which of them can be read, looking at them will say.
+        return False
 
 
 def _bare(key: str) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
 from defocus_sim.datasets.formats.images import DepthHeader, read_colour, read_depth_units, resize_nearest
+from defocus_sim.datasets.layouts.lists import names_listed
 from defocus_sim.datasets.listing import (
     ListedOnce,
     Listing,
@@ -23,6 +24,7 @@ from defocus_sim.datasets.listing import (
     hold_out_val,
     identity,
     looked_at,
+    require_divisible,
     val_note,
 )
 from defocus_sim.datasets.pairing import (
@@ -31,7 +33,6 @@ from defocus_sim.datasets.pairing import (
     look_at_colour,
     look_at_depth,
     metres_per_unit,
-    names_listed,
 )
 from defocus_sim.datasets.photo_files import (
     Found,
@@ -139,6 +140,8 @@ class PairsSource(ListedOnce[PhotoFrame]):
             if scenes.setdefault(pair.scene or pair.name, splits[pair.name]) != splits[pair.name]:
                 raise SourceError(f"scene {pair.scene or pair.name} would be in two splits: keep its frames together")
         samples = [SampleRef(name=p.name, scene=p.scene or p.name, split=splits[p.name]) for p in pairs]
+        training = [sample.scene for sample in samples if sample.split == "train"]
+        require_divisible(training, self.val_fraction, "--val-fraction")
         return hold_out_val(samples, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[Skipped, ...]:
@@ -219,7 +222,9 @@ class PairsSource(ListedOnce[PhotoFrame]):
             listed = [Pair(name=pair.name, colour=pair.defocused, depth=pair.sharp) for pair in pairs]
             test = names_listed(self.test_list, listed, skipped)
             return {pair.name: "test" if pair.name in test else "train" for pair in pairs}
-        scenes = draw_scenes([pair.scene or pair.name for pair in pairs], self.test_fraction, self.seed)
+        names = [pair.scene or pair.name for pair in pairs]
+        require_divisible(names, self.test_fraction, "--test-fraction")
+        scenes = draw_scenes(names, self.test_fraction, self.seed)
         return {pair.name: "test" if (pair.scene or pair.name) in scenes else "train" for pair in pairs}
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from defocus_sim.datasets.base import SPLITS
 from defocus_sim.datasets.formats.images import COLOUR_SUFFIXES, DEPTH_SUFFIXES
-from defocus_sim.datasets.listing import Skipped, files_below, natural_key
-from defocus_sim.datasets.pairing import csv_rows
+from defocus_sim.datasets.layouts.lists import listed_frames, listed_name, listed_path
+from defocus_sim.datasets.layouts.names import folded
+from defocus_sim.datasets.layouts.walk import files_below
+from defocus_sim.datasets.listing import Skipped, natural_key, printable
 from defocus_sim.errors import SourceError, SourceMissingError
-
-_COLUMNS = ("defocused", "sharp", "depth", "split", "scene")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,35 +32,48 @@ Found = tuple[list[PhotoPair], list[Skipped]]
 
 
 def pairs_by_name(defocused: Path, sharp: Path, depth: Path | None) -> Found:
-    """Files of the same relative path but for the suffix; of the same file name, where no path is the same."""
+    """Files of the same relative path but for the suffix; of the same file name, where no path is the same.
+
+    Where nothing has a partner so, Unicode forms and cases that differ are none.
+    """
     wanted = {"defocused": (defocused, COLOUR_SUFFIXES), "sharp": (sharp, COLOUR_SUFFIXES)}
     if depth is not None:
         wanted["depth"] = depth, DEPTH_SUFFIXES
-    files = {role: [(path, folder) for path in files_below(folder, s)] for role, (folder, s) in wanted.items()}
+    below = {role: files_below(folder, suffixes) for role, (folder, suffixes) in wanted.items()}
+    files = {role: [(path, wanted[role][0]) for path in found.files] for role, found in below.items()}
     _require_pictures(files["defocused"], defocused)
-    by_path = {role: _grouped(found, lambda p, base: p.relative_to(base)) for role, found in files.items()}
-    if not set.intersection(*(set(group) for group in by_path.values())):
-        by_path = {role: _grouped(found, lambda p, _: Path(p.name)) for role, found in files.items()}
-    pairs, skipped = [], []
+    pairs: list[PhotoPair] = []
+    skipped = [entry for found in below.values() for entry in found.left_out]
+    for label in (
+        lambda path, base: path.relative_to(base).with_suffix("").as_posix(),
+        lambda path, base: path.stem,
+        lambda path, base: folded(path.relative_to(base).with_suffix("").as_posix()),
+        lambda path, base: folded(path.stem),
+    ):
+        by_path = {role: _grouped(found, label) for role, found in files.items()}
+        if set.intersection(*(set(group) for group in by_path.values())):
+            break
     for key in sorted(set().union(*by_path.values()), key=natural_key):
         here = {role: group.get(key, []) for role, group in by_path.items()}
         if all(len(paths) == 1 for paths in here.values()):
-            pairs.append(_pair(key, [(role, paths[0]) for role, paths in here.items()]))
+            pairs.append(_pair(printable(key), [(role, paths[0]) for role, paths in here.items()]))
             continue
         missing = [role for role, paths in here.items() if not paths]
         several = [role for role, paths in here.items() if len(paths) > 1]
         reason = f"has no {' and no '.join(missing)} file of its name" if missing else ""
         if several:
             reason = f"{reason} and " * bool(reason) + f"has several {' and '.join(several)} files of its name"
-        skipped.append(Skipped(key, reason))
+        skipped.append(Skipped(printable(key), reason))
     return pairs, skipped
 
 
 def pairs_by_order(defocused: Path, sharp: Path, depth: Path | None) -> Found:
     """First with first, second with second, in natural order of names. Raises `SourceError` where the counts differ."""
-    files = {"defocused": files_below(defocused, COLOUR_SUFFIXES), "sharp": files_below(sharp, COLOUR_SUFFIXES)}
+    below = {"defocused": files_below(defocused, COLOUR_SUFFIXES), "sharp": files_below(sharp, COLOUR_SUFFIXES)}
     if depth is not None:
-        files["depth"] = files_below(depth, DEPTH_SUFFIXES)
+        below["depth"] = files_below(depth, DEPTH_SUFFIXES)
+    files = {role: found.files for role, found in below.items()}
+    skipped = [entry for found in below.values() for entry in found.left_out]
     _require_pictures(files["defocused"], defocused)
     if len({len(paths) for paths in files.values()}) > 1:
         counts = ", ".join(f"{len(paths)} {role}" for role, paths in files.items())
@@ -68,11 +81,11 @@ def pairs_by_order(defocused: Path, sharp: Path, depth: Path | None) -> Found:
             f"--by-order needs as many files in each folder, these hold {counts}: pair by name or by a CSV"
         )
     first = files["defocused"]
-    names = [path.relative_to(defocused).with_suffix("").as_posix() for path in first]
+    names = [printable(path.relative_to(defocused).with_suffix("").as_posix()) for path in first]
     if len(set(names)) < len(names):
-        names = [path.relative_to(defocused).as_posix() for path in first]
+        names = [printable(path.relative_to(defocused).as_posix()) for path in first]
     rows = zip(*files.values(), strict=True)
-    return [_pair(name, list(zip(files, row, strict=True))) for name, row in zip(names, rows, strict=True)], []
+    return [_pair(name, list(zip(files, row, strict=True))) for name, row in zip(names, rows, strict=True)], skipped
 
 
 def pairs_in_dpdd_layout(root: Path) -> Found:
@@ -99,10 +112,10 @@ def pairs_in_dpdd_layout(root: Path) -> Found:
     skipped: list[Skipped] = []
     for folder in sorted(folders, key=lambda path: natural_key(path.as_posix())):
         source, target = folder / "source", folder / "target"
-        stems = [{path.stem for path in files_below(side, COLOUR_SUFFIXES)} for side in (source, target)]
+        stems = [{path.stem for path in files_below(side, COLOUR_SUFFIXES).files} for side in (source, target)]
         same_names = bool(stems[0] & stems[1])
         found, left = (pairs_by_name if same_names else pairs_by_order)(source, target, None)
-        prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+        prefix = "" if folder == root else f"{printable(folder.relative_to(root).as_posix())}/"
         split = next((name for name in SPLITS if folder.name.startswith(name)), None)
         pairs += [PhotoPair(**{**vars(pair), "name": prefix + pair.name, "split": split}) for pair in found]
         skipped += [Skipped(prefix + entry.name, entry.reason) for entry in left]
@@ -110,36 +123,30 @@ def pairs_in_dpdd_layout(root: Path) -> Found:
 
 
 def pairs_in_csv(path: Path) -> Found:
-    """Lines `defocused,sharp[,depth[,split[,scene]]]`, paths relative to the file; a header is optional.
+    """Lines `defocused,sharp[,depth[,split[,scene]]]`, paths relative to the file, in any form that `tables` reads.
 
     Raises `SourceError` for a line that is no pair, an unknown split or a name that occurs twice.
     """
     pairs, skipped, seen = [], [], set()
-    for number, row in csv_rows(path):
-        cells = [cell.strip() for cell in row]
-        if not 2 <= len(cells) <= len(_COLUMNS) or not cells[0] or not cells[1]:
-            raise SourceError(
-                f"{path} line {number}: {','.join(row)!r} is not {','.join(_COLUMNS[:2])}[,depth[,split[,scene]]]"
-            )
-        depth, split, scene = [*cells[2:], "", "", ""][:3]
-        if split and split not in SPLITS:
-            raise SourceError(f"{path} line {number}: split {split!r} is not one of {', '.join(SPLITS)}")
-        name = Path(cells[0]).with_suffix("").as_posix()
+    for frame in listed_frames(path, ("defocused", "sharp", "depth")):
+        name = listed_name(frame.files["defocused"])
         if name in seen:
-            raise SourceError(f"{path} line {number}: {name} is in the list twice")
+            raise SourceError(f"{path} line {frame.number}: {name} is in the list twice")
         seen.add(name)
-        missing = [cell for cell in cells[:3] if cell and not (path.parent / cell).is_file()]
-        if missing:
-            skipped.append(Skipped(name, f"{missing[0]} is not there"))
+        files = {role: listed_path(cell, [path.parent]) for role, cell in frame.files.items()}
+        missing = [frame.files[role] for role, file in files.items() if file is None]
+        defocused, sharp = files["defocused"], files["sharp"]
+        if missing or defocused is None or sharp is None:
+            skipped.append(Skipped(name, f"{printable(missing[0])} is not there"))
             continue
         pairs.append(
             PhotoPair(
                 name=name,
-                defocused=path.parent / cells[0],
-                sharp=path.parent / cells[1],
-                depth=path.parent / depth if depth else None,
-                split=split or None,
-                scene=scene or None,
+                defocused=defocused,
+                sharp=sharp,
+                depth=files.get("depth"),
+                split=frame.split or None,
+                scene=printable(frame.scene) or None,
             )
         )
     return pairs, skipped
@@ -155,8 +162,8 @@ def _require_pictures(files: Sequence[Any], folder: Path) -> None:
         raise SourceError(f"{folder} holds no picture")
 
 
-def _grouped(files: list[tuple[Path, Path]], label: Callable[[Path, Path], Path]) -> dict[str, list[Path]]:
+def _grouped(files: list[tuple[Path, Path]], label: Callable[[Path, Path], str]) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = {}
     for path, base in files:
-        groups.setdefault(label(path, base).with_suffix("").as_posix(), []).append(path)
+        groups.setdefault(label(path, base), []).append(path)
     return groups

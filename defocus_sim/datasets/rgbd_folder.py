@@ -18,6 +18,8 @@ from defocus_sim.datasets.formats.images import (
     read_depth_units,
     resize_nearest,
 )
+from defocus_sim.datasets.layouts.lists import names_listed, pairs_from_list
+from defocus_sim.datasets.layouts.match import MAX_DIFFERENCE_S, pairs_below, pairs_in_two_folders, unpaired_hint
 from defocus_sim.datasets.listing import (
     ListedOnce,
     Listing,
@@ -27,6 +29,7 @@ from defocus_sim.datasets.listing import (
     hold_out_val,
     identity,
     looked_at,
+    require_divisible,
     val_note,
 )
 from defocus_sim.datasets.pairing import (
@@ -35,10 +38,6 @@ from defocus_sim.datasets.pairing import (
     look_at_colour,
     look_at_depth,
     metres_per_unit,
-    names_listed,
-    pairs_by_name,
-    pairs_from_csv,
-    pairs_in_two_folders,
 )
 from defocus_sim.errors import SourceError, SourceMissingError
 
@@ -54,9 +53,11 @@ class FramePair:
 
 @dataclass(frozen=True, kw_only=True)
 class RgbdFolderSource(ListedOnce[FramePair]):
-    """Pictures below `root`, or those of `pairs_csv` (`root` is not looked at then), each with a depth file.
+    """Pictures below `root`, or those of `pairs_csv` (whose paths may be relative to `root`), each with a depth file.
 
-    `depth_dir`: a folder of the depth files, where they do not lie beside the pictures. `pairs_csv`: a list of the
+    `depth_dir`: a folder of the depth files, where they do not lie beside the pictures, or the name of such folders below
+    `root`. `max_difference_s`: how far apart a picture and its depth may be that are paired by the times they are named by
+    (None: 0.02 s), or by those of a list (None: any). `pairs_csv`: a list of the
     pairs instead of their names. `depth_scale`: metres per unit of the depth files; without it floating point depth is
     in metres and integer depth in millimetres where its name says `mm`, and refused otherwise. 0, negative and
     non-finite depth is a hole.
@@ -77,6 +78,7 @@ class RgbdFolderSource(ListedOnce[FramePair]):
 
     root: Path | None = None
     depth_dir: Path | None = None
+    max_difference_s: float | None = None
     pairs_csv: Path | None = None
     depth_scale: float | None = None
     size_hw: tuple[int, int] | None = None
@@ -102,6 +104,8 @@ class RgbdFolderSource(ListedOnce[FramePair]):
             raise SourceError("test_list and test_fraction both say what the test split is: give one of them")
         if self.seed < 0:
             raise SourceError(f"seed={self.seed} must not be negative")
+        if self.max_difference_s is not None and not 0 <= self.max_difference_s < float("inf"):
+            raise SourceError(f"max_difference_s={self.max_difference_s} must be seconds from 0")
 
     def samples(self) -> tuple[SampleRef, ...]:
         """The pairs in natural order of their names (those of a list in its order).
@@ -112,7 +116,10 @@ class RgbdFolderSource(ListedOnce[FramePair]):
         if not pairs:
             first = f", the first: {skipped[0].name} {skipped[0].reason}" if skipped else ""
             place = self.pairs_csv or self.root
-            raise SourceError(f"{place} holds no readable pair of picture and depth ({len(skipped)} left out{first})")
+            hint = "".join(f"; {text}" for text in (self.listing.hint, *self.listing.notes) if text)
+            raise SourceError(
+                f"{place} holds no readable pair of picture and depth ({len(skipped)} left out{first}){hint}"
+            )
         for frame in self.listing.frames:
             self.metres_per_unit(frame.pair.depth, frame.depth.integer)
         splits = self._splits(pairs, skipped)
@@ -121,6 +128,8 @@ class RgbdFolderSource(ListedOnce[FramePair]):
             if scenes.setdefault(pair.scene or pair.name, splits[pair.name]) != splits[pair.name]:
                 raise SourceError(f"scene {pair.scene or pair.name} would be in two splits: keep its frames together")
         samples = [SampleRef(name=p.name, scene=p.scene or p.name, split=splits[p.name]) for p in pairs]
+        training = [sample.scene for sample in samples if sample.split == "train"]
+        require_divisible(training, self.val_fraction, "--val-fraction")
         return hold_out_val(samples, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[Skipped, ...]:
@@ -128,8 +137,9 @@ class RgbdFolderSource(ListedOnce[FramePair]):
         return self.listing.skipped
 
     def notes(self) -> tuple[str, ...]:
-        """What was held out for validation."""
-        return tuple(val_note(self.samples(), self.seed)) if self.val_fraction else ()
+        """How files were paired where it takes a word, what was not, and what was held out for validation."""
+        held_out = val_note(self.samples(), self.seed) if self.val_fraction else []
+        return (*self.listing.notes, *(hint for hint in (self.listing.hint,) if hint), *held_out)
 
     def frame_hw(self) -> tuple[int, int]:
         """`size_hw`, or the size of every picture; raises `SourceError` naming two pictures that differ."""
@@ -159,6 +169,7 @@ class RgbdFolderSource(ListedOnce[FramePair]):
             "size_hw": None if self.size_hw is None else list(self.size_hw),
             "test_fraction": self.test_fraction,
             "val_fraction": self.val_fraction,
+            **({} if self.max_difference_s is None else {"max_difference_s": self.max_difference_s}),
             "seed": self.seed,
             "files": identity(files),
             "skipped": [list(entry) for entry in self.listing.skipped],
@@ -171,7 +182,7 @@ class RgbdFolderSource(ListedOnce[FramePair]):
 
     def _list(self) -> Listing[FramePair]:
         """Readable pairs, and what was left out."""
-        found, skipped = self._found()
+        found, skipped, notes, hint = self._found()
         frames = []
         for pair in found:
             colour_hw, reason = looked_at(pair.colour, look_at_colour)
@@ -182,16 +193,19 @@ class RgbdFolderSource(ListedOnce[FramePair]):
                     frames.append(FramePair(pair, colour_hw, depth))
             if reason or other:
                 skipped.append(Skipped(pair.name, reason or other))
-        return Listing(tuple(frames), tuple(skipped))
+        return Listing(tuple(frames), tuple(skipped), tuple(notes), hint)
 
-    def _found(self) -> tuple[list[Pair], list[Skipped]]:
+    def _found(self) -> tuple[list[Pair], list[Skipped], list[str], str]:
         if self.pairs_csv is not None:
-            return pairs_from_csv(self.pairs_csv)
+            return *pairs_from_list(self.pairs_csv, self.root, self.max_difference_s), [], ""
         if self.root is None or not self.root.is_dir():
             raise SourceMissingError(f"folder {self.root} is not there")
+        apart_s = MAX_DIFFERENCE_S if self.max_difference_s is None else self.max_difference_s
         if self.depth_dir is not None:
-            return pairs_in_two_folders(self.root, self.depth_dir)
-        return pairs_by_name(self.root)
+            matched = pairs_in_two_folders(self.root, self.depth_dir, apart_s)
+        else:
+            matched = pairs_below(self.root, apart_s)
+        return matched.pairs, matched.skipped, matched.notes, unpaired_hint(matched)
 
     def metres_per_unit(self, path: Path, integer: bool) -> float:
         """Metres per unit of a depth file; raises `SourceError` where nothing says it."""
@@ -207,7 +221,9 @@ class RgbdFolderSource(ListedOnce[FramePair]):
         if self.test_list is not None:
             test = names_listed(self.test_list, pairs, skipped)
             return {pair.name: "test" if pair.name in test else "train" for pair in pairs}
-        scenes = draw_scenes([pair.scene or pair.name for pair in pairs], self.test_fraction, self.seed)
+        names = [pair.scene or pair.name for pair in pairs]
+        require_divisible(names, self.test_fraction, "--test-fraction")
+        scenes = draw_scenes(names, self.test_fraction, self.seed)
         return {pair.name: "test" if (pair.scene or pair.name) in scenes else "train" for pair in pairs}
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from defocus_sim.datasets.files import OWN_PICTURE
 from defocus_sim.errors import ShardError
 from defocus_sim.lens import Lens, coc_diameter_px, coc_limit_px, sigma_px
 from defocus_sim.pictures.depth_colours import HOLE_RGB, depth_colours, depth_range_m, with_depth_bar
@@ -55,9 +59,11 @@ def save_contact_sheet(store: ShardStore, path: Path, samples: int = DEFAULT_SAM
     """Write `contact_sheet` as a PNG; returns `path`. Raises `ShardError` where it cannot be, or in the store."""
     if Path(store.url).is_dir() and path.resolve().is_relative_to(Path(store.url).resolve()):
         raise ShardError(f"the contact sheet {path} would lie inside of the store: choose another --out")
-    encoded = cv2.imencode(".png", contact_sheet(store, samples)[..., ::-1])[1]
+    encoded, mark = io.BytesIO(), PngInfo()
+    mark.add_text("Software", OWN_PICTURE)
+    Image.fromarray(contact_sheet(store, samples)).save(encoded, "PNG", pnginfo=mark, compress_level=1)
     try:
-        path.write_bytes(encoded.tobytes())
+        path.write_bytes(encoded.getvalue())
     except OSError as error:
         raise ShardError(f"the contact sheet {path} cannot be written: {error.strerror}") from error
     return path

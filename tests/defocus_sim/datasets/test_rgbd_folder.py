@@ -16,8 +16,8 @@ from defocus_sim.convert.plan import ConversionSettings
 from defocus_sim.convert.run import convert
 from defocus_sim.datasets import rgbd_folder
 from defocus_sim.datasets.formats.images import colour_size, depth_header, read_colour, read_depth_units, resize_nearest
+from defocus_sim.datasets.layouts.match import pairs_below
 from defocus_sim.datasets.listing import draw_scenes, identity, natural_key
-from defocus_sim.datasets.pairing import pairs_by_name
 from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
 from defocus_sim.errors import SourceError, SourceMissingError
 from defocus_sim.lens import Lens
@@ -197,10 +197,20 @@ def test_two_folders_of_the_same_inner_layout_pair_by_the_relative_path(tmp_path
     assert [entry.name for entry in source.skipped()] == ["l/3.png"]
 
 
+def test_the_folders_of_scenes_say_which_of_equal_names_belong_together(tmp_path):
+    for number, place in enumerate(("a", "b")):
+        picture(tmp_path / f"{place}/rgb/1.png")
+        depth_file(tmp_path / f"depth/{place}/1.npy", seed=number)
+    source = RgbdFolderSource(root=tmp_path, depth_dir=tmp_path / "depth")
+    assert [(s.name, s.scene) for s in source.samples()] == [("a/1", "a"), ("b/1", "b")]
+    with source.open() as reader:
+        np.testing.assert_allclose(reader.read(1).depth_m, metres(seed=1), atol=1e-5)
+
+
 def test_equal_names_in_several_folders_are_not_paired_across_them(tmp_path):
     for place in ("k", "l"):
         picture(tmp_path / f"{place}/rgb/1.png")
-        depth_file(tmp_path / f"depth/{place}/1.npy")
+        depth_file(tmp_path / f"depth/of_{place}/1.npy")
     with pytest.raises(SourceError, match="no readable pair"):
         RgbdFolderSource(root=tmp_path, depth_dir=tmp_path / "depth").samples()
 
@@ -242,7 +252,7 @@ def test_a_share_of_what_is_not_test_is_val(ten):
     ("text", "words"),
     [
         ("f1.png\n", "line 1"),
-        ("colour,depth\nf1.png,f1.npy,validation\n", "line 2: split 'validation'"),
+        ("colour,depth\nf1.png,f1.npy,holdout\n", "line 2: split 'holdout'"),
         ("f1.png,f1.npy\nf1.png,f2.npy\n", "line 2: f1 is in the list twice"),
         ("f1.png,f1.npy,test,k\nf2.png,f2.npy,train,k\n", "scene k would be in two splits"),
         ("", "lists no pair"),
@@ -321,7 +331,8 @@ def test_pairing_does_not_depend_on_the_order_of_files_on_disk(tmp_path, order):
     folder.mkdir(exist_ok=True)
     for name in order:
         (folder / name).touch()
-    pairs, skipped = pairs_by_name(folder)
+    matched = pairs_below(folder)
+    pairs, skipped = matched.pairs, matched.skipped
     assert [(p.name, p.colour.name, p.depth.name) for p in pairs] == [
         ("a", "a.png", "a_depth.png"),
         ("b", "b.jpg", "b.npy"),
