@@ -32,6 +32,7 @@ UNKNOWN_LENS = {"name": "unknown"}
 _NYU_HW = {"official": (427, 561), "eigen": (426, 560), "none": (480, 640)}
 # What the conversion allows; a larger one is damage, and would be memory asked for in vain.
 LARGEST_SIDE_PX = 2**15
+_FOLDERS = tuple(f"{array}/" for array in ARRAYS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +212,14 @@ class Manifest:
                 raise ValueError(f"a focus distance or aperture in split {name!r} is not a number")
             if any(type(lens) is not int or not 0 <= lens < len(content["lenses"]) for lens in split["lens"]):
                 raise ValueError(f"a sample of split {name!r} has a lens that is not listed")
+            if "/" in name or name in ("", ".", ".."):
+                raise ValueError(f"a split is called {name!r}")
             if any(set(shard) != set(ARRAYS) for shard in shards):
                 raise ValueError(f"a shard of split {name!r} does not name the arrays {', '.join(ARRAYS)}")
+        metadata = content.get("metadata", {})
+        covered = {"zarr.json", *(f"{name}/{part}zarr.json" for name in splits for part in ("", *_FOLDERS))}
+        if not isinstance(metadata, dict) or not set(metadata) <= covered:
+            raise ValueError("metadata names files that are not metadata")
         for key in ("rendering", "source", "statistics"):
             if not isinstance(content[key], dict):
                 raise ValueError(f"{key} is no table")
@@ -223,7 +230,7 @@ class Manifest:
             splits=splits,
             lenses=tuple(dict(lens) for lens in content["lenses"]),
             skipped=tuple(dict(frame) for frame in content["skipped"]),
-            metadata={str(name): str(found) for name, found in content.get("metadata", {}).items()},
+            metadata={name: str(found) for name, found in metadata.items()},
             format_version=content["format_version"],
             **{key: content[key] for key in ("rendering", "source", "statistics", "created_by", "settings")},
         )

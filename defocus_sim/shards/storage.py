@@ -106,7 +106,11 @@ class LocalStorage(Storage):
 
     def read(self, name: str) -> bytes:
         """See `Storage`."""
-        return (self.root / name).read_bytes()
+        path = self.root / name
+        if path.exists() and not path.is_file():
+            # Reading a pipe or a device may never end.
+            raise OSError(f"{path} is not a file")
+        return path.read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
         """See `Storage`."""

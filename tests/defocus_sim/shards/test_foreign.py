@@ -193,6 +193,16 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, arrays, what):
     assert "\n" not in str(caught.value)
 
 
+def test_an_archive_that_is_replaced_is_named(tmp_path, arrays):
+    split = open_store(zip_store(tmp_path, arrays)).split("train")
+    split.read([0])
+    (tmp_path / "other").mkdir()
+    os.replace(zip_store(tmp_path / "other", random_arrays(9, COUNT, 20, 24)), tmp_path / "a.zip")
+    for copy in (split, pickle.loads(pickle.dumps(split))):
+        with pytest.raises(ShardReplacedError):
+            copy.read([0])
+
+
 def edited(path, change):
     content = json.loads(path.read_bytes())
     change(content)

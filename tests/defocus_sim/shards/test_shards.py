@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -238,6 +239,26 @@ def test_a_store_of_an_earlier_version_that_does_not_cover_its_metadata_is_verif
     result = run_command("dfd-prepare", "verify", store.url, cwd=tmp_path)
     assert result.returncode == 0
     assert "metadata are not covered" in result.stdout
+
+
+def test_a_pipe_in_the_place_of_metadata_is_named(store):
+    path = Path(store.url) / "zarr.json"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ShardError, match="not a file"):
+        open_store(store.url)
+
+
+@pytest.mark.parametrize("name", ["../../other.json", "/dev/zero", "train/aif/c/0/0/0/0"])
+def test_a_manifest_does_not_have_other_files_read(store, name):
+    def lead_astray(manifest):
+        manifest["metadata"][name] = ""
+        del manifest["checksum"]
+        manifest["checksum"] = digest(manifest)
+
+    edit_manifest(store, lead_astray)
+    with pytest.raises(ShardCorruptError, match="not metadata"):
+        open_store(store.url)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"attributes": 3}', b"\xff\xfe", b"[" * 100_000])

@@ -26,6 +26,7 @@ from defocus_sim.errors import (
     ShardCorruptError,
     ShardError,
     ShardMissingError,
+    ShardReplacedError,
 )
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.storage import storage_at
@@ -198,6 +199,17 @@ def test_an_existing_store_is_replaced_only_when_asked(remote_store, cloud, plac
     assert open_store(place).manifest.compression == "none"
     assert not [name for name in objects(cloud, place) if ".markers" in name or "/c/3/" in name]
     convert(small_settings(compression="none", samples_per_shard=3), place, resume=True)
+
+
+def test_a_store_that_is_replaced_while_it_is_read_is_named(remote_store, cloud, place):
+    split = open_store(copied(cloud, remote_store.url, place)).split("train")
+    wanted = split.read(range(6))
+    copied(cloud, remote_store.url, place)
+    assert all((split.read([4])[name][0] == wanted[name][4]).all() for name in ARRAYS)
+    convert(small_settings(source=SmoothSource(kind_of="other")), place, overwrite=True)
+    for index in (0, 5):
+        with pytest.raises(ShardReplacedError, match="was replaced"):
+            split.read([index])
 
 
 def test_a_prefix_of_something_else_is_never_replaced(cloud, place):
