@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from defocus_sim.convert.plan import ConversionSettings, PlannedSample
-from defocus_sim.convert.sample import BadFrame, MadeSample, OnError, SampleMaker, sample_maker
-from defocus_sim.convert.workers import Share, Team
-from defocus_sim.errors import ConversionInterruptedError, ConversionTakenOverError
+from defocus_sim.convert.sample import BadFrame, MadeSample, OnError, sample_maker
+from defocus_sim.errors import ConversionTakenOverError
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import ShardFile, digest
 from defocus_sim.shards.storage import Storage, storage_at
@@ -29,17 +27,16 @@ from defocus_sim.shards.write import write_encoded_shard
 RUN = f"{STATE_FOLDER}/run"
 _SECONDS_BETWEEN_LOOKS = 0.25
 
-# The threads of each conversion of this process, by token. A task in another process finds none: it makes all of its
-# samples itself and is followed by shard.
 Made = MadeSample | BadFrame
-TEAMS: dict[str, Team[PlannedSample, Made]] = {}
+# The samples of a shard made, in order.
+Making = Callable[[Sequence[PlannedSample]], Iterator[Made]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
     """Shard `index` of `split`: `samples` of `settings`, in the store at `place`.
 
-    `fingerprint`: SHA-256 of the settings with the source's checksums. `token`: of the conversion, see `RUN`, `TEAMS`.
+    `fingerprint`: SHA-256 of the settings with the source's checksums. `token`: of the conversion, see `RUN`.
     """
 
     settings: ConversionSettings
@@ -75,10 +72,11 @@ class _BadFramesError(Exception):
     """Ends the writing of a shard that cannot be complete."""
 
 
-def run_shard(task: ShardTask) -> list[BadFrame]:
+def run_shard(task: ShardTask, making: Making | None = None) -> list[BadFrame]:
     """Do the task; returns the frames that cannot be used (then no shard is written), none when all is well.
 
-    With `on_error="fail"` the first such frame raises its error, which names it.
+    `making`: who makes the samples; by default the calling thread does, and holds one in memory and not more. With
+    `on_error="fail"` the first frame that cannot be used raises its error, which names it.
     """
     storage = storage_at(task.place)
     statistics: list[dict[str, Any]] = []
@@ -91,7 +89,7 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
             storage,
             task.split,
             task.index,
-            _written(task, storage, clock, statistics, bad),
+            _written(task, storage, clock, statistics, bad, making or _one_by_one(task)),
             task.settings.samples_per_shard,
             clock,
         )
@@ -105,23 +103,6 @@ def run_shard(task: ShardTask) -> list[BadFrame]:
     }
     storage.write(task.marker, json.dumps(content | {"checksum": digest(content)}).encode())
     return []
-
-
-def help_with_shards(task: ShardTask) -> None:
-    """Make samples for the shards of the conversion that `task` is one of, as long as any of them is at work here."""
-    team = TEAMS.get(task.token)
-    if team is None:
-        return
-    with ExitStack() as stack:
-        opened: list[SampleMaker] = []
-
-        def make(sample: PlannedSample) -> Made:
-            # Here, so that a source that does not open is reported, by the shard's owner.
-            if not opened:
-                opened.append(stack.enter_context(sample_maker(task.settings, task.on_error)))
-            return opened[0](sample)
-
-        team.help(make)
 
 
 def owner(storage: Storage) -> str | None:
@@ -155,27 +136,34 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
     return result if all(sizes.get(names[name]) == file.bytes for name, file in files.items()) else None
 
 
+def _one_by_one(task: ShardTask) -> Making:
+    def making(samples: Sequence[PlannedSample]) -> Iterator[Made]:
+        with sample_maker(task.settings, task.on_error) as make:
+            yield from map(make, samples)
+
+    return making
+
+
 def _written(
-    task: ShardTask, storage: Storage, clock: StageClock, statistics: list[dict[str, Any]], bad: list[BadFrame]
+    task: ShardTask,
+    storage: Storage,
+    clock: StageClock,
+    statistics: list[dict[str, Any]],
+    bad: list[BadFrame],
+    making: Making,
 ) -> Iterator[dict[str, bytes]]:
     """The samples of the shard in order, each to be written before the next is asked for."""
     looked = time.monotonic()
-    team = TEAMS.get(task.token)
-    # Alone, a task holds one sample in memory and not more.
-    share = nullcontext(Share[PlannedSample, Made](task.samples, 1)) if team is None else team.share(task.samples)
-    with sample_maker(task.settings, task.on_error) as make, share as samples:
-        for made in samples.in_order(make):
-            if isinstance(made, BadFrame):
-                bad += [] if any(one.frame == made.frame for one in bad) else [made]
-                continue
-            clock.add(made.seconds)
-            statistics.append(made.facts)
-            yield made.chunks
-            if team is not None and not team.written(made.seconds):
-                raise ConversionInterruptedError("interrupted")
-            if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
-                _check_owner(storage, task)
-                looked = time.monotonic()
+    for made in making(task.samples):
+        if isinstance(made, BadFrame):
+            bad += [] if any(one.frame == made.frame for one in bad) else [made]
+            continue
+        clock.add(made.seconds)
+        statistics.append(made.facts)
+        yield made.chunks
+        if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+            _check_owner(storage, task)
+            looked = time.monotonic()
     if bad:
         raise _BadFramesError
     # The last look: after it the files get their names.
