@@ -17,7 +17,9 @@ HEAD_CHOICES = {"both": HEADS, "depth": ("depth",), "deblur": ("aif",)}
 STEMS = ("paper", "imagenet", "highpass", "blur")
 INITS = ("paper", "kaiming")
 # What the depth head answers: metres, one over metres, or the signed circle of confusion in px.
-PREDICTIONS = ("depth", "inverse", "coc")
+PREDICTIONS = ("depth", "inverse", "coc", "coc+side")
+# Those that the lens turns into metres.
+OF_THE_LENS = ("coc", "coc+side")
 INPUT_RANGES = ("unit", "signed")
 INPUTS = ("defocused", "aif")
 DECONVOLUTIONS = ("hqs", "wiener")
@@ -70,10 +72,11 @@ class ModelConfig:
     the decoder's five blocks, deepest first. `stem`: "paper" = 3x3, "imagenet" = DenseNet's own 7x7, "highpass" = 3x3 on
     the image and `gain` times its difference to a 5x5 mean, "blur" = the same with means of 3x3 and 9x9 and a first stage
     at full resolution, which the heads get as well. `init`: of the convolutions, "paper" = N(0, 0.02) or "kaiming".
-    `predict`: what the depth head answers, "depth" in metres, "inverse" in 1/m, or "coc", the signed circle of confusion
-    in px, which the sample's lens turns into metres. `uncertainty`: whether it also answers the scale of its error.
-    `lens_input`: whether the network is told its lens; `lens_hidden`: for which share of the training pictures it is not,
-    so that it also serves pictures of an unknown lens. `heads`: which of "depth" and "aif"
+    `predict`: what the depth head answers, "depth" in metres, "inverse" in 1/m, "coc", the signed circle of confusion in
+    px, which the sample's lens turns into metres, or "coc+side", its width and, apart from that, the log-odds of nearer
+    than the focus: two depths share a blur, and an average of both is neither. `uncertainty`: whether it also answers the
+    scale of its error. `lens_input`: whether the network is told its lens; `lens_hidden`: for which share of the training
+    pictures it is not, so that it also serves pictures of an unknown lens. `heads`: which of "depth" and "aif"
     exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
     AiF convolution at zero, so that the untrained network returns its input as the restored image. `input_range`:
     whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
@@ -110,7 +113,8 @@ class ModelConfig:
     init: str = option("paper", group=NETWORK, choices=INITS, help="Start of the convolutions: N(0, 0.02), or He's.")
     predict: str = option(
         "depth", group=NETWORK, choices=PREDICTIONS,
-        help="What the depth head answers: metres, 1/m, or the signed CoC in px, which the lens turns into metres.",
+        help="What the depth head answers: metres, 1/m, the signed CoC in px, which the lens turns into metres, or its "
+        "width and how likely it is nearer than the focus.",
     )  # fmt: skip
     uncertainty: bool = option(False, group=NETWORK, help="Let the depth head answer the scale of its error as well.")
     lens_input: bool = option(False, group=NETWORK, help="Tell the network its lens.")
@@ -158,7 +162,7 @@ class ModelConfig:
     @property
     def needs_camera(self) -> bool:
         """Whether the network must be told the lens of a picture."""
-        return self.about.camera or self.predict == "coc" or self.lens_input
+        return self.about.camera or self.predict in OF_THE_LENS or self.lens_input
 
     @property
     def learned(self) -> tuple[str, ...]:

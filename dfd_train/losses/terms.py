@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dfd_train.config.loss import LossConfig
@@ -40,12 +41,16 @@ class Output(Protocol):
     def log_scale(self) -> Tensor | None:
         """None without uncertainty."""
 
+    @property
+    def side_logit(self) -> Tensor | None:
+        """None where the answer has no side of its own."""
+
 
 class LossTerms(NamedTuple):
     """What one batch costs, all scalars.
 
     `depth` and `deblur` are the two sides of the loss before lambda (None without that head); `parts` holds each
-    unweighted term by name: "l1", "laplace", "grad" (metres), "silog", "image_l1", "charb", "ssim", "reblur",
+    unweighted term by name: "l1", "laplace", "side", "grad" (metres), "silog", "image_l1", "charb", "ssim", "reblur",
     "smooth".
     """
 
@@ -71,16 +76,20 @@ REBLUR_SSIM_SHARE = 0.85
 REBLUR_SMOOTHNESS = 1e-2
 # Share of the mean log error that is forgiven, the nearest depth that has a logarithm, and what rounds the root.
 SILOG_FOCUS, SILOG_NEAREST_M, SILOG_EPS = 0.85, 1e-3, 1e-3
+# From this CoC on the side of the focus counts in full.
+_FULL_SIDE_PX = 2.0
 # How fast an edge of the image lets go of the smoothness, per unit of [0, 1].
 _EDGE_SHARPNESS = 10.0
 REBLUR_TERMS = ("depth", "reblur", "smooth")
 
 
-def term_names(config: LossConfig, heads: tuple[str, ...], *, uncertainty: bool = False) -> tuple[str, ...]:
+def term_names(
+    config: LossConfig, heads: tuple[str, ...], *, uncertainty: bool = False, sided: bool = False
+) -> tuple[str, ...]:
     """Names of all that `compute_losses` finds for a network with `heads`: the two sides, then their parts."""
     names: tuple[str, ...] = ()
     if "depth" in heads:
-        l1 = ("l1", "laplace") if uncertainty else ("l1",)
+        l1 = ("l1", *(["laplace"] if uncertainty else []), *(["side"] if sided else []))
         names += ("depth", *{"l1": l1, "l1+grad": (*l1, "grad"), "silog": ("silog",)}[config.depth])
     if "aif" in heads:
         image = {"l1": ("image_l1",), "charb": ("charb",), "charb+ssim": ("charb", "ssim")}
@@ -131,6 +140,9 @@ def compute_losses(
             if output.log_scale is not None:
                 log_scale = output.log_scale - math.log(answer_unit(predict))
                 parts["laplace"] = depth = masked_laplace(residual, log_scale, valid, valid_pixels)
+            if output.side_logit is not None:
+                parts["side"] = side_loss(output.side_logit, depth_m, camera, valid_pixels)
+                depth = depth + parts["side"]
         if config.depth == "l1+grad":
             parts["grad"] = masked_gradient(residual, valid, across, down)
             depth = depth + config.mu * parts["grad"]
@@ -194,7 +206,23 @@ def answer_residual(output: Output, depth_m: Tensor, predict: str, camera: Tenso
         return depth_residual(output.depth_m, depth_m)
     valid = torch.isfinite(depth_m) & (depth_m > 0)
     target = answer_target(torch.where(valid, depth_m, 1.0), predict, camera)
-    return torch.where(valid, (output.answer - target) / answer_unit(predict), 0.0), valid
+    said = output.answer
+    if output.side_logit is not None:
+        # The side is learned apart: a width that is right on the wrong side is right.
+        said, target = said.abs(), target.abs()
+    return torch.where(valid, (said - target) / answer_unit(predict), 0.0), valid
+
+
+def side_loss(logit: Tensor, depth_m: Tensor, camera: Tensor | None, count: Tensor | None = None) -> Tensor:
+    """Mean over the valid pixels of the surprise by the true side of the focus, where `logit` are log-odds of nearer.
+
+    A blur below `_FULL_SIDE_PX` weighs less, in proportion: at the focus the side means nothing.
+    """
+    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    coc_px = answer_target(torch.where(valid, depth_m, 1.0), "coc", camera)
+    weight = torch.where(valid, (coc_px.abs() / _FULL_SIDE_PX).clamp(max=1), 0.0)
+    surprise = weight * F.binary_cross_entropy_with_logits(logit, (coc_px < 0).to(logit), reduction="none")
+    return surprise.sum() / (valid.sum().clamp(min=1) if count is None else count)
 
 
 def masked_laplace(residual: Tensor, log_scale: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dfd_train.config.model import ModelConfig
+from dfd_train.config.model import OF_THE_LENS, ModelConfig
 from dfd_train.optics.answer import answer_unit
 from dfd_train.optics.camera import COC_PX, FOCUS_M, SCALE_X, depth_from_coc, depth_per_coc
 
@@ -16,6 +16,8 @@ from dfd_train.optics.camera import COC_PX, FOCUS_M, SCALE_X, depth_from_coc, de
 _LEAST_PER_M, _MOST_PER_M = 1e-2, 1e1
 # Of the logarithm of an error's scale, so that the surprise of one pixel stays finite.
 _LOG_SCALE_LIMIT = 7.0
+# Where a network does not say how far it may be off; and of log-odds, so that certainty stays finite.
+_USUAL_SCALE_PX, _MOST_ODDS = 1.0, 20.0
 
 
 class Output(NamedTuple):
@@ -32,12 +34,14 @@ class Output(NamedTuple):
     answer: Tensor | None = None
     log_scale: Tensor | None = None
     depth_sigma_m: Tensor | None = None
+    side_logit: Tensor | None = None
 
 
-def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None) -> Output:
-    """What the depth head's channels `raw` (B, 1 or 2, H, W) mean, as an `Output` without an image.
+def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None, told: Tensor | None = None) -> Output:
+    """What the depth head's channels `raw` (B, 1 to 3, H, W) mean, as an `Output` without an image.
 
-    `camera`: (B, 8), needed where the answer is a CoC. A raw 0 is 0 m, 0 px (in focus), or 4 m for an answer in 1/m.
+    `camera`: (B, 8), needed where the answer is a CoC. `told`: (B,) bool, which of them are no guess (None = all).
+    A raw 0 is 0 m, 0 px (in focus), or 4 m for an answer in 1/m.
     """
     if config.predict != "depth" or config.uncertainty:
         # Not in the half precision that the layers may have computed in: its steps would show in the depth.
@@ -46,22 +50,52 @@ def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None) -
     said = raw[:, :1] * unit if unit != 1 else raw[:, :1]
     log_scale = None
     if config.uncertainty:
-        log_scale = raw[:, 1:].clamp(-_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT) + math.log(unit)
+        log_scale = raw[:, 1:2].clamp(-_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT) + math.log(unit)
+    if config.predict in OF_THE_LENS:
+        if camera is None:
+            raise ValueError("a network that answers a CoC needs the lens: pass camera")
+        if config.predict == "coc+side":
+            return _with_side(said.abs(), log_scale, raw[:, -1:], camera, told)
+        depth_m = depth_from_coc(said, camera)
+        sigma_m = None if log_scale is None else _sigma_m(log_scale, depth_per_coc(depth_m, camera))
+        return Output(depth_m, None, said, log_scale, sigma_m)
     answer: Tensor | None = said
     if config.predict == "depth":
         depth_m, per_unit, answer = said, torch.ones_like(said), None
-    elif config.predict == "inverse":
+    else:
         answer = said + unit
         depth_m = 1 / answer.clamp(_LEAST_PER_M, _MOST_PER_M)
         per_unit = depth_m**2
-    else:
-        if camera is None:
-            raise ValueError("a network that answers a CoC needs the lens: pass camera")
-        depth_m = depth_from_coc(said, camera)
-        per_unit = depth_per_coc(depth_m, camera)
-    # The standard deviation of a Laplace distribution of scale b is sqrt(2) b.
-    sigma_m = None if log_scale is None else math.sqrt(2) * log_scale.exp() * per_unit
-    return Output(depth_m, None, answer, log_scale, sigma_m)
+    return Output(depth_m, None, answer, log_scale, None if log_scale is None else _sigma_m(log_scale, per_unit))
+
+
+def _with_side(
+    width_px: Tensor, log_scale: Tensor | None, logit: Tensor, camera: Tensor, told: Tensor | None
+) -> Output:
+    """The likelier of the two depths that share a blur of `width_px`; that there are two is part of the uncertainty.
+
+    A circle wider than that of infinity is of something near: each scale of the error by which it is too wide for
+    something far adds 1 to the log-odds `logit` of near, where the lens is no guess.
+    """
+    at = camera[:, :, None, None, None]
+    scale_px = torch.full_like(width_px, _USUAL_SCALE_PX) if log_scale is None else log_scale.exp()
+    too_wide = ((width_px - at[:, SCALE_X] * at[:, COC_PX]).clamp(min=0) / scale_px).clamp(max=_MOST_ODDS)
+    odds = logit + (too_wide if told is None else torch.where(told[:, None, None, None], too_wide, 0.0))
+    near_m, far_m = depth_from_coc(-width_px, camera), depth_from_coc(width_px, camera)
+    near = odds > 0
+    depth_m = torch.where(near, near_m, far_m)
+    sigma_m = None
+    if log_scale is not None:
+        p = torch.sigmoid(odds)
+        sigma_m = torch.hypot(
+            _sigma_m(log_scale, depth_per_coc(depth_m, camera)), (p * (1 - p)).sqrt() * (far_m - near_m)
+        )
+    return Output(depth_m, None, torch.where(near, -width_px, width_px), log_scale, sigma_m, logit)
+
+
+def _sigma_m(log_scale: Tensor, per_unit: Tensor) -> Tensor:
+    """The standard deviation of a Laplace distribution of scale b is sqrt(2) b."""
+    return math.sqrt(2) * log_scale.exp() * per_unit
 
 
 def lens_planes(camera: Tensor, told: Tensor, hw: tuple[int, ...]) -> Tensor:

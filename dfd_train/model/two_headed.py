@@ -28,7 +28,7 @@ class TwoHeadedNet(nn.Module):
         super().__init__()
         self.config = config = config or ModelConfig()
         self.encoder = Encoder(config)
-        outputs = {"depth": 2 if config.uncertainty else 1, "aif": 3}
+        outputs = {"depth": 1 + config.uncertainty + (config.predict == "coc+side"), "aif": 3}
         heads = {
             head: DecoderHead(self.encoder.channels, config.decoder, count, config.dropout, self.encoder.full_channels)
             for head, count in outputs.items()
@@ -75,12 +75,12 @@ class TwoHeadedNet(nn.Module):
         depth = Output(None, None)
         aif = None
         if self.depth_head is not None and "depth" in wanted:
-            depth = read_depth(self.depth_head(features)[..., :height, :width], self.config, camera)
+            depth = read_depth(self.depth_head(features)[..., :height, :width], self.config, camera, told)
         if self.aif_head is not None and "aif" in wanted:
             residual = self.aif_head(features)
             aif = ((residual / 2 if signed else residual) + padded[:, :3])[..., :height, :width]
         # Spelled out: `_replace` stops torch.compile.
-        return Output(depth.depth_m, aif, depth.answer, depth.log_scale, depth.depth_sigma_m)
+        return Output(depth.depth_m, aif, depth.answer, depth.log_scale, depth.depth_sigma_m, depth.side_logit)
 
 
 def pad_reflect(image: Tensor, multiple: int = STRIDE) -> Tensor:

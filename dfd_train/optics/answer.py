@@ -7,7 +7,7 @@ from torch import Tensor
 from dfd_train.optics.camera import coc_px_from
 
 # The unit of the depth head's raw answer: metres, 1/m, px.
-_UNIT = {"depth": 1.0, "inverse": 0.25, "coc": 8.0}
+_UNIT = {"depth": 1.0, "inverse": 0.25, "coc": 8.0, "coc+side": 8.0}
 
 
 def answer_target(depth_m: Tensor, predict: str, camera: Tensor | None) -> Tensor:

@@ -26,13 +26,13 @@ TOML_FILE = "run.toml"
 METRICS_FILE, STEPS_FILE = "metrics.csv", "steps.csv"
 EVENTS = "tensorboard"
 STEP_COLUMNS = (
-    "step", "epoch", "lr", "total", "depth", "deblur", "l1", "laplace", "grad", "silog", "image_l1", "charb",
-    "ssim", "reblur",
+    "step", "epoch", "lr", "total", "depth", "deblur", "l1", "laplace", "side", "grad", "silog", "image_l1",
+    "charb", "ssim", "reblur",
     "smooth", "deblur_weight", "grad_norm", "samples_per_s",
 )  # fmt: skip
 COLUMNS = (
-    "epoch", "step", "lr", "total", "depth", "deblur", "l1", "laplace", "grad", "silog", "image_l1", "charb",
-    "ssim", "reblur",
+    "epoch", "step", "lr", "total", "depth", "deblur", "l1", "laplace", "side", "grad", "silog", "image_l1",
+    "charb", "ssim", "reblur",
     "smooth", "deblur_weight", "grad_norm", "samples_per_s", "wait_share", "seconds",
     "val_rmse", "val_abs_rel", "val_delta1", "val_psnr", "val_ssim",
 )  # fmt: skip

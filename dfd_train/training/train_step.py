@@ -109,7 +109,9 @@ class Engine:
         model = self._state.config.model
         if not model.about.labelled:
             return REBLUR_TERMS
-        return term_names(self._state.config.loss, model.learned, uncertainty=model.uncertainty)
+        return term_names(
+            self._state.config.loss, model.learned, uncertainty=model.uncertainty, sided=model.predict == "coc+side"
+        )
 
     def _forward(self, frames: Frames, counted: bool, counts: Tensor, camera: Tensor | None) -> LossTerms:
         precision = _TYPES[self._config.precision]

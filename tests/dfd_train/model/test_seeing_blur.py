@@ -12,11 +12,11 @@ from defocus_sim.lens import Lens, coc_diameter_px
 from dfd_train.config.loss import LossConfig
 from dfd_train.config.model import ModelConfig, variant
 from dfd_train.errors import ConfigError
-from dfd_train.losses.terms import compute_losses, count_pixels, masked_laplace
+from dfd_train.losses.terms import compute_losses, count_pixels, masked_laplace, side_loss
 from dfd_train.model.build import build_model, run_model
-from dfd_train.model.reading import read_depth
+from dfd_train.model.reading import Output, read_depth
 from dfd_train.model.stem import extra_channels, stem_input
-from dfd_train.optics.camera import camera_of
+from dfd_train.optics.camera import camera_of, coc_px_from
 
 
 def tiny(**changes: object) -> ModelConfig:
@@ -80,6 +80,63 @@ def test_a_network_that_needs_its_lens_takes_the_assumed_one_where_none_is_given
         assert torch.equal(net(image).depth_m, run_model(net, image, camera).depth_m)
         other = run_model(net, image, camera_of(Lens.preset("paper", focus_distance_m=5.0), (33, 40))[None])
     assert not torch.equal(net(image).depth_m, other.depth_m)
+
+
+def test_width_and_side_are_read_as_the_likelier_of_two_depths_and_both_count_as_uncertainty() -> None:
+    lens = Lens.preset("paper")
+    camera = camera_of(lens, (1, 4))[None]
+    depth = np.array([[1.0, 1.4, 3.0, 6.0]])
+    coc_px = coc_diameter_px(depth, lens, width_px=4)
+    config = tiny(predict="coc+side", uncertainty=True)
+    width = torch.from_numpy(np.abs(coc_px))[None, None].float() / 8
+    sure, unsure = (torch.tensor([[[[odds, odds, -odds, -odds]]]]) for odds in (9.0, 0.01))
+    scale = torch.full_like(width, -6.0)
+    output = read_depth(torch.cat([width, scale, sure], 1), config, camera)
+    assert np.allclose(output.depth_m[0, 0].numpy(), depth, rtol=2e-3)
+    assert np.allclose(output.answer[0, 0].numpy(), coc_px, rtol=1e-4)
+    # As sure of both sides: the same depth, but half the distance between the two as uncertainty.
+    torn = read_depth(torch.cat([width, scale, unsure], 1), config, camera)
+    assert torch.equal(torn.depth_m, output.depth_m)
+    near, far = (read_depth(torch.cat([width, scale, side], 1), config, camera) for side in (sure.abs(), -sure.abs()))
+    half = (far.depth_m - near.depth_m) / 2
+    assert torch.allclose(torn.depth_sigma_m[..., 1:3], torch.hypot(half, output.depth_sigma_m)[..., 1:3], rtol=0.05)
+
+
+def test_a_blur_wider_than_that_of_infinity_is_of_something_near_if_the_lens_is_no_guess() -> None:
+    lens = Lens.preset("paper")
+    camera = camera_of(lens, (1, 1))[None]
+    far_px = float(coc_diameter_px(np.inf, lens, width_px=1))
+    config = tiny(predict="coc+side", uncertainty=True)
+
+    def read(width_px: float, told: bool) -> float:
+        # Off by a tenth of a px, and slightly in favour of far.
+        raw = torch.tensor([width_px / 8, math.log(0.1 / 8), -1.0]).reshape(1, 3, 1, 1)
+        return float(read_depth(raw, config, camera, torch.tensor([told])).depth_m)
+
+    assert read(0.9 * far_px, told=True) > lens.focus_distance_m
+    assert read(far_px + 0.5, told=True) < lens.focus_distance_m
+    assert read(far_px + 0.5, told=False) > lens.focus_distance_m
+
+
+def test_the_side_is_learned_apart_from_the_width() -> None:
+    lens = Lens.preset("paper")
+    camera = camera_of(lens, (480, 640))[None]
+    depth = torch.tensor([[[[1.2, 4.0]]]])
+    coc_px = coc_px_from(depth, camera)
+    counts = count_pixels(depth)
+    losses = {}
+    for name, sign in (("right", 1.0), ("wrong", -1.0)):
+        logit = -sign * 5 * coc_px.sign()
+        output = Output(depth, None, sign * coc_px, None, None, logit)
+        losses[name] = compute_losses(
+            output, depth, depth, LossConfig(depth="l1"), counts, predict="coc+side", camera=camera
+        )
+        assert float(losses[name].parts["l1"]) == pytest.approx(0, abs=1e-6)
+    assert float(losses["right"].parts["side"]) < 0.01 < 1 < float(losses["wrong"].parts["side"])
+    hole = torch.tensor([[[[0.0, 4.0]]]])
+    logit = torch.zeros(1, 1, 1, 2, requires_grad=True)
+    side_loss(logit, hole, camera).backward()
+    assert logit.grad[0, 0, 0, 0] == 0 != logit.grad[0, 0, 0, 1]
 
 
 def test_a_network_that_learned_to_do_without_its_lens_reads_the_same_in_a_picture_whatever_lens_is_guessed() -> None:
