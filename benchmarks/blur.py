@@ -33,7 +33,6 @@ from defocus_sim.blur.gather import gather, gaussian_kernel
 from defocus_sim.blur.pixel_format import mirrored
 from defocus_sim.blur.pyramid import gaussian_gather
 from defocus_sim.blur.vectors.intrinsics import LANES, ROWS
-from defocus_sim.convert.allocator import keep_freed_memory
 
 HEIGHT, WIDTH = 427, 561
 # As many as the kernel keeps in registers.
@@ -242,7 +241,6 @@ def main():
             }
         report["cases"][name] = {"contenders": rows}
         report["cases"][name] |= whole(name, mean, largest, options.rounds)
-    keep_freed_memory()
     print()
     for name, case in CASES.items():
         report["cases"][name]["threads_ms"] = two_threads(name, *photographed(*scene(*case)), options.rounds)

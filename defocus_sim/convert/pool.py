@@ -17,7 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 
-from defocus_sim.convert.allocator import keep_freed_memory
 from defocus_sim.convert.plan import PlannedSample
 from defocus_sim.convert.sample import BadFrame, MadeSample, sample_maker
 from defocus_sim.convert.task import Made, ShardTask, run_shard
@@ -41,7 +40,6 @@ def run_in_threads(
 
     A pool makes the samples of all shards; a few more threads, each with a shard at a time, write them in order.
     """
-    keep_freed_memory()
     bad: list[BadFrame] = []
     with ExitStack() as stack:
         makers = _Makers(tasks[0], threads, on_sample, clock or StageClock(), stack)
