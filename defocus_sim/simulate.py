@@ -43,17 +43,42 @@ def defocus(
     rng: np.random.Generator | None = None,
     nan: Literal["raise", "hole"] = "raise",
 ) -> NDArray[Any]:
-    """Blur an all-in-focus image as `lens` would have seen it; returns an array like `aif` (same shape and dtype).
+    """Blur an all-in-focus image as a lens would have seen it.
 
-    `aif`: uint8, or float in [0, 1]; (H, W), (H, W, 1) or (H, W, 3) with `depth_m` (H, W), or a batch (B, H, W),
-    (B, H, W, C) with `depth_m` (B, H, W). `depth_m`: float, metres, z-depth; 0 and +-infinity are holes: there the
-    simulator takes the nearest valid depth, as where a depth is so near 0 that its circle of confusion is not finite.
-    Circles wider than `lens.max_coc_px`, by default the frame's longer side, are taken for that wide. NaN is refused
-    unless `nan="hole"`.
-    The other options are those of `Rendering`; `rng` is needed for noise and dither.
+    Parameters
+    ----------
+    aif
+        uint8, or float in [0, 1]; (H, W), (H, W, 1) or (H, W, 3), or a batch (B, H, W), (B, H, W, C).
+    depth_m
+        z-depth, float, metres; (H, W) or (B, H, W). 0 and +-infinity are holes: there the simulator takes the nearest valid
+        depth, as where a depth is so near 0 that its circle of confusion is not finite.
+    lens
+        Circles wider than its `max_coc_px`, by default the frame's longer side, are taken for that wide.
+    mode, psf, linear_light, truncate, noise, dither
+        As for `Rendering`.
+    rng
+        Needed for noise and dither.
+    nan
+        "raise" refuses NaN in `depth_m`, "hole" takes it for a hole.
 
-    Raises `ImageError` (shape, dtype, range), `DepthError` (shape, dtype, negative, NaN, no valid pixel, millimetres),
-    `LensError`, `RenderingError`.
+    Returns
+    -------
+    NDArray[Any]
+        An array like `aif`, same shape and dtype.
+
+    Raises
+    ------
+    ImageError
+        For the shape, dtype or range of `aif`.
+    DepthError
+        For the shape or dtype of `depth_m`, negative or NaN values, no valid pixel, or what looks like millimetres.
+    LensError, RenderingError
+        For a lens or options that do not fit.
+
+    References
+    ----------
+    Potmesil and Chakravarty, *A lens and aperture camera model for synthetic image generation*, 1981, for the circle of
+    confusion; docs/optics.md derives it and the layers.
     """
     rendering = Rendering(mode=mode, psf=psf, linear_light=linear_light, truncate=truncate, noise=noise, dither=dither)
     with compiling("the blur", _COMPILING_S[mode]):
@@ -82,9 +107,22 @@ def compile_kernels(rendering: Rendering) -> None:
 
 
 def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
-    """`depth_m` (H, W) as float32 with every hole (0 or non-finite) given the value of the nearest valid pixel.
+    """A depth map with every hole given the value of the nearest valid pixel.
 
-    Raises `DepthError` where no pixel is valid.
+    Parameters
+    ----------
+    depth_m
+        (H, W); 0 and what is not finite are holes.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        (H, W) float32, may be `depth_m` itself.
+
+    Raises
+    ------
+    DepthError
+        Where no pixel is valid.
     """
     depth = np.asarray(depth_m, F32)
     if usual_depths(depth, _MILLIMETRES_ABOVE_M) == depth.size:
@@ -100,7 +138,25 @@ def fill_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def blur_maps(depth_m: NDArray[Any], lens: Lens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Signed CoC diameter and Gaussian sigma, both (H, W) float32 px, of a depth map (H, W); holes are filled first."""
+    """Signed CoC diameter and Gaussian sigma of a depth map, whose holes are filled first.
+
+    Parameters
+    ----------
+    depth_m
+        (H, W), metres, 0 = hole.
+    lens
+        See `Lens`.
+
+    Returns
+    -------
+    tuple[NDArray[np.float32], NDArray[np.float32]]
+        CoC and sigma, both (H, W) float32 px.
+
+    Raises
+    ------
+    DepthError
+        Where no pixel is valid, or a CoC is wider than any memory holds.
+    """
     height, width = np.shape(depth_m)
     coc, sigma = np.empty((height, width), F32), np.empty((height, width), F32)
     _fill_maps(depth_m, lens, coc, sigma)
@@ -108,7 +164,7 @@ def blur_maps(depth_m: NDArray[Any], lens: Lens) -> tuple[NDArray[np.float32], N
 
 
 def _fill_maps(depth_m: NDArray[Any], lens: Lens, coc: NDArray[F32], sigma: NDArray[F32]) -> None:
-    """`blur_maps` into given memory, see `planes.coc_and_sigma`."""
+    """`blur_maps` into given memory, see `pixel_format.coc_and_sigma`."""
     height, width = np.shape(depth_m)
     filled = fill_holes(without_unusable(depth_m, lens))
     solved = lens.for_depth(filled)
@@ -193,55 +249,106 @@ def _check_depth(depth: NDArray[Any], image: NDArray[Any], nan: str) -> None:
 def _defocus_one(
     image: NDArray[Any], depth: NDArray[Any], lens: Lens, rendering: Rendering, rng: np.random.Generator | None
 ) -> NDArray[Any]:
-    gaussian = rendering.mode == "gather" and rendering.psf == "gaussian"
-    if gaussian:
-        coc, sigma = np.empty((1, depth.shape[1]), F32), blocks_of_zeros(*depth.shape)
-        _fill_maps(depth, lens, coc, sigma)
+    blocks = rendering.mode == "gather" and rendering.psf == "gaussian"
+    coc, sigma = _maps_in_blocks(depth, lens) if blocks else blur_maps(depth, lens)
+    only_rounded = lens.corner_light == 1 and rendering.noise is None and not rendering.dither
+    if sigma.max() < IDENTITY_SIGMA_PX:
+        if only_rounded:
+            return image.copy()
+        planes = _planes(image, rendering.linear_light)
+    elif rendering.mode == "layered":
+        planes = _layered(image, coc, lens, rendering)
+    elif rendering.psf == "disc":
+        planes = _gather_disc(image, coc, sigma, lens, rendering)
+    elif only_rounded and image.dtype == np.uint8:
+        return _gather_gaussian_pixels(image, sigma, rendering)
     else:
-        coc, sigma = blur_maps(depth, lens)
-    untouched, even = sigma.max() < IDENTITY_SIGMA_PX, lens.corner_light == 1
-    if untouched and even and rendering.noise is None and not rendering.dither:
-        return image.copy()
-    linear, bytes_in = rendering.linear_light, image.dtype == np.uint8
-    levels = _linear_levels() if bytes_in and linear else None
-    source: NDArray[Any] = np.atleast_3d(image) if bytes_in else _to_planes(image, linear)
-    if gaussian and bytes_in and even and rendering.noise is None and not rendering.dither:
-        return gaussian_pixels(source, sigma, truncate=rendering.truncate, levels=levels).reshape(image.shape)
-    if gaussian:
-        planes = gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels, keep=False)
-    elif rendering.mode == "gather" and not untouched:
-        planes = gather(source, sigma, disc_diameter_px(coc, lens.focus_blur_px), psf="disc", levels=levels)
-    else:
-        planes = mirrored(source, levels, (0, 0), depth.shape, "visible") if bytes_in else source
-    if rendering.mode == "layered" and not untouched:
-        planes = layered_blur(
-            planes,
-            coc,
-            psf=rendering.psf,
-            sigma_per_coc=lens.sigma_per_coc,
-            sharp_below_px=lens.sharp_below_px,
-            focus_blur_px=lens.focus_blur_px,
-            truncate=rendering.truncate,
-        )
+        planes = _gather_gaussian(image, sigma, rendering)
+    sharp = sigma[: depth.shape[0], : depth.shape[1]] < IDENTITY_SIGMA_PX
+    return _as_taken(planes, image, sharp, lens, rendering, rng)
+
+
+def _maps_in_blocks(depth_m: NDArray[Any], lens: Lens) -> tuple[NDArray[F32], NDArray[F32]]:
+    """`blur_maps` for the Gaussian gather: sigma filled up to whole blocks, and of the CoC one row, which it needs not."""
+    coc, sigma = np.empty((1, depth_m.shape[1]), F32), blocks_of_zeros(*depth_m.shape)
+    _fill_maps(depth_m, lens, coc, sigma)
+    return coc, sigma
+
+
+def _gather_gaussian_pixels(image: NDArray[np.uint8], sigma: NDArray[F32], rendering: Rendering) -> NDArray[np.uint8]:
+    """The Gaussian gather from bytes to bytes, strip by strip."""
+    source, levels = _source(image, rendering.linear_light)
+    return gaussian_pixels(source, sigma, truncate=rendering.truncate, levels=levels).reshape(image.shape)
+
+
+def _gather_gaussian(image: NDArray[Any], sigma: NDArray[F32], rendering: Rendering) -> NDArray[F32]:
+    """The Gaussian gather, (C, H, W); in memory that this thread's next call uses again."""
+    source, levels = _source(image, rendering.linear_light)
+    return gaussian_gather(source, sigma, truncate=rendering.truncate, levels=levels, keep=False)
+
+
+def _gather_disc(
+    image: NDArray[Any], coc: NDArray[F32], sigma: NDArray[F32], lens: Lens, rendering: Rendering
+) -> NDArray[F32]:
+    """Every pixel the mean over its own disc, (C, H, W)."""
+    source, levels = _source(image, rendering.linear_light)
+    return gather(source, sigma, disc_diameter_px(coc, lens.focus_blur_px), psf="disc", levels=levels)
+
+
+def _layered(image: NDArray[Any], coc: NDArray[F32], lens: Lens, rendering: Rendering) -> NDArray[F32]:
+    """Layers of depth, each blurred with what is behind it, from back to front, (C, H, W)."""
+    return layered_blur(
+        _planes(image, rendering.linear_light),
+        coc,
+        psf=rendering.psf,
+        sigma_per_coc=lens.sigma_per_coc,
+        sharp_below_px=lens.sharp_below_px,
+        focus_blur_px=lens.focus_blur_px,
+        truncate=rendering.truncate,
+    )
+
+
+def _as_taken(
+    planes: NDArray[F32],
+    image: NDArray[Any],
+    sharp: NDArray[np.bool_],
+    lens: Lens,
+    rendering: Rendering,
+    rng: np.random.Generator | None,
+) -> NDArray[Any]:
+    """What comes after the blur: fall-off to the corners, noise, sRGB, rounding; an array like `image`.
+
+    `planes` (C, H, W) in the light of `rendering`. `sharp` (H, W): where the blur left `image` as it is.
+    """
+    linear, even = rendering.linear_light, lens.corner_light == 1
     if not even:
         planes = darken_corners(planes, lens.corner_light, linear)
     if rendering.noise is not None and rng is not None:
         planes = rendering.noise.apply(planes, rng)
-    if bytes_in and not rendering.dither:
+    if image.dtype == np.uint8 and not rendering.dither:
         return quantised(planes, linear).reshape(image.shape)
     values = np.moveaxis(linear_to_srgb(planes) if linear else planes, 0, -1).reshape(image.shape)
-    if bytes_in:
+    if image.dtype == np.uint8:
         return to_uint8(values, rng)
     result = np.clip(values, 0, 1).astype(image.dtype)
     if rendering.mode == "gather" and rendering.noise is None and even:
         # What is in focus is the input itself, also in float64 and across the round trip to linear light.
-        sharp = sigma[: depth.shape[0], : depth.shape[1]] < IDENTITY_SIGMA_PX
         result[sharp] = image[sharp]
     return result
 
 
-def _to_planes(image: NDArray[Any], linear: bool) -> NDArray[F32]:
-    """(H, W) or (H, W, C) float as contiguous (C, H, W) float32 in [0, 1]."""
+def _source(image: NDArray[Any], linear: bool) -> tuple[NDArray[Any], NDArray[F32] | None]:
+    """What a gather takes: bytes (H, W, C) as they are, with the linear light of their levels, or planes (C, H, W)."""
+    if image.dtype == np.uint8:
+        return np.atleast_3d(image), _linear_levels() if linear else None
+    return _planes(image, linear), None
+
+
+def _planes(image: NDArray[Any], linear: bool) -> NDArray[F32]:
+    """(H, W) or (H, W, C) as contiguous (C, H, W) float32 in [0, 1], in linear light on demand."""
+    if image.dtype == np.uint8:
+        source, levels = _source(image, linear)
+        return mirrored(source, levels, (0, 0), image.shape[:2], "visible")
     channels_first = np.moveaxis(image if image.ndim == 3 else image[..., None], -1, 0)
     planes = np.ascontiguousarray(channels_first, dtype=F32)
     return srgb_to_linear(planes) if linear else planes

@@ -260,13 +260,17 @@ def _blur_gaussian(work, c, height, width, filled, half, reach, lines, out):
         for x in range(0, width + 2 * reach, _DOWN_VECTORS * LANES):
             start = c * side * side + x
             weigh_down(
-                _DOWN_ROWS, _DOWN_VECTORS, LANES, weights, _DOWN_ROWS - 1 - y, numbers, first, last, work, start, side,
-                lines, y * lines.shape[1] + x, lines.shape[1],
+                rows=_DOWN_ROWS, vectors=_DOWN_VECTORS, lanes=LANES, weights=weights, w_start=_DOWN_ROWS - 1 - y,
+                numbers=numbers, first=first, last=last, source=work, s_start=start, s_row=side,
+                out=lines, o_start=y * lines.shape[1] + x, o_row=lines.shape[1],
             )  # fmt: skip
     for y in range(height):
         for x in range(0, width, _ACROSS_VECTORS * LANES):
             at = y * lines.shape[1] + reach + x
-            weigh_along(_ACROSS_VECTORS, LANES, half, reach, lines, at, out, (c * _TILE + y) * _TILE + x)
+            weigh_along(
+                vectors=_ACROSS_VECTORS, lanes=LANES, half=half, reach=reach,
+                source=lines, s_start=at, out=out, o_start=(c * _TILE + y) * _TILE + x,
+            )  # fmt: skip
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "nsz"})

@@ -101,8 +101,12 @@ def gaussian_kernel(channels, rows=ROWS, lanes=LANES):
             for x in range(0, width, lanes):
                 at = y * width + x
                 gather_block(
-                    channels, rows, lanes, 0, truncate, IDENTITY_SIGMA_PX, math.inf, 1, 0.0, 0.0, y, sigma, at, width,
-                    padded, (y + pad) * row + x + pad, row, padded.shape[1] * row, weights, out, at, width, height * width,
+                    channels=channels, rows=rows, lanes=lanes, spaced=0,
+                    truncate=truncate, narrowest=IDENTITY_SIGMA_PX, widest=math.inf,
+                    step=1, variance=0.0, margin=0.0, line=y,
+                    sigma=sigma, s_start=at, s_row=width,
+                    pixels=padded, p_start=(y + pad) * row + x + pad, p_row=row, p_plane=padded.shape[1] * row,
+                    weights=weights, out=out, o_start=at, o_row=width, o_plane=height * width,
                 )  # fmt: skip
 
     return gather_gaussian

@@ -162,9 +162,15 @@ def store_even_pixels(planes, image, top):
         line, x = (top + y) * width, 0
         while x + LANES <= width:
             if channels == 3:
-                store_pixels(3, LANES, planes, y * row + x, strip * row, image, (line + x) * 3)
+                store_pixels(
+                    channels=3, lanes=LANES, planes=planes, p_start=y * row + x, p_plane=strip * row,
+                    image=image, i_start=(line + x) * 3,
+                )  # fmt: skip
             else:
-                store_pixels(1, LANES, planes, y * row + x, strip * row, image, line + x)
+                store_pixels(
+                    channels=1, lanes=LANES, planes=planes, p_start=y * row + x, p_plane=strip * row,
+                    image=image, i_start=line + x,
+                )  # fmt: skip
             x += LANES
         for c in range(channels):
             for last in range(x, width):

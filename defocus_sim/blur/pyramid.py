@@ -94,7 +94,7 @@ def gaussian_pixels(
     truncate: float = DEFAULT_TRUNCATE,
     levels: NDArray[F32] | None = None,
 ) -> NDArray[np.uint8]:
-    """`planes.quantised` of `gaussian_gather`, which never is in memory as a whole; (H, W, C).
+    """`pixel_format.quantised` of `gaussian_gather`, which never is in memory as a whole; (H, W, C).
 
     `levels`: those of linear light, to which the bytes then are brought back.
     """
@@ -250,9 +250,15 @@ def _smooth(source, source_first, source_pad, step, kernel, lines, columns, pad,
             first = min(block, count - ROWS)
             start = (c * source_rows + source_first + 2 * first) * source_row + source_pad - margin
             for x in range(0, wide, LANES):
-                smooth_down(ROWS, LANES, _TAPS, kernel, source, start + x, source_row, lines, x, wide)
+                smooth_down(
+                    rows=ROWS, lanes=LANES, taps=_TAPS, kernel=kernel,
+                    source=source, s_start=start + x, s_row=source_row, out=lines, o_start=x, o_row=wide,
+                )  # fmt: skip
             to = (c * count + first) * row + pad
             for x in range(0, whole, LANES):
-                smooth_along(ROWS, LANES, _TAPS, kernel, lines, margin + x, wide, step, out, to + x, row)
+                smooth_along(
+                    rows=ROWS, lanes=LANES, taps=_TAPS, kernel=kernel,
+                    source=lines, s_start=margin + x, s_row=wide, step=step, out=out, o_start=to + x, o_row=row,
+                )  # fmt: skip
     # Of columns only: all rows were made of rows that are mirrored already.
     mirror_margins(out, columns[:0], columns, 0, pad, count, width)

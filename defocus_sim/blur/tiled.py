@@ -27,8 +27,8 @@ def strips_kernel(channels, rows=ROWS, lanes=LANES):
     `rows`, W of `lanes`. `scratch`: room for weights, in values.
 
     `out`: the result (C, H, W) float32, or `STRIP_ROWS` rows of it, of which one strip after another then goes as bytes to
-    `image` (at most H, at most W, C), else empty; `begins`, `first`: as for `planes.store_srgb_pixels`, empty for planes
-    that are no linear light.
+    `image` (at most H, at most W, C), else empty; `begins`, `first`: as for `pixel_format.store_srgb_pixels`, empty for
+    planes that are no linear light.
     """
 
     @njit(nogil=True, cache=True)
@@ -46,13 +46,21 @@ def strips_kernel(channels, rows=ROWS, lanes=LANES):
                         at, to = y * width + x, (y - begin) * width + x
                         if grid == 0:
                             gather_block(
-                                channels, rows, lanes, 0, truncate, low, high, 1, 0.0, 0.0, y, sigma, at, width, planes,
-                                origin + y * row + x, row, plane, weights, out, to, width, out.shape[1] * width,
+                                channels=channels, rows=rows, lanes=lanes, spaced=0,
+                                truncate=truncate, narrowest=low, widest=high,
+                                step=1, variance=0.0, margin=0.0, line=y,
+                                sigma=sigma, s_start=at, s_row=width,
+                                pixels=planes, p_start=origin + y * row + x, p_row=row, p_plane=plane, weights=weights,
+                                out=out, o_start=to, o_row=width, o_plane=out.shape[1] * width,
                             )  # fmt: skip
                         else:
                             gather_block(
-                                channels, rows, lanes, 1, truncate, low, high, 1 << grid, variance, margin, y, sigma, at,
-                                width, planes, origin + x, row, plane, weights, out, to, width, out.shape[1] * width,
+                                channels=channels, rows=rows, lanes=lanes, spaced=1,
+                                truncate=truncate, narrowest=low, widest=high,
+                                step=1 << grid, variance=variance, margin=margin, line=y,
+                                sigma=sigma, s_start=at, s_row=width,
+                                pixels=planes, p_start=origin + x, p_row=row, p_plane=plane, weights=weights,
+                                out=out, o_start=to, o_row=width, o_plane=out.shape[1] * width,
                             )  # fmt: skip
             if image.size > 0:
                 if first.size > 0:

@@ -15,55 +15,72 @@ from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from defocus_sim.blur.vectors.intrinsics import (
     FLOAT,
     INDEX,
     INT32,
+    Arguments,
     Block,
     Planes,
-    buffers_of,
     index,
-    keep_registers_aligned,
+    vector_intrinsic,
 )
 
 # Rounding of a weight grows with the square of its number among them: 16 are good to 1e-5 of the outermost.
 _AT_ONCE = 16
 
 
-@intrinsic(prefer_literal=True)
+@vector_intrinsic(
+    constants=("channels", "rows", "lanes", "spaced"),
+    floats=("truncate", "narrowest", "widest", "variance", "margin"),
+)
 def gather_block(
-    typing_context, channels, rows, lanes, spaced, truncate, narrowest, widest, step, variance, margin, line, sigma,
-    s_start, s_row, pixels, p_start, p_row, p_plane, weights, out, o_start, o_row, o_plane,
+    channels, rows, lanes, spaced, truncate, narrowest, widest, step, variance, margin, line, sigma, s_start, s_row, pixels,
+    p_start, p_row, p_plane, weights, out, o_start, o_row, o_plane,
 ):  # fmt: skip
-    """In compiled code: blur one block of `rows` x `lanes` pixels; `channels`, `rows`, `lanes`, `spaced` are constants.
+    """In compiled code: blur one block of `rows` x `lanes` pixels, each with a Gaussian of its own.
 
-    `truncate`: reach of the Gaussian in sigmas. Pixels with `narrowest` <= sigma < `widest` are blurred. `sigma` (px),
-    `pixels`, `weights`, `out`: float32 arrays; `*_start` is the flat index of the block's first pixel, `*_row` and
-    `*_plane` the steps to the block's next row and to the next channel. `pixels` must reach as far as the Gaussian on
-    every side. `weights`: scratch for (largest reach in samples + rows) * rows * lanes values, thrice that if `spaced`.
-
-    `spaced` = 0: the other pixels are copied. `spaced` = 1: they stay what they are in `out`; `pixels` are every `step`-th
-    row of the image, smoothed by a Gaussian of variance `variance` * step^2; `p_start` is the column of the block's first
-    pixel in image row 0 and `line` the row of that pixel. Samples are taken `step` pixels apart along a row, and
-    sqrt(sigma^2 - variance * step^2) is what is blurred, out to `truncate` of it less `margin` samples, rounded up.
+    Parameters
+    ----------
+    channels, rows, lanes
+        Constants.
+    spaced
+        Constant. 0: pixels that are not blurred are copied. 1: they stay what they are in `out`; `pixels` are every
+        `step`-th row of the image, smoothed by a Gaussian of variance `variance` * step^2, of which samples are taken
+        `step` pixels apart along a row, and sqrt(sigma^2 - variance * step^2) is what is blurred.
+    truncate
+        Reach of the Gaussian in sigmas.
+    narrowest, widest
+        Pixels with `narrowest` <= sigma < `widest` are blurred, px.
+    step, variance, margin
+        If `spaced`: see there; the reach is `truncate` of what is blurred less `margin` samples, rounded up.
+    line
+        If `spaced`: row of the block's first pixel in the image.
+    sigma, s_start, s_row
+        float32 px; flat index of the block's first pixel, and how far the block's next row lies from it.
+    pixels, p_start, p_row, p_plane
+        As `sigma`, and how far the next channel lies; they reach as far as the Gaussian on every side. If `spaced`,
+        `p_start` is the column of the block's first pixel in image row 0.
+    weights
+        float32 scratch of (largest reach in samples + rows) * rows * lanes values, thrice that if `spaced`.
+    out, o_start, o_row, o_plane
+        As `pixels`.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        keep_registers_aligned(builder)
-        buffer = buffers_of(context, builder, signature, arguments)
-        given = dict(zip(_BLOCK_ARGUMENTS, arguments, strict=True))
+    def emit(given: Arguments) -> None:
+        builder, spacing = given.builder, None
         block = _GatherBlock(builder, channels.literal_value, rows.literal_value, lanes.literal_value)
-        source = Planes(block, buffer(14), *(given[f"p_{name}"] for name in ("start", "row", "plane")))
-        target = Planes(block, buffer(19), *(given[f"o_{name}"] for name in ("start", "row", "plane")))
-        weight, spacing = buffer(18), None
+        source, target, weight = (
+            given.planes(block, "pixels", "p"),
+            given.planes(block, "out", "o"),
+            given.memory("weights"),
+        )
         truncate_f, low, high = (builder.fptrunc(given[name], FLOAT) for name in ("truncate", "narrowest", "widest"))
         if spaced.literal_value:
             variance, margin = (builder.fptrunc(given[name], FLOAT) for name in ("variance", "margin"))
             spacing = Spacing(given["step"], variance, margin, given["line"])
-        counted, largest = block.counted(buffer(11), given["s_start"], given["s_row"], low, high)
+        counted, largest = block.counted(given.memory("sigma"), given["s_start"], given["s_row"], low, high)
         with builder.if_else(builder.fcmp_ordered("==", largest, ir.Constant(FLOAT, 0.0))) as (sharp, blurred):
             with sharp:
                 if spacing is None:
@@ -80,20 +97,8 @@ def gather_block(
                     kept = builder.fcmp_ordered("==", counted[q], block.constant(0))
                     mean = builder.fmul(total[number], inverse[q])
                     block.store(builder.select(kept, block.load(*before.at(q, c)), mean), *target.at(q, c))
-        return context.get_dummy_value()
 
-    places = (types.intp,) * 3
-    signature = types.void(
-        *(channels, rows, lanes, spaced), *(types.float64,) * 3, types.intp, *(types.float64,) * 2, types.intp,
-        *(sigma, *places[:2]), *(pixels, *places), weights, *(out, *places),
-    )  # fmt: skip
-    return signature, generate
-
-
-_BLOCK_ARGUMENTS = (
-    "channels", "rows", "lanes", "spaced", "truncate", "narrowest", "widest", "step", "variance", "margin", "line", "sigma",
-    "s_start", "s_row", "pixels", "p_start", "p_row", "p_plane", "weights", "out", "o_start", "o_row", "o_plane",
-)  # fmt: skip
+    return emit
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ LLVM's own: they run on any processor, and fast where a register holds `LANES` f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
+from numba import types
+from numba.extending import intrinsic
 
 INDEX, INT32, FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 _CONTRACT = ("contract",)
@@ -37,12 +40,80 @@ def _exp2_polynomial(degree: int = 6) -> list[float]:
 _EXP2 = _exp2_polynomial()
 
 
-def buffers_of(context: Any, builder: Any, signature: Any, arguments: Any) -> Callable[[int], Any]:
-    """Gives the memory of the array that is the argument of some position."""
-    return lambda position: context.make_array(signature.args[position])(context, builder, arguments[position]).data
+class Arguments:
+    """The arguments of an intrinsic by name, while its code is emitted: values as `given["step"]`."""
+
+    def __init__(self, names: Sequence[str], context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        self._context, self.builder = context, builder
+        self._values = dict(zip(names, arguments, strict=True))
+        self._types = dict(zip(names, signature.args, strict=True))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def memory(self, name: str) -> Any:
+        """Where the array `name` begins."""
+        array = self._context.make_array(self._types[name])
+        return array(self._context, self.builder, self._values[name]).data
+
+    def planes(self, block: Block, name: str, prefix: str) -> Planes:
+        """The array `name` of `block`, whose places are the arguments `prefix`_start, `prefix`_row and `prefix`_plane."""
+        first, row, plane = (self._values.get(f"{prefix}_{what}") for what in ("start", "row", "plane"))
+        return Planes(block, self.memory(name), first, row, plane)
 
 
-def keep_registers_aligned(builder: Any) -> None:
+Emit = Callable[[Arguments], None]
+
+
+def vector_intrinsic(
+    *, constants: Collection[str], floats: Collection[str] = ()
+) -> Callable[[Callable[..., Emit]], Any]:
+    """Decorate what takes numba's types of the arguments, by name, and returns what emits the code for them.
+
+    The result is an intrinsic: a function for compiled code only, which returns nothing and is called by name.
+
+    Parameters
+    ----------
+    constants
+        Arguments that are known to the compiler.
+    floats
+        Those of the other numbers that are float64; the rest are indices.
+
+    Returns
+    -------
+    Callable
+        The decorator.
+    """
+
+    def decorate(define: Callable[..., Emit]) -> Any:
+        names = list(inspect.signature(define).parameters)
+
+        def as_taken(name: str, given: Any) -> Any:
+            if name in constants or isinstance(given, types.Array):
+                return given
+            return types.float64 if name in floats else types.intp
+
+        def defined(typing_context: Any, *args: Any, **named: Any) -> Any:
+            given = dict(zip(names, args, strict=False)) | named
+            emit = define(**given)
+
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                _keep_registers_aligned(builder)
+                emit(Arguments(names, context, builder, signature, arguments))
+                return context.get_dummy_value()
+
+            return types.void(*(as_taken(name, given[name]) for name in names)), generate
+
+        first = inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = [first, *inspect.signature(define).parameters.values()]
+        defined.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what numba looks at
+        defined.__name__, defined.__doc__, defined.__module__ = define.__name__, define.__doc__, define.__module__
+        return intrinsic(prefer_literal=True)(defined)
+
+    return decorate
+
+
+def _keep_registers_aligned(builder: Any) -> None:
     """Have the function that is being built put registers that it runs short of on addresses of whole vectors.
 
     Else they lie where the caller's stack happens to end, mostly across two lines of the cache, which costs a fifth of the
@@ -67,10 +138,11 @@ class Planes:
     def at(self, q: int, c: int) -> tuple[Any, Any]:
         """The buffer, and where in it row `q` of channel `c` begins."""
         b = self._builder
-        across = b.mul(self.row, index(q))
-        if c:
-            across = b.add(across, b.mul(self._plane, index(c)))
-        return self.buffer, b.add(self._first, across)
+        place = self._first
+        for number, step in ((q, self.row), (c, self._plane)):
+            if number:
+                place = b.add(place, b.mul(step, index(number)))
+        return self.buffer, place
 
 
 class Block:

@@ -1,40 +1,46 @@
-"""Float planes to the bytes of an image, as explicit vectors; see `simd` for what they are made of."""
+"""Float planes to the bytes of an image, as explicit vectors; see `intrinsics` for what they are made of."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from defocus_sim.blur.vectors.intrinsics import INT32, Block, Planes, buffers_of, keep_registers_aligned
+from defocus_sim.blur.vectors.intrinsics import INT32, Arguments, Block, vector_intrinsic
 
 _BYTE = ir.IntType(8)
 
 
-@intrinsic(prefer_literal=True)
-def store_pixels(typing_context, channels, lanes, planes, p_start, p_plane, image, i_start):
-    """In compiled code: `lanes` neighbouring pixels of float32 `planes` as bytes; `channels` (1 or 3), `lanes` constants.
+@vector_intrinsic(constants=("channels", "lanes"))
+def store_pixels(channels, lanes, planes, p_start, p_plane, image, i_start):
+    """In compiled code: `lanes` neighbouring pixels of planes as bytes.
 
     The nearest of the levels 0 to 255 of [0, 1], x * 255 + 1/2 rounded down and limited, channel after channel of each
-    pixel. `planes` and `image` are arrays whose elements along a row are neighbours; `p_start`, `i_start`: where in their
-    memory the first pixel is, `p_plane`: how far the next channel lies from it, in elements.
+    pixel.
+
+    Parameters
+    ----------
+    channels, lanes
+        Constants: 1 or 3 channels, and how many pixels.
+    planes
+        float32, whose elements along a row are neighbours, as those of `image`.
+    p_start, p_plane
+        Flat index of the first pixel, and how far the next channel lies from it.
+    image
+        uint8.
+    i_start
+        Flat index of the first pixel's first byte.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        keep_registers_aligned(builder)
-        buffer = buffers_of(context, builder, signature, arguments)
-        block = Block(builder, channels.literal_value, 1, lanes.literal_value)
-        # No step to a next row: there is none.
-        source = Planes(block, buffer(2), arguments[3], arguments[4], arguments[4])
+    def emit(given: Arguments) -> None:
+        builder, block = given.builder, Block(given.builder, channels.literal_value, 1, lanes.literal_value)
+        source = given.planes(block, "planes", "p")
         parts = [_bytes_of(block, block.load(*source.at(0, c))) for c in range(block.channels)]
         pixels = parts[0] if block.channels == 1 else _interleaved(builder, *parts)
-        place = builder.gep(buffer(5), [arguments[6]])
+        place = builder.gep(given.memory("image"), [given["i_start"]])
         builder.store(pixels, builder.bitcast(place, pixels.type.as_pointer()), align=1)
-        return context.get_dummy_value()
 
-    return types.void(channels, lanes, planes, *(types.intp,) * 2, image, types.intp), generate
+    return emit
 
 
 def _bytes_of(block: Block, values: Any) -> Any:
