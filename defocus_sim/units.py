@@ -15,7 +15,23 @@ _F_NUMBER = re.compile(rf"\s*[fF]\s*/\s*({_NUMBER})\s*")
 
 
 def parse_length_m(text: str) -> float:
-    """`text` in metres, > 0. Raises `UnitError` for a bare number, an unknown unit, or a length that is not positive."""
+    """A length with its unit, as on a command line, in metres.
+
+    Parameters
+    ----------
+    text
+        Such as `1.5m`, `50 mm`, `4um`.
+
+    Returns
+    -------
+    float
+        Metres, > 0.
+
+    Raises
+    ------
+    UnitError
+        For a bare number, an unknown unit, or a length that is not positive.
+    """
     match = _LENGTH.fullmatch(text)
     if match is None:
         raise UnitError(f"{text!r} is not a length: write a number and a unit ({UNITS_TEXT}), for example 4.48cm")
@@ -31,7 +47,23 @@ def parse_length_m(text: str) -> float:
 
 
 def parse_f_number(text: str) -> float | None:
-    """N of `f/N`, or None where `text` is not written so. Raises `UnitError` where N is not positive."""
+    """N of `f/N`.
+
+    Parameters
+    ----------
+    text
+        Such as `f/2.8`.
+
+    Returns
+    -------
+    float | None
+        N, or None where `text` is not written so.
+
+    Raises
+    ------
+    UnitError
+        Where N is not positive.
+    """
     match = _F_NUMBER.fullmatch(text)
     if match is None:
         return None
@@ -42,7 +74,18 @@ def parse_f_number(text: str) -> float | None:
 
 
 def format_bytes(count: float) -> str:
-    """`count` bytes in decimal units, for people: 12.3 MB."""
+    """Bytes in decimal units, for people.
+
+    Parameters
+    ----------
+    count
+        Number of bytes.
+
+    Returns
+    -------
+    str
+        Text such as `12.3 MB`.
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

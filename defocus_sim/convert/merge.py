@@ -28,16 +28,36 @@ def merge(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ShardStore:
-    """Join the stores at `places`, in this order, as a new one at `out`; returns it open.
+    """Join stores as a new one.
 
     Image size, compression and rendering must agree; the lens may differ, each sample keeps its own. Names that occur in
-    two stores get the store's number in front (`2/0001`). Shards have the first store's number of samples.
+    two stores get the store's number in front (`2/0001`). Shards have the first store's number of samples. A scene is
+    known again by the files of its source and by its all-in-focus pictures (see `scenes.scene_names`), however the stores
+    call it.
 
-    A scene is known again by the files of its source and by its all-in-focus pictures (see `scenes.scene_names`),
-    however the stores call it.
+    Parameters
+    ----------
+    places
+        Paths or URLs of two stores or more, in the order of the result.
+    out
+        Path or URL of the result.
+    overwrite
+        Replace what is at `out`.
+    on_progress
+        Called with the samples done and all.
 
-    Raises `ConvertError` for fewer than two stores, stores that do not fit, a scene that would stand in two splits, or a
-    target that is taken; `ShardError` for a store that is damaged.
+    Returns
+    -------
+    ShardStore
+        The new store, open.
+
+    Raises
+    ------
+    ConvertError
+        For fewer than two stores, stores that do not fit, a scene that would stand in two splits, or a target that is
+        taken.
+    ShardError
+        For a store that is damaged.
     """
     check_apart(out, places, staged=True)
     stores = [open_store(place) for place in places]

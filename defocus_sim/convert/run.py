@@ -89,16 +89,41 @@ def convert(
     on_progress: Progress | None = None,
     clock: StageClock | None = None,
 ) -> Conversion:
-    """Write the triples of `settings` as a shard store at `out`, a path or an fsspec URL (`s3://bucket/nyu.zarr`).
+    """Write the triples of a source as a shard store.
 
-    `workers`: who does it; a number means that many threads. `resume`: continue an unfinished conversion of the same
-    settings; nothing happens where it is finished. `overwrite`: replace a store (locally the old one stays until the new
-    one is complete). `on_error`: "fail" at the first frame that cannot be used, or "skip" such frames and list them in the
-    manifest. `on_progress(done, total)`: called with samples, from worker threads. `clock`: gets the seconds that every
-    stage of those samples took, before that call, where it is threads of this process that make them.
+    Parameters
+    ----------
+    settings
+        What is to be made of which source.
+    out
+        A path or an fsspec URL (`s3://bucket/nyu.zarr`).
+    workers
+        Who does it; a number means that many threads.
+    resume
+        Continue an unfinished conversion of the same settings; nothing happens where it is finished.
+    overwrite
+        Replace a store (locally the old one stays until the new one is complete).
+    on_error
+        "fail" at the first frame that cannot be used, or "skip" such frames and list them in the manifest.
+    on_progress
+        Called with the samples done and all, from worker threads.
+    clock
+        Gets the seconds that every stage of those samples took, before that call, where it is threads of this process that
+        make them.
 
-    Raises `ConvertError` (the target, changed settings, a failed write), `ConversionInterruptedError`, and whatever the
-    source, the lens or the blur find wrong with their input; before the first shard is complete nothing is left behind.
+    Returns
+    -------
+    Conversion
+        The open store, and what it took.
+
+    Raises
+    ------
+    ConvertError
+        For the target, changed settings, or a failed write.
+    ConversionInterruptedError
+        Where it was interrupted; before the first shard is complete nothing is left behind.
+    DefocusSimError
+        Whatever the source, the lens or the blur find wrong with their input.
     """
     started = time.monotonic()
     who = workers if isinstance(workers, Workers) else Workers(count=workers)

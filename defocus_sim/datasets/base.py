@@ -89,9 +89,17 @@ class RgbdSource(Protocol):
 
 
 def depth_with_holes(depth_m: NDArray[Any]) -> NDArray[np.float32]:
-    """`depth_m` (any float type, metres) as contiguous float32 with every invalid value (<= 0, NaN, infinite) set to 0.
+    """A depth map with every invalid value (<= 0, NaN, infinite) set to 0.
 
-    May be `depth_m` itself.
+    Parameters
+    ----------
+    depth_m
+        Any shape and float type, metres.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Contiguous float32 of the same shape; may be `depth_m` itself.
     """
     depth = np.ascontiguousarray(depth_m, dtype=np.float32)
     if depth.size and depth.min() > 0 and depth.max() < np.inf:

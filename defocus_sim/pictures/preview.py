@@ -56,7 +56,27 @@ def sheet_path(place: str | Path) -> Path:
 
 
 def save_contact_sheet(store: ShardStore, path: Path, samples: int = DEFAULT_SAMPLES) -> Path:
-    """Write `contact_sheet` as a PNG; returns `path`. Raises `ShardError` where it cannot be, or in the store."""
+    """Write `contact_sheet` as a PNG.
+
+    Parameters
+    ----------
+    store
+        An open store.
+    path
+        The picture, outside of the store.
+    samples
+        Rows of the sheet.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    ShardError
+        Where it cannot be written, or would lie in the store.
+    """
     if Path(store.url).is_dir() and path.resolve().is_relative_to(Path(store.url).resolve()):
         raise ShardError(f"the contact sheet {path} would lie inside of the store: choose another --out")
     encoded, mark = io.BytesIO(), PngInfo()

@@ -110,12 +110,30 @@ class ShardStore:
 
 
 def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
-    """Open a finished store at a path or URL: manifest checked and, with `check_files`, every shard's presence and size.
+    """Open a finished store and check its manifest.
 
     A store that is not in our layout but has the three arrays is read through zarr (see `foreign`).
 
-    Raises `ShardMissingError` where there is no store or a shard is gone, `ShardError` for an unfinished one, arrays that
-    do not fit or a newer format, `ShardCorruptError` for a damaged manifest or a shard of another size.
+    Parameters
+    ----------
+    place
+        Path or fsspec URL.
+    check_files
+        Whether every shard's presence and size are checked as well.
+
+    Returns
+    -------
+    ShardStore
+        The open store.
+
+    Raises
+    ------
+    ShardMissingError
+        Where there is no store, or a shard is gone.
+    ShardCorruptError
+        For a damaged manifest, or a shard of another size.
+    ShardError
+        For an unfinished store, arrays that do not fit, or a newer format.
     """
     storage = storage_at(place)
     try:
@@ -155,9 +173,19 @@ def _foreign(storage: Storage, root: str, manifest: Manifest | None = None) -> S
 
 
 def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord | MetadataRecord, str | None]]:
-    """Read every byte of every shard, and the metadata: yields each file with None, or with what is wrong with it.
+    """Read every byte of every shard, and the metadata.
 
     Of a store that is read through zarr nothing says what was written: nothing is yielded (see `read_through`).
+
+    Parameters
+    ----------
+    store
+        An open store.
+
+    Yields
+    ------
+    tuple[ShardRecord | MetadataRecord, str | None]
+        Each file with None, or with what is wrong with it.
     """
     if store.foreign is not None:
         return

@@ -1,0 +1,48 @@
+"""Every function of the API pages says in numpydoc sections what it takes, returns and raises."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("api-defocus-sim",)
+SECTION = re.compile(r"^(\w+)\n-+\n((?:.*\n?)*?)(?=^\w+\n-+\n|\Z)", re.M)
+
+
+def documented(page):
+    """Name and object of every function that the page shows."""
+    for block in re.split(r"^::: ", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.M)[1:]:
+        name, members = block.split("\n")[0].strip(), re.search(r"members: \[(.*?)\]", block)
+        try:
+            shown = importlib.import_module(name)
+        except ModuleNotFoundError:
+            module, _, member = name.rpartition(".")
+            shown, name = getattr(importlib.import_module(module), member), module
+            yield f"{name}.{member}", shown
+            continue
+        own = [n for n, v in vars(shown).items() if not n.startswith("_") and getattr(v, "__module__", "") == name]
+        for member in members[1].split(", ") if members else own:
+            yield f"{name}.{member}", getattr(shown, member)
+
+
+FUNCTIONS = {name: thing for page in PAGES for name, thing in documented(page) if inspect.isfunction(thing)}
+
+
+def test_the_pages_show_functions():
+    assert "defocus_sim.simulate.defocus" in FUNCTIONS
+    assert len(FUNCTIONS) >= 15
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_argument_and_result_has_its_place(name):
+    function = FUNCTIONS[name]
+    text, signature = inspect.getdoc(function), inspect.signature(function)
+    sections = dict(SECTION.findall(text + "\n"))
+    named = re.findall(r"^(\S.*)$", sections.get("Parameters", ""), re.M)
+    assert sorted(argument for line in named for argument in line.split(", ")) == sorted(signature.parameters)
+    assert ("Returns" in sections or "Yields" in sections) == (signature.return_annotation not in (None, "None"))
+    # What is raised is said in its section, not in the prose.
+    assert "Raises `" not in text
