@@ -63,7 +63,7 @@ def main(ctx: click.Context, **options: Any) -> int:
 @click.option("--out", type=OutputPath(), help="The picture. [default: curves.png in the first RUN]")
 def plot(runs: tuple[Path, ...], out: Path | None) -> None:
     """Draw the losses, scores and speed of runs, from their metrics.csv, into one PNG."""
-    from dfd_train.evaluation.curves import plot_runs
+    from dfd_train.runs.curves import plot_runs
 
     say(plot_runs(runs, out or runs[0] / "curves.png"))
 

@@ -74,6 +74,31 @@ def curves(comparison: Comparison) -> list[Drawn]:
     return drawn
 
 
+def uncertainty(comparison: Comparison) -> list[Drawn]:
+    """(caption, SVG) of calibration and sparsification, where a network answers an uncertainty; the ideal in grey."""
+    known = [
+        (report.uncertainty, colour)
+        for report, colour in zip(comparison.reports.values(), colours(comparison), strict=True)
+        if report.uncertainty is not None
+    ]
+    if not known:
+        return []
+    lines = [([(0.0, 0.0), (1.0, 1.0)], GREY)]
+    lines += [(_pairs(found["calibration"], "levels", "within"), colour) for found, colour in known]
+    curves = []
+    for found, colour in known:
+        curves.append((_pairs(found["sparsification"], "removed", "oracle_rmse_m"), GREY))
+        curves.append((_pairs(found["sparsification"], "removed", "rmse_m"), colour))
+    return [
+        ("share of errors within a central probability", _svg(partial(_lines, lines=lines))),
+        ("RMSE (m) after the least sure share is taken away", _svg(partial(_lines, lines=curves))),
+    ]
+
+
+def _pairs(found: Mapping[str, Sequence[float]], x: str, y: str) -> list[tuple[float, float]]:
+    return list(zip(found[x], found[y], strict=True))
+
+
 def _svg(draw: Callable[[Axes], None]) -> str:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE_INCHES, layout="constrained")

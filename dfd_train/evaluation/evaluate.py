@@ -27,7 +27,7 @@ from dfd_train.evaluation.collapse import Collapse
 from dfd_train.evaluation.figures import Shown, choose_samples, predictions_sheet, show_samples
 from dfd_train.evaluation.html import html_page, per_image_csv
 from dfd_train.evaluation.metrics import CONVENTIONS, DEFAULT_CAP_M, NEAREST_M, ImageScore, summarise
-from dfd_train.evaluation.report import Comparison, Report, differs_line, write_report
+from dfd_train.evaluation.report import Comparison, Report, differs_line, summarise_sides, write_report
 from dfd_train.evaluation.score_cache import ScoreJournal
 from dfd_train.evaluation.scoring import (
     Profile,
@@ -38,6 +38,7 @@ from dfd_train.evaluation.scoring import (
     predict_samples,
     score_split,
 )
+from dfd_train.evaluation.uncertainty import summarise_uncertainty
 from dfd_train.model.build import Model
 from dfd_train.model.load import load_network
 from dfd_train.runs.checkpoint import FOLDER, Checkpoint, find_checkpoint, load_checkpoint, split_place
@@ -48,7 +49,7 @@ CAPS_M = {"make3d": 70.0}
 PREDICTION = "prediction"
 _SAMPLES_TO_SUSPECT = 4
 # Sums that an interrupted evaluation of another version left behind are not these.
-_SCORES_VERSION = 2
+_SCORES_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +277,8 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
         per_image={score.predicted.name: score.predicted.metrics() for score in ordered},
         input_per_image={score.untouched.name: score.untouched.metrics() for score in ordered},
         profiles=_sum_profiles(ordered),
+        by_side=summarise_sides([score.sides for score in ordered if score.sides is not None]),
+        uncertainty=summarise_uncertainty([one.uncertainty for one in ordered if one.uncertainty is not None]),
         constant_depth_m=constant,
         source=source,
         settings={

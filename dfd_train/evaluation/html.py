@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from dfd_train.evaluation.charts import FEWEST_PIXELS, GREY, colours, curves, histograms
+from dfd_train.evaluation.charts import FEWEST_PIXELS, GREY, colours, curves, histograms, uncertainty
 from dfd_train.evaluation.figures import Picture, Shown
 from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
 from dfd_train.evaluation.report import TITLES, Comparison
@@ -49,6 +49,7 @@ def html_page(comparison: Comparison, shown: Sequence[Shown]) -> str:
         key=[*zip(comparison.reports, colours(comparison), strict=True), ("untouched", GREY)],
         histograms=histograms(comparison),
         curves=curves(comparison),
+        uncertainty=uncertainty(comparison),
         fewest_pixels=FEWEST_PIXELS,
         shown=shown,
         embed=_embedded,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dfd_train.errors import EvaluationError
 from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
 from dfd_train.evaluation.paper_tables import published_figures
 from dfd_train.evaluation.scoring import Profile
+from dfd_train.evaluation.uncertainty import uncertainty_line
 from dfd_train.files import write_atomically
 
 PUBLISHED_NAME = "paper"
@@ -34,6 +35,8 @@ class Report:
     `rows`: metrics by name for "prediction" and, where they exist, "input" (the defocused image left as it is) and
     "mean depth" (the train split's mean everywhere). `per_image`: the prediction's metrics by sample name;
     `input_per_image`: those of doing nothing. `profiles`: sums by depth and by sigma over all images.
+    `by_side`: depth errors nearer than the focus and beyond it (`summarise_sides`); `uncertainty`: how well the network
+    knows its error (`uncertainty.summarise_uncertainty`), None where it answers none.
     `constant_depth_m`: that mean in metres. `source`: kind of data set. `settings`: everything that the numbers depend
     on, JSON-ready.
     """
@@ -45,6 +48,8 @@ class Report:
     settings: Mapping[str, Any]
     input_per_image: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     profiles: Profile | None = None
+    by_side: Mapping[str, Mapping[str, float]] | None = None
+    uncertainty: Mapping[str, Any] | None = None
 
     @property
     def published(self) -> dict[str, float]:
@@ -82,24 +87,37 @@ class Report:
         differs = self.settings.get("store_differs") or []
         return [*([differs_line(differs)] if differs else []), *(self.settings.get("collapsed") or [])]
 
+    def findings(self) -> list[str]:
+        """What is known of the depths beyond the table, a line each: by side of the focus, and of their uncertainty."""
+        lines = []
+        if self.by_side is not None:
+            lines.append(sides_line(self.by_side))
+        if self.uncertainty is not None:
+            lines.append(uncertainty_line(self.uncertainty))
+        return lines
+
     def cells(self) -> list[list[str]]:
         """The table: a header, then one line a metric; methods are columns."""
         return metric_cells(self.rows, self.published)
 
     def text(self) -> str:
         """The table for a terminal, some 70 characters wide."""
-        return "\n".join([self.headline(), *self.remarks(), "", text_table(self.cells()), "", self.footnote])
+        return "\n".join(
+            [self.headline(), *self.remarks(), "", text_table(self.cells()), "", *self.findings(), self.footnote]
+        )
 
     def markdown(self) -> str:
         """The same as Markdown."""
-        head = "\n\n".join([self.headline(), *self.remarks()])
-        return f"# Evaluation\n\n{head}\n\n{markdown_table(self.cells())}\n\n{self.footnote}\n"
+        head, foot = "\n\n".join([self.headline(), *self.remarks()]), "\n\n".join([*self.findings(), self.footnote])
+        return f"# Evaluation\n\n{head}\n\n{markdown_table(self.cells())}\n\n{foot}\n"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, JSON-ready; the paper's figures apart from the measured ones."""
         return {
             "rows": {name: dict(row) for name, row in self.rows.items()},
             "published": {"note": self.footnote, **self.published},
+            "by_side": None if self.by_side is None else {name: dict(side) for name, side in self.by_side.items()},
+            "uncertainty": None if self.uncertainty is None else dict(self.uncertainty),
             "constant_depth_m": self.constant_depth_m,
             "source": self.source,
             "settings": dict(self.settings),
@@ -143,23 +161,70 @@ class Comparison:
 
     def text(self) -> str:
         """The table for a terminal."""
-        return "\n".join([self.headline(), *self.remarks(), "", text_table(self.cells()), "", self.first.footnote])
+        return "\n".join(
+            [self.headline(), *self.remarks(), "", text_table(self.cells()), "", *self.findings(), self.first.footnote]
+        )
 
     def markdown(self) -> str:
         """The same as Markdown."""
         head = "\n\n".join([self.headline(), *self.remarks()])
-        return f"# Evaluation\n\n{head}\n\n{markdown_table(self.cells())}\n\n{self.first.footnote}\n"
+        foot = "\n\n".join([*self.findings(), self.first.footnote])
+        return f"# Evaluation\n\n{head}\n\n{markdown_table(self.cells())}\n\n{foot}\n"
 
     def remarks(self) -> list[str]:
         """Those of every report, under its name where there are several."""
+        return self._named(Report.remarks)
+
+    def findings(self) -> list[str]:
+        """Those of every report, under its name where there are several."""
+        return self._named(Report.findings)
+
+    def _named(self, lines_of: Callable[[Report], list[str]]) -> list[str]:
         several = len(self.reports) > 1
         return [
-            f"{name}: {line}" if several else line for name, report in self.reports.items() for line in report.remarks()
+            f"{name}: {line}" if several else line for name, report in self.reports.items() for line in lines_of(report)
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Every report's content by name, JSON-ready."""
         return {"reports": {name: report.to_dict() for name, report in self.reports.items()}}
+
+
+SIDES = ("near", "far")
+
+
+def summarise_sides(every: Sequence[NDArray[np.float64]]) -> dict[str, dict[str, float]] | None:
+    """`SampleScore.sides` of all images as `near` and `far`, pixels pooled; None without a pixel.
+
+    Each side has `share` of the scored pixels and, where it has any, `rmse` (m), `abs_rel` and `wrong_side`, the share of
+    its pixels that were predicted on the other side of the focus.
+    """
+    sums = np.sum(every, axis=0) if every else np.zeros((2, 4))
+    total = float(sums[:, 0].sum())
+    if total == 0:
+        return None
+    found = {}
+    for name, (pixels, square, relative, wrong) in zip(SIDES, sums.tolist(), strict=True):
+        found[name] = {"share": pixels / total}
+        if pixels:
+            found[name] |= {
+                "rmse": (square / pixels) ** 0.5,
+                "abs_rel": relative / pixels,
+                "wrong_side": wrong / pixels,
+            }
+    return found
+
+
+def sides_line(by_side: Mapping[str, Mapping[str, float]]) -> str:
+    """Both sides in a line."""
+    parts = []
+    for name, what in zip(SIDES, ("nearer than the focus", "beyond it"), strict=True):
+        side = by_side[name]
+        scores = (
+            f": RMSE {side['rmse']:.3f} m, {side['wrong_side']:.0%} taken for the other side" if "rmse" in side else ""
+        )
+        parts.append(f"{side['share']:.0%} of the pixels {what}{scores}")
+    return f"by side of the focus, pixels pooled: {'; '.join(parts)}"
 
 
 def differs_line(differs: Sequence[str]) -> str:

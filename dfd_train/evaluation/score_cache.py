@@ -13,6 +13,7 @@ import numpy as np
 from dfd_train.errors import EvaluationError
 from dfd_train.evaluation.metrics import DepthSums, ImageScore, ImageSums
 from dfd_train.evaluation.scoring import Profile, SampleScore
+from dfd_train.evaluation.uncertainty import UncertaintySums
 from dfd_train.files import write_atomically
 
 
@@ -85,11 +86,13 @@ def _to_json(score: SampleScore) -> str:
         for one in (score.predicted, score.untouched)
     ]
     profile = score.profile and [part.tolist() for part in score.profile]
-    return json.dumps([score.position, score.predicted.name, *sides, profile])
+    by_side = None if score.sides is None else score.sides.tolist()
+    sure = score.uncertainty and [v.tolist() if isinstance(v, np.ndarray) else v for v in score.uncertainty]
+    return json.dumps([score.position, score.predicted.name, *sides, profile, by_side, sure])
 
 
 def _from_json(line: str) -> SampleScore:
-    position, name, predicted, untouched, profile = json.loads(line)
+    position, name, predicted, untouched, profile, by_side, sure = json.loads(line)
     first, second = (
         ImageScore(
             name=name,
@@ -98,4 +101,11 @@ def _from_json(line: str) -> SampleScore:
         )
         for side in (predicted, untouched)
     )
-    return SampleScore(position, first, second, profile and Profile(*map(np.array, profile)))
+    return SampleScore(
+        position,
+        first,
+        second,
+        profile and Profile(*map(np.array, profile)),
+        None if by_side is None else np.array(by_side),
+        sure and UncertaintySums(*sure[:-3], *map(np.array, sure[-3:])),
+    )

@@ -18,6 +18,7 @@ from dfd_train.data.stream import Batch, ShardDataset, stream_batches
 from dfd_train.data.transforms import Frames, evaluation_frames
 from dfd_train.errors import EvaluationError
 from dfd_train.evaluation.metrics import DEFAULT_CAP_M, NEAREST_M, ImageScore, depth_sums, image_sums
+from dfd_train.evaluation.uncertainty import UncertaintySums, uncertainty_sums
 from dfd_train.model.build import CameraNet, run_model
 from dfd_train.model.two_headed import Output
 
@@ -55,13 +56,17 @@ class SampleScore(NamedTuple):
     """One sample: its position in the split, the prediction's sums, and those of doing nothing.
 
     `untouched`: the defocused input taken as the restored image, and the constant depth taken as the depth map.
-    `profile`: where it was asked for.
+    `profile`, `sides`, `uncertainty`: where they were asked for and there is something to say. `sides`: (2, 4) sums over
+    the scored pixels nearer than the focus and over those beyond it: pixels, squared error (m^2), relative error, and
+    pixels that were predicted on the other side.
     """
 
     position: int
     predicted: ImageScore
     untouched: ImageScore
     profile: Profile | None = None
+    sides: NDArray[np.float64] | None = None
+    uncertainty: UncertaintySums | None = None
 
 
 @torch.inference_mode()
@@ -115,6 +120,10 @@ def score_split(
             score = _score_one(one, made, index, dataset.names[index], cap_m, constant_depth_m, truth)
             if profiles and dataset.has_pixels(index):
                 score = score._replace(profile=_profile(one, made, dataset.lens(index), dataset.frame_hw, cap_m))
+            if profiles and truth is None and made.depth_m is not None:
+                # Two pictures have two focus distances.
+                focus_m = float(dataset.focus_distance_m[index]) if dataset.pictures == 1 else 0.0
+                score = score._replace(**_closer(one, made, focus_m, cap_m))
             yield score
 
 
@@ -163,6 +172,26 @@ def _profile(frames: Frames, output: Output, lens: Lens, frame_hw: tuple[int, in
             columns[column] = square.cpu().numpy().ravel()[known]
     sigma = sigma_px(coc_diameter_px(true, lens, width_px=frame_hw[1]), lens)
     return Profile(_binned(true, DEPTH_EDGES_M, columns), _binned(sigma, SIGMA_EDGES_PX, columns))
+
+
+@torch.inference_mode()
+def _closer(frames: Frames, output: Output, focus_m: float, cap_m: float) -> dict[str, Any]:
+    """`sides` and `uncertainty` of one image; a focus distance of 0 is not known."""
+    assert output.depth_m is not None  # noqa: S101 - the caller has seen to it
+    true, predicted = (d[0, 0].double().cpu().numpy().ravel() for d in (frames.depth_m, output.depth_m))
+    scored = (true > NEAREST_M) & (true < cap_m)
+    true, predicted = true[scored], predicted[scored].clip(NEAREST_M, cap_m)
+    found: dict[str, Any] = {}
+    if focus_m > 0:
+        error = predicted - true
+        columns = np.stack(
+            [np.ones_like(true), error**2, np.abs(error) / true, (predicted < focus_m) != (true < focus_m)]
+        )
+        found["sides"] = np.stack([columns[:, where].sum(axis=1) for where in (true < focus_m, true >= focus_m)])
+    if output.depth_sigma_m is not None:
+        sigma = output.depth_sigma_m[0, 0].double().cpu().numpy().ravel()[scored]
+        found["uncertainty"] = uncertainty_sums(predicted - true, sigma)
+    return found
 
 
 def _binned(values: NDArray[Any], edges: Sequence[float], columns: NDArray[np.float64]) -> NDArray[np.float64]:

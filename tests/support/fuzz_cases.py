@@ -319,8 +319,8 @@ class Cases:
     def _notes(self, chance):
         """config.json, run.toml, metrics.csv, report.json of a run."""
         from dfd_train.config.toml import configured
-        from dfd_train.evaluation.curves import read_curves
         from dfd_train.evaluation.tables import paper_table, read_results
+        from dfd_train.runs.curves import read_curves
         from dfd_train.runs.run_folder import MetricsLog, run_config
 
         shutil.copytree(self.run_folder, self.work / "run")

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError
-from dfd_train.evaluation.curves import plot_runs, read_curves
+from dfd_train.runs.curves import plot_runs, read_curves
 from dfd_train.training.profiling import PARTS
 from dfd_train.training.train import train
 
