@@ -32,8 +32,8 @@ from dfd_train.config.train import RECIPES
 @under(RUN, "--recipe", type=click.Choice(tuple(RECIPES)), help="Settings to start from. [default: paper]")
 @under(
     RUN, "--resume", is_flag=False, flag_value="yes", type=click.Choice(("yes", "auto")), metavar="[auto]",
-    help="Go on from the run's last checkpoint; other settings are the run's own. --resume=auto: the same command begins "
-    "where there is none.",
+    help="Go on from the run's last checkpoint; other settings are the run's own. Where no run is, --shards begins one. "
+    "--resume=auto: with all settings from this command, also from --config.",
 )  # fmt: skip
 @under(RUN, "--overwrite", is_flag=True, help="Discard the run that --out holds.")
 @click.pass_context

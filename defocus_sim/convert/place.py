@@ -14,15 +14,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from defocus_sim.errors import ConvertError
-from defocus_sim.shards.storage import Storage, storage_at
+from defocus_sim.shards.storage import ObjectStorage, Storage, storage_at
 
 # What an earlier store is called between the moment that it gives way and its removal.
 REPLACED_SUFFIX = ".replaced"
 
 
 def target_storage(out: str | Path) -> Storage:
-    """The storage at `out`; what a link points to, so that a store can be renamed into its place."""
+    """The storage at `out`; what a link points to, so that a store can be renamed into its place.
+
+    Raises `ConvertError` for a web server.
+    """
     storage = storage_at(out)
+    if isinstance(storage, ObjectStorage) and not storage.lists:
+        raise ConvertError(f"{out} is on a web server, where stores can be read but not written: choose another --out")
     return storage_at(os.path.realpath(out)) if storage.renames and os.path.islink(out) else storage
 
 

@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -79,6 +80,11 @@ class Storage(ABC):
     @abstractmethod
     def sizes(self) -> dict[str, int]:
         """Every file below the folder with its size in bytes; empty where there is no folder."""
+
+    def sizes_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Bytes of those of the files `names` that are there."""
+        found = self.sizes()
+        return {name: found[name] for name in names if name in found}
 
     @abstractmethod
     def reader(self, name: str) -> RangeReader:
@@ -249,8 +255,13 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return fsspec.core.url_to_fs(url, **client_options(url))
 
 
+# Web servers answer for one file at a time, some with a page of links in place of a listing, without sizes.
+_WEB = ("http://", "https://")
+_LOOKUPS_AT_ONCE = 16
+
+
 class ObjectStorage(Storage):
-    """A prefix of an object store, by an fsspec URL such as `s3://bucket/nyu.zarr`.
+    """A prefix of an object store, by an fsspec URL such as `s3://bucket/nyu.zarr`, or of a web server, to read only.
 
     Credentials come from the environment of each process (as the store's own client finds them) and are kept nowhere.
     What fails is tried again until it is done, refused, or `DFD_STORAGE_TIMEOUT_S` (25 seconds) are over, and a second more
@@ -258,6 +269,11 @@ class ObjectStorage(Storage):
     """
 
     renames = False
+
+    @property
+    def lists(self) -> bool:
+        """Whether it can say what is there, and be written to; of a web server the names of files must be known."""
+        return not self.url.lower().startswith(_WEB)
 
     def __init__(self, url: str) -> None:
         if "@" in url.split("://", 1)[1].split("/", 1)[0]:
@@ -267,7 +283,9 @@ class ObjectStorage(Storage):
             self._client, self._root = _filesystem(self.url)
             self._process = os.getpid()
         except (ImportError, ValueError) as error:
-            raise ShardError(f"{self.url} cannot be used ({error}); S3 needs: pip install 'dfd-toolkit[s3]'") from error
+            raise ShardError(
+                f"{self.url} cannot be used ({error}); S3 and HTTP need: pip install 'dfd-toolkit[s3]'"
+            ) from error
 
     @property
     def _fs(self) -> Any:
@@ -338,13 +356,34 @@ class ObjectStorage(Storage):
         return tuple(str(found[fact]) for fact in _FACTS if fact in found)
 
     def sizes(self) -> dict[str, int]:
-        """See `Storage`."""
+        """See `Storage`. Nothing of a web server."""
+        if not self.lists:
+            return {}
         try:
             found = self._guard(f"listing {self.url}", lambda limit: self._fs.find(self._root, detail=True, **limit))
         except FileNotFoundError:
             return {}
         start = len(self._fs._strip_protocol(self._root)) + 1
         return {path[start:]: int(facts["size"]) for path, facts in found.items()}
+
+    def sizes_of(self, names: Iterable[str]) -> dict[str, int]:
+        """See `Storage`."""
+        if self.lists:
+            return super().sizes_of(names)
+
+        def size(name: str) -> int | None:
+            try:
+                told = self.facts(name)["size"]
+                # Some servers do not tell.
+                return len(self.read(name)) if told is None else int(told)
+            except FileNotFoundError:
+                return None
+
+        wanted = list(names)
+        with ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "look up") as pool:
+            return {
+                name: found for name, found in zip(wanted, pool.map(size, wanted), strict=True) if found is not None
+            }
 
     def reader(self, name: str) -> RangeReader:
         """See `Storage`."""
@@ -372,7 +411,8 @@ class _RemoteFile(RangeReader):
             lambda limit: storage._fs.cat_file(path, start=offset, end=offset + length, **limit),
             length,
         )
-        return data
+        # A web server that knows no ranges sends the whole file.
+        return data[offset : offset + length] if len(data) > length else data
 
 
 def storage_at(place: str | Path) -> Storage:

@@ -231,7 +231,7 @@ def _no_store(storage: Storage) -> ShardError:
 def _size_problems(store: ShardStore) -> Iterator[tuple[ShardRecord, ShardError | None]]:
     """Every shard file with None, or with the error that its absence or size deserves; from one listing of the store."""
     try:
-        sizes = store.storage.sizes()
+        sizes = store.storage.sizes_of(record.name for record in store.records())
     except StorageTimeoutError:
         raise
     except OSError as error:

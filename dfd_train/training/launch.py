@@ -12,7 +12,7 @@ from dfd_train.config.toml import configured
 from dfd_train.config.train import OPTIONS, TrainConfig, with_options
 from dfd_train.errors import ConfigError
 from dfd_train.runs.checkpoint import has_checkpoint
-from dfd_train.runs.run_folder import CONFIG_FILE, run_config
+from dfd_train.runs.run_folder import CONFIG_FILE, METRICS_FILE, run_config
 from dfd_train.runs.start_from import model_of
 from dfd_train.training.train import TrainResult, train
 
@@ -32,8 +32,9 @@ def start(
 ) -> TrainResult:
     """Train the run that a file `config`, a recipe and options describe (`configured`), or resume the one in `out`.
 
-    With `resume`, settings come from the run's folder; an option that is given must agree with it. With `resume="auto"`
-    the same call begins where nothing is and goes on where a checkpoint is, for job schedulers and torchrun: settings
+    With `resume`, settings come from the run's folder; an option that is given must agree with it. Where there is no
+    run yet and `shards` says of which data one is wanted, it begins, so that one command starts and restarts; one that
+    was stopped before its first checkpoint begins again. With `resume="auto"` that goes for a `config`, too, and settings
     are those that are given. With `init_from` and no `model`, the model is that of the weights. Progress goes to
     `console` (standard output for None). Raises what `configured` and `train` raise, and `ConfigError` without `out`
     where a run is to be resumed.
@@ -47,17 +48,32 @@ def start(
         begun = (Path(wanted.out) / CONFIG_FILE).is_file()
         return train(wanted, resume=there, overwrite=begun and not there, console=console)
     if resume and (overwrite or config is not None):
-        raise ConfigError(f"--resume and {'--overwrite' if overwrite else '--config'} exclude each other")
+        other = "--overwrite" if overwrite else "--config"
+        hint = "" if overwrite else "; --resume=auto takes both"
+        raise ConfigError(f"--resume and {other} exclude each other{hint}")
     if resume:
         if out is None:
             raise ConfigError("give the run's folder: --out RUN")
+        if shards is not None and not (Path(out) / CONFIG_FILE).is_file():
+            (console or Console()).print(f"nothing to resume in {out}: a new run begins")
+            return train(_wanted(None, recipe=recipe, shards=shards, out=out, **options), console=console)
         before = run_config(Path(out))
         if recipe not in (None, before.recipe):
             raise ConfigError(f"cannot resume {out} with another recipe: it was started with {before.recipe}")
-        return train(with_options(before, shards=shards, out=out, **options), resume=True, console=console)
+        wanted = with_options(before, shards=shards, out=out, **options)
+        begin = not has_checkpoint(Path(out)) and not _has_results(Path(out))
+        return train(wanted, resume=not begin, overwrite=begin, console=console)
     return train(
         _wanted(config, recipe=recipe, shards=shards, out=out, **options), overwrite=overwrite, console=console
     )
+
+
+def _has_results(run: Path) -> bool:
+    """Whether an epoch is recorded, which a run that is stopped before its first checkpoint has not finished."""
+    try:
+        return len((run / METRICS_FILE).read_bytes().splitlines()) > 1
+    except OSError:
+        return False
 
 
 def _wanted(config: str | Path | None, *, init_from: str | None = None, **options: Any) -> TrainConfig:

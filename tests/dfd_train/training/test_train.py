@@ -211,6 +211,25 @@ def test_resume_refuses_another_store(uninterrupted: Path, make_store: Callable[
         start(out=uninterrupted, shards=other, resume=True)
 
 
+def test_one_command_starts_a_run_and_starts_it_again(store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    def again() -> TrainResult:
+        asked = {"model": "tiny", "size": "33x48", "epochs": 1, "batch_size": 2, "device": "cpu"}
+        return start(out=run, shards=store, recipe="fast", resume=True, console=QUIET, **asked)
+
+    assert again().steps > 0
+    first = (run / "metrics.csv").read_bytes()
+    assert again().epochs == 1
+    assert (run / "metrics.csv").read_bytes() == first
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(CheckpointMissingError):
+        again()
+    # Killed before its first checkpoint a run has a folder and no result.
+    (run / "metrics.csv").unlink()
+    assert again().steps > 0
+
+
 def test_resume_without_a_run_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointMissingError, match="holds no run to resume"):
         start(out=tmp_path / "none", resume=True)
