@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from defocus_sim.progress import counted
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.units import format_bytes
 
@@ -76,7 +77,9 @@ def _layout_lines(store: ShardStore) -> list[str]:
     """How the arrays are stored."""
     if store.foreign is None:
         manifest = store.manifest
-        return [f"  shards     {manifest.samples_per_shard} samples each, compression {manifest.compression}"]
+        return [
+            f"  shards     {counted(manifest.samples_per_shard, 'sample')} each, compression {manifest.compression}"
+        ]
     split = store.split_names[0]
     return [
         f"  array      {split}/{name}: Zarr version {array.metadata.zarr_format}, chunks {array.chunks}"
@@ -125,7 +128,7 @@ def _stack_lines(manifest: Manifest) -> list[str]:
     if not counts or counts == [1]:
         return []
     each = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return [f"  stack      {sum(map(len, frames))} frames, each at {each} focus distances"]
+    return [f"  stack      {counted(sum(map(len, frames)), 'frame')}, each at {each} focus distances"]
 
 
 def _source_lines(source: dict[str, Any]) -> list[str]:
@@ -179,7 +182,7 @@ def _limit_lines(statistics: dict[str, Any]) -> list[str]:
     count, samples = statistics.get("limited_px", 0), statistics.get("limited_samples", 0)
     if not count:
         return []
-    return [f"  limited    CoC of {count} px in {samples} samples, to the frame's longer side or --max-coc"]
+    return [f"  limited    CoC of {count} px in {counted(samples, 'sample')}, to the frame's longer side or --max-coc"]
 
 
 def registration_lines(store: ShardStore) -> list[str]:

@@ -2,8 +2,6 @@
 
 Why the amounts are what they are stands in `layered`. Here it is done sparsely: a layer costs a tile nothing unless one
 of its pixels is within reach of it, and a tile ends where no light is left. Serial, without the GIL; inputs are trusted.
-One file on purpose, but for the explicit vectors of `simd_smooth`: numba's cache of `render` would not notice a change of
-a kernel that lives in another file.
 All weights are positive sums (no differences of running totals), so constants keep their value to float32 rounding.
 """
 # mypy: allow-untyped-defs

@@ -39,8 +39,9 @@ def mark_edges(coordinate, jump):
 def split_edge_pixels(planes, coordinate, edge, jump, passes, near, far, near_share, near_from, far_from):
     """Split every edge pixel that has both surfaces around it into near_share*near + (1 - near_share)*far.
 
-    planes (C,H,W) float32, coordinate (H,W) float32, edge (H,W) bool. Writes, at those pixels only, what `hidden.Surfaces`
-    names. Both colours stay within the range of the pixels around, and mix to the pixel's own where that allows it.
+    planes (C,H,W) float32, coordinate (H,W) float32, edge (H,W) bool. Writes, at those pixels only, what
+    `occlusion.Surfaces` names. Both colours stay within the range of the pixels around, and mix to the pixel's own where
+    that allows it.
     """
     channels, height, width = planes.shape
     old_near = np.empty_like(planes)

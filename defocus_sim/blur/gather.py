@@ -37,7 +37,7 @@ def gather(
 ) -> NDArray[F32]:
     """Blur `image` with one point-spread function per output pixel; a new (C, H, W) float32 array, maybe not contiguous.
 
-    `image`: (C, H, W) float32, or (H, W, C) uint8 of `levels`, see `planes.mirror_into`. `sigma_px`: (H, W), >= 0; a
+    `image`: (C, H, W) float32, or (H, W, C) uint8 of `levels`, see `pixel_format.mirror_into`. `sigma_px`: (H, W), >= 0; a
     pixel below `IDENTITY_SIGMA_PX` keeps its value to the last bit. `coc_px`: (H, W) CoC diameter, its sign ignored; read
     for the disc only.
     Gaussian: weights exp(-(dx^2 + dy^2)/(2 sigma^2)) over |dx|, |dy| <= ceil(truncate*sigma), normalised.

@@ -98,7 +98,7 @@ def _kernels(
 
 
 def _mirror(array: np.ndarray, pad: int, name: str) -> np.ndarray:
-    """Pad the last two axes by `pad`, half-sample mirror, as often reflected as it takes; `name` as of `planes.scratch`."""
+    """Pad the last two axes by `pad`, half-sample mirror, as often as it takes; `name` as of `pixel_format.scratch`."""
     planes = array.reshape(-1, *array.shape[-2:])
     padded = mirrored(planes, None, (pad, pad), planes.shape[1:], name)
     return padded.reshape(*array.shape[:-2], *padded.shape[1:])

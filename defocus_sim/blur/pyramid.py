@@ -73,8 +73,8 @@ def gaussian_gather(
 ) -> NDArray[F32]:
     """`blur.gather` with the Gaussian, wide pixels on coarser grids; (C, H, W) float32.
 
-    Arguments as there; `sigma_px` may be filled up to whole blocks already, see `blur.blocks_of_zeros`. Without `keep` the
-    result lies in memory that this thread's next call uses again. Wide is a sigma of 3 px and more, or 2.5 px where
+    Arguments as there; `sigma_px` may be filled up to whole blocks already, see `gather.blocks_of_zeros`. Without `keep`
+    the result lies in memory that this thread's next call uses again. Wide is a sigma of 3 px and more, or 2.5 px where
     `truncate` is below 4. Narrower pixels get the same bits as there, and so do all where the image has too few wide ones
     for a coarser grid to pay, or where `truncate` is beyond 4.5. On white noise a wide one is within 5e-6 of full scale of
     the Gaussian that is not truncated, where the direct sum with `truncate` 4 is within 2e-5.

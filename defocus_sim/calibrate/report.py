@@ -10,6 +10,7 @@ import numpy as np
 from defocus_sim.calibrate.fit import Estimate, Fit
 from defocus_sim.errors import LensError
 from defocus_sim.lens import Lens, coc_at_infinity_px
+from defocus_sim.progress import counted
 
 NAME = "calibrated"
 
@@ -42,7 +43,8 @@ def fitted_lens(fit: Fit, camera: Lens | None = None, sharp_aperture_mm: float |
 def fit_lines(fit: Fit, lens: Lens, camera: Lens | None = None) -> list[str]:
     """Lines: every number with its 95 % interval, the aperture, residuals, and what the data can hardly tell."""
     lines = [
-        f"measured on {fit.scenes} scenes, {int(fit.patches.sum())} patches with texture; 95 % intervals by resampling",
+        f"measured on {counted(fit.scenes, 'scene')}, {int(fit.patches.sum())} patches with texture; 95 % intervals by "
+        "resampling",
         f"  focus distance        {_with_interval(fit.focus_distance_m)} m",
         f"  CoC at infinity       {_with_interval(fit.coc_at_infinity_px)} px, diameter of the disc that agrees best",
         f"  sigma at infinity     {_with_interval(fit.sigma_at_infinity_px)} px, of the Gaussian that does",

@@ -229,9 +229,10 @@ def _values(figures: Mapping[str, float], columns: Mapping[str, str]) -> list[st
 
 def _data(result: RunResult) -> str:
     s = result.settings
-    some = "" if s["images"] == s.get("images_in_split", s["images"]) else f" of {s['images_in_split']}"
+    every = counted(s.get("images_in_split", s["images"]), "image")
+    pictures = every if s["images"] == s.get("images_in_split", s["images"]) else f"{s['images']} of {every}"
     return (
-        f"{s['images']}{some} images of {s['shards']} ({s['source']}, {s['split']}) at {s['size']}, {s['convention']} "
+        f"{pictures} of {s['shards']} ({s['source']}, {s['split']}) at {s['size']}, {s['convention']} "
         f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {counted(s['epochs'], 'epoch')}, "
         f"{s['training']['model']['name']} network"
     )
