@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from dfd_cli.prepare_pairs import pairs
@@ -29,9 +29,6 @@ from dfd_cli.support.summary import info_json, info_lines
 
 from defocus_sim.errors import ShardCorruptError
 from defocus_sim.lens import Lens
-
-if TYPE_CHECKING:
-    from defocus_sim.shards.store import ShardStore
 
 SPLITS_NONE = "none"
 WHAT = "Options"
@@ -361,47 +358,39 @@ def verify(store: str, as_json: bool) -> None:
     from defocus_sim.shards.store import open_store, verify_store
 
     opened = open_store(store, check_files=False)
-    if opened.foreign is not None:
-        _verify_foreign(opened, as_json)
-        return
-    shards, metadata = sum(1 for _ in opened.records()), len(opened.metadata_records())
-    damaged = list[str]()
-    with sample_progress("verifying", unit="files") as report:
+    counts = {
+        "shard_files": sum(1 for _ in opened.records()),
+        "metadata_files": len(opened.metadata_records()),
+        # Of other programs' stores, of which nobody says what was written.
+        "samples": sum(len(opened.split(name)) for name in opened.split_names) if opened.foreign else 0,
+    }
+    total, damaged = sum(counts.values()), list[str]()
+    with sample_progress("verifying", unit="samples" if opened.foreign else "files") as report:
         for done, (_, problem) in enumerate(verify_store(opened), start=1):
-            report(done - 1, shards + metadata)
-            if problem is not None:
-                damaged.append(problem)
-                if not as_json:
-                    say(problem)
-    if as_json:
-        found = {"store": store, "shard_files": shards, "metadata_files": metadata, "damaged": damaged}
-        say(json.dumps(found, indent=2))
-    if damaged:
-        raise ShardCorruptError(f"{len(damaged)} of {shards + metadata} files of {store} are damaged")
-    if as_json:
-        return
-    more = f"the {metadata} of metadata too" if metadata else "metadata are not covered: an earlier version wrote it"
-    say(f"{store}: all {shards} shard files are as they were written; {more}")
-
-
-def _verify_foreign(store: ShardStore, as_json: bool) -> None:
-    """Of a store of another program: whether every sample can be read; nobody says what was written."""
-    from defocus_sim.shards.store import read_through
-
-    total, damaged = sum(len(store.split(name)) for name in store.split_names), list[str]()
-    with sample_progress("verifying", unit="samples") as report:
-        for done, (_, problem) in enumerate(read_through(store), start=1):
             report(done - 1, total)
             if problem is not None:
                 damaged.append(problem)
                 if not as_json:
                     say(problem)
     if as_json:
-        say(json.dumps({"store": store.url, "samples": total, "damaged": damaged}, indent=2))
+        say(json.dumps({"store": store, **counts, "damaged": damaged}, indent=2))
     if damaged:
-        raise ShardCorruptError(f"{len(damaged)} of {total} samples of {store.url} cannot be read")
+        raise ShardCorruptError(
+            f"{len(damaged)} of {total} {'samples' if opened.foreign else 'files'} of {store} are damaged"
+        )
     if not as_json:
-        say(f"{store.url}: all {total} samples can be read; there are no checksums of ours that say what was written")
+        say(f"{store}: {_sound_text(**counts)}")
+
+
+def _sound_text(shard_files: int, metadata_files: int, samples: int) -> str:
+    if samples:
+        return f"all {samples} samples can be read; there are no checksums of ours that say what was written"
+    more = (
+        f"the {metadata_files} of metadata too"
+        if metadata_files
+        else "metadata are not covered: an earlier version wrote it"
+    )
+    return f"all {shard_files} shard files are as they were written; {more}"
 
 
 @main.command(cls=OneLineCommand, examples=("dfd-prepare merge a.zarr b.zarr --out both.zarr",))

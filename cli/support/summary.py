@@ -68,7 +68,7 @@ def info_lines(store: ShardStore) -> list[str]:
         *(f"  lens       {_fields(lens)}" for lens in manifest.lenses),
         *([f"  rendering  {_fields(manifest.rendering)}"] if manifest.rendering else []),
         *_source_lines(manifest.source),
-        f"  made by    {manifest.created_by}, format {manifest.format_version}",
+        f"  made by    {manifest.created_by}" + ("" if store.foreign else f", format {manifest.format_version}"),
         f"  checksum   {manifest.checksum}",
     ]
 

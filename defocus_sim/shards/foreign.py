@@ -25,7 +25,7 @@ from defocus_sim.errors import ShardCorruptError, ShardError
 from defocus_sim.shards.codec import encode_chunk
 from defocus_sim.shards.identity import ROOT, StoreIdentity
 from defocus_sim.shards.layout import ARRAYS, MANIFEST_ATTRIBUTE
-from defocus_sim.shards.manifest import LARGEST_SIDE_PX, UNKNOWN_LENS, Manifest, SplitManifest
+from defocus_sim.shards.manifest import LARGEST_SIDE_PX, UNKNOWN_LENS, Manifest, SplitManifest, digest
 from defocus_sim.shards.split import Split
 from defocus_sim.shards.storage import LocalStorage, Storage, client_options
 
@@ -264,7 +264,7 @@ def _without_manifest(found: Mapping[str, Mapping[str, zarr.Array[Any]]], url: s
         compression="fast",
         lenses=(UNKNOWN_LENS,),
         rendering={},
-        source={"kind": "zarr", "arrays": described},
+        source={"kind": "zarr", "arrays": digest(described)},
         statistics={
             "samples": sum(len(split.names) for split in splits.values()),
             **dict.fromkeys(("coc_px", "psnr_db", "psnr_db_range")),

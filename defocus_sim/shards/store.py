@@ -48,10 +48,15 @@ class MetadataRecord:
     name: str
     sha256: str
 
-    @property
-    def where(self) -> str:
-        """As messages name it."""
-        return self.name
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """One sample of a store that is read through zarr: `name` is its split and its own."""
+
+    name: str
+
+
+Record = ShardRecord | MetadataRecord | SampleRecord
 
 
 @dataclass(frozen=True)
@@ -172,10 +177,10 @@ def _foreign(storage: Storage, root: str, manifest: Manifest | None = None) -> S
     return ShardStore(storage, described, identity, foreign)
 
 
-def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord | MetadataRecord, str | None]]:
-    """Read every byte of every shard, and the metadata.
+def verify_store(store: ShardStore) -> Iterator[tuple[Record, str | None]]:
+    """Read every byte of every shard, and the metadata; every sample of a store that is read through zarr.
 
-    Of a store that is read through zarr nothing says what was written: nothing is yielded (see `read_through`).
+    Of the latter nothing says what was written.
 
     Parameters
     ----------
@@ -184,10 +189,11 @@ def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord | MetadataReco
 
     Yields
     ------
-    tuple[ShardRecord | MetadataRecord, str | None]
-        Each file with None, or with what is wrong with it.
+    tuple[Record, str | None]
+        Each file or sample with None, or with what is wrong with it.
     """
     if store.foreign is not None:
+        yield from _read_through(store)
         return
     for described in store.metadata_records():
         yield described, _metadata_damage(store, described)
@@ -206,16 +212,16 @@ def verify_store(store: ShardStore) -> Iterator[tuple[ShardRecord | MetadataReco
             yield record, f"{store.storage.describe(record.name)} cannot be read: {error}"
 
 
-def read_through(store: ShardStore) -> Iterator[tuple[str, str | None]]:
-    """Read every sample: yields `split/name` of each with None, or with what hinders reading it."""
+def _read_through(store: ShardStore) -> Iterator[tuple[SampleRecord, str | None]]:
     for name in store.split_names:
         split = store.split(name)
         for index, sample in enumerate(split.names):
+            problem = None
             try:
                 split.read([index])
-                yield f"{name}/{sample}", None
             except ShardCorruptError as error:
-                yield f"{name}/{sample}", str(error)
+                problem = str(error)
+            yield SampleRecord(f"{name}/{sample}"), problem
 
 
 def _no_store(storage: Storage) -> ShardError:

@@ -19,7 +19,7 @@ from defocus_sim.convert.merge import merge
 from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError, ShardReplacedError
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.split import ShardSplit
-from defocus_sim.shards.store import open_store, read_through
+from defocus_sim.shards.store import open_store, verify_store
 from dfd_train.data.stream import ShardDataset
 
 COUNT = 7
@@ -127,7 +127,7 @@ def test_what_is_written_anew_with_its_manifest_keeps_names_and_lens(tmp_path, a
     assert not isinstance(split, ShardSplit)
     assert (split.names, split.lens(2)) == (before.names, before.lens(2))
     assert all((split.read([5, 1])[name] == arrays[name][[5, 1]]).all() for name in ARRAYS)
-    assert [problem for _, problem in read_through(store)] == [None] * COUNT
+    assert [problem for _, problem in verify_store(store)] == [None] * COUNT
 
 
 def test_our_own_store_in_an_archive_keeps_names_and_lens(tmp_path, arrays):
