@@ -157,8 +157,9 @@ def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
         raise ShardError(f"{storage.url} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ShardCorruptError(f"{storage.describe(ROOT)} is not Zarr metadata")
-    attributes = content.get("attributes")
-    if isinstance(attributes, dict) and MANIFEST_ATTRIBUTE not in attributes:
+    # Zarr does not ask for attributes.
+    attributes = content.get("attributes", {})
+    if content.get("node_type") == "group" and isinstance(attributes, dict) and MANIFEST_ATTRIBUTE not in attributes:
         return _foreign(storage, ROOT)
     store = ShardStore(storage, Manifest.from_attributes(attributes, storage.url), identity)
     problem = next((found for _, found in _size_problems(store) if found is not None), None)

@@ -55,6 +55,14 @@ def zipped_folder(tmp_path, arrays):
     return Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "in"))
 
 
+def without_attributes(tmp_path, arrays):
+    """As other libraries than zarr-python may write it."""
+    written(tmp_path / "a.zarr", arrays)
+    for name in ("zarr.json", "train/zarr.json", "train/aif/zarr.json"):
+        edited(tmp_path / "a.zarr" / name, lambda described: described.pop("attributes"))
+    return tmp_path / "a.zarr"
+
+
 def big_endian(tmp_path, arrays):
     other = {**arrays, "depth_m": arrays["depth_m"].astype(">f4")}
     written(tmp_path / "a.zarr", other, zarr_format=2)
@@ -73,6 +81,7 @@ OTHERS = {
     "sharded otherwise": lambda t, a: folder(t, chunks=(1, 20, 24, 3), shards=None, compressors=[ZstdCodec()])(a),
     "version 2": lambda t, a: folder(t, zarr_format=2, chunks=(2, 20, 24, 3))(a),
     "version 2, big-endian": big_endian,
+    "without attributes": without_attributes,
     "in the root": lambda t, a: folder(t, split="")(a),
     "zipped by zarr": zip_store,
     "a zipped folder": zipped_folder,
