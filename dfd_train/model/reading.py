@@ -75,13 +75,16 @@ def _with_side(
     """The likelier of the two depths that share a blur of `width_px`; that there are two is part of the uncertainty.
 
     A circle wider than that of infinity is of something near: each scale of the error by which it is too wide for
-    something far adds 1 to the log-odds `logit` of near, where the lens is no guess.
+    something far adds 1 to the log-odds `logit` of near, where the lens is no guess. Beyond the depth whose circle is a
+    standard deviation of the error below that of infinity nothing tells one depth from another: that depth is the answer.
     """
     at = camera[:, :, None, None, None]
+    infinity_px = at[:, SCALE_X] * at[:, COC_PX]
     scale_px = torch.full_like(width_px, _USUAL_SCALE_PX) if log_scale is None else log_scale.exp()
-    too_wide = ((width_px - at[:, SCALE_X] * at[:, COC_PX]).clamp(min=0) / scale_px).clamp(max=_MOST_ODDS)
+    too_wide = ((width_px - infinity_px).clamp(min=0) / scale_px).clamp(max=_MOST_ODDS)
     odds = logit + (too_wide if told is None else torch.where(told[:, None, None, None], too_wide, 0.0))
-    near_m, far_m = depth_from_coc(-width_px, camera), depth_from_coc(width_px, camera)
+    near_m = depth_from_coc(-width_px, camera)
+    far_m = depth_from_coc(torch.minimum(width_px, (infinity_px - math.sqrt(2) * scale_px).clamp(min=0)), camera)
     near = odds > 0
     depth_m = torch.where(near, near_m, far_m)
     sigma_m = None

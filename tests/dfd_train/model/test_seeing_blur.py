@@ -84,9 +84,9 @@ def test_a_network_that_needs_its_lens_takes_the_assumed_one_where_none_is_given
 
 def test_width_and_side_are_read_as_the_likelier_of_two_depths_and_both_count_as_uncertainty() -> None:
     lens = Lens.preset("paper")
-    camera = camera_of(lens, (1, 4))[None]
+    camera = camera_of(lens, (480, 640))[None]
     depth = np.array([[1.0, 1.4, 3.0, 6.0]])
-    coc_px = coc_diameter_px(depth, lens, width_px=4)
+    coc_px = coc_diameter_px(depth, lens, width_px=640)
     config = tiny(predict="coc+side", uncertainty=True)
     width = torch.from_numpy(np.abs(coc_px))[None, None].float() / 8
     sure, unsure = (torch.tensor([[[[odds, odds, -odds, -odds]]]]) for odds in (9.0, 0.01))
@@ -104,8 +104,8 @@ def test_width_and_side_are_read_as_the_likelier_of_two_depths_and_both_count_as
 
 def test_a_blur_wider_than_that_of_infinity_is_of_something_near_if_the_lens_is_no_guess() -> None:
     lens = Lens.preset("paper")
-    camera = camera_of(lens, (1, 1))[None]
-    far_px = float(coc_diameter_px(np.inf, lens, width_px=1))
+    camera = camera_of(lens, (480, 640))[None]
+    far_px = float(coc_diameter_px(np.inf, lens, width_px=640))
     config = tiny(predict="coc+side", uncertainty=True)
 
     def read(width_px: float, told: bool) -> float:
@@ -116,6 +116,18 @@ def test_a_blur_wider_than_that_of_infinity_is_of_something_near_if_the_lens_is_
     assert read(0.9 * far_px, told=True) > lens.focus_distance_m
     assert read(far_px + 0.5, told=True) < lens.focus_distance_m
     assert read(far_px + 0.5, told=False) > lens.focus_distance_m
+
+
+def test_a_blur_that_cannot_be_told_from_that_of_infinity_is_not_read_as_kilometres() -> None:
+    lens = Lens.preset("paper")
+    camera = camera_of(lens, (480, 640))[None]
+    far_px = float(coc_diameter_px(np.inf, lens, width_px=640))
+    config = tiny(predict="coc+side", uncertainty=True)
+    for off_px in (0.5, 2.0):
+        raw = torch.tensor([far_px / 8, math.log(off_px / 8), -9.0]).reshape(1, 3, 1, 1)
+        depth_m = float(read_depth(raw, config, camera).depth_m)
+        blur_px = float(coc_diameter_px(depth_m, lens, width_px=640))
+        assert far_px - blur_px == pytest.approx(math.sqrt(2) * off_px, rel=1e-3)
 
 
 def test_the_side_is_learned_apart_from_the_width() -> None:
