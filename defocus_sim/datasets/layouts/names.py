@@ -20,9 +20,11 @@ _LOOSE_DEPTH = re.compile(
 )
 _LOOSE_COLOUR = re.compile(
     r"(?:[._-]+(?:rgb|colou?rs?|images?|img|tonemap|left|final)$)"
-    r"|(?:^(?:rgb|colou?rs?|images?|img|im|frames?|photos?|left|r)[._-]*(?=\d))|(?:^(?:rgb|colou?rs?|image)[._-]+)",
+    r"|(?:^(?:rgb|colou?rs?|im|left|r)[._-]*(?=\d))|(?:^(?:rgb|colou?rs?|image)[._-]+)",
     re.IGNORECASE,
 )
+# What files of either role may be called before their number.
+_COUNTED = re.compile(r"^(?:frames?|images?|imgs?|photos?)[._-]*(?=\d)", re.IGNORECASE)
 # Folders that say what lies in them: `depth`, `depth_bfx`, `gt_depth`, `depthmaps`; `rgb`, `image`, `color`.
 _DEPTH_FOLDER = re.compile(
     r"(?:[a-z0-9]+[_-])*(?:depths?|depth_?maps?|disparit(?:y|ies)|scene_cam_\d+_geometry)"
@@ -95,7 +97,7 @@ def bare_folder(path: PurePath) -> str:
 
 def bare_name(path: PurePath, depth: bool) -> str:
     """The name of a file without suffix and without anything that may tell its role."""
-    return (_LOOSE_DEPTH if depth else _LOOSE_COLOUR).sub("", path.stem) or path.stem
+    return _COUNTED.sub("", (_LOOSE_DEPTH if depth else _LOOSE_COLOUR).sub("", path.stem)) or path.stem
 
 
 def loose_key(path: PurePath, depth: bool) -> str:
