@@ -1,4 +1,4 @@
-"""Shuffled reading of 427x561 triples (two uint8 images, float32 depth): our training's reader against others.
+"""Shuffled reading of 561x427 triples (two uint8 images, float32 depth): our training's reader against others.
 
     python benchmarks/loader.py [--samples 256] [--rounds 7] [--batch-sizes 4 16] [--pairs CSV | --mat FILE]
                                 [--threads 1] [--work FOLDER] [--json FILE]

@@ -104,7 +104,7 @@ def main():
                 size[name] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         assert len(open_store(out).split("train")) == frames
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"{frames} frames of 427x561, {options.rounds} rounds")
+    print(f"{frames} frames of 561x427, {options.rounds} rounds")
     print(f"{'':18}{'seconds (spread)':>24}{'frames/s':>10}{'MB':>8}{'1 thread':>10}{'2 threads':>10}{'others':>8}")
     for name, values in seconds.items():
         spread = f"{median[name]:.2f} ({min(values):.2f}-{max(values):.2f})"

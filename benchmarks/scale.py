@@ -1,4 +1,4 @@
-"""One worker against two on realistic frames (427x561), and what 1000 frames take in bytes and files.
+"""One worker against two on realistic frames (561x427), and what 1000 frames take in bytes and files.
 
 The runs take turns, so that a busy machine slows all alike; median and spread (lowest to highest). Whole conversions are
 timed, without the start of Python; CPU seconds tell work from waiting. A round in which other processes took more than 3 %

@@ -96,13 +96,16 @@ def _photographs(store: str | None, left_out: list[str], options: dict[str, Any]
             "give one of: a STORE, --defocused with --sharp and --depth-dir, or --stack with --sharp"
         )
     limit, depth = options["limit"], options["depth_dir"]
+    missing = ["--sharp: the same scenes in focus"] if store is None and options["sharp"] is None else []
+    if folders and depth is None:
+        missing.append("--depth-dir: blur is measured over depth")
+    if missing:
+        raise click.UsageError(f"give {', and '.join(missing)}")
     if store is not None:
         opened = open_store(store)
         chosen = sources.stored_photographs(opened, options["split"])[:limit]
         camera = _camera(options, opened.manifest.size_hw[1] + 2 * int(opened.manifest.source.get("border_px", 0)))
         return sources.read_stored(opened, chosen), camera or sources.stored_camera(opened, chosen)
-    if options["sharp"] is None:
-        raise click.UsageError("--sharp is needed: the same scenes in focus")
     if options["stack"] is not None:
         if (depth is None) == (options["depth_at"] is None):
             raise click.UsageError("a stack needs its depth: give one of --depth-dir FILE and --depth-at LENGTH")
@@ -111,8 +114,6 @@ def _photographs(store: str | None, left_out: list[str], options: dict[str, Any]
         place = depth if depth is not None else float(options["depth_at"])
         stack = sources.read_stack(options["stack"], options["sharp"], place, options["depth_scale"])
         return itertools.islice(stack, limit), _camera(options, colour_size(options["sharp"])[1])
-    if depth is None:
-        raise click.UsageError("--depth-dir is needed: blur is measured over depth")
     source = PairsSource(
         defocused=options["defocused"],
         sharp=options["sharp"],

@@ -13,7 +13,7 @@ import click
 from dfd_cli.support.errors import OneLineCommand
 
 # Chosen by measurement (docs/training.md): small batches and an adaptive optimiser learn most in three minutes.
-TRAIN = ("--model", "tiny", "--recipe", "fast", "--size", "96x128", "--batch-size", "2", "--epochs", "30")
+TRAIN = ("--model", "tiny", "--recipe", "fast", "--size", "128x96", "--batch-size", "2", "--epochs", "30")
 
 
 def _run(command: str, *arguments: str) -> None:

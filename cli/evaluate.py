@@ -12,7 +12,7 @@ from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
 from dfd_cli.support.logging import speaking
 from dfd_cli.support.output import say
-from dfd_cli.support.parameters import OutputPath
+from dfd_cli.support.parameters import OutputPath, SizeParam
 
 WHAT, HOW, REPORT, TABLE = "What to score", "How", "Report", "Table"
 
@@ -43,7 +43,7 @@ def main() -> None:
 @under(WHAT, "--split", metavar="NAME", default="test", help="Split of the store.")
 @under(WHAT, "--lens", metavar="TOML", help="Lens of samples of which the store does not say theirs (lens.toml).")
 @under(HOW, "--batch-size", type=int, metavar="N", default=8, help="Images read at once; changes no digit.")
-@under(HOW, "--size", metavar="PX|HxW|native", help="Size to score at.  [default: as in training]")
+@under(HOW, "--size", type=SizeParam(square=True, word="native"), metavar="PX|WxH|native", help="Size to score at.  [default: as in training]")
 @under(WHAT, "--limit", type=int, metavar="N", help="Score the first N samples only.")
 @under(
     HOW, "--cap-m", type=float, metavar="METRES", help="Depths beyond are not scored.  [default: 10; Make3D 70 = C1]"
@@ -62,7 +62,7 @@ def main() -> None:
 @under(REPORT, "--html/--no-html", default=True, help="Write report.html, too.")
 @under(HOW, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
 def score(
-    pooled: bool, size: str | None, more: tuple[str, ...], make3d_root: str | None, as_json: bool, **options: Any
+    pooled: bool, more: tuple[str, ...], make3d_root: str | None, as_json: bool, **options: Any
 ) -> None:
     """Print depth and image metrics of checkpoints, beside the untouched input and a constant depth.
 
@@ -71,13 +71,11 @@ def score(
     """
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dfd_train.config.geometry import parse_shape
-    from dfd_train.evaluation.evaluate import NATIVE, EvalConfig, compare, default_out, evaluate
+    from dfd_train.evaluation.evaluate import EvalConfig, compare, default_out, evaluate
 
-    shape = size if size in (None, NATIVE) else parse_shape(str(size))
     checkpoints = (options["checkpoint"], *more)
     options["out"] = options["out"] or str(default_out(checkpoints))
-    config = EvalConfig(size=shape, convention="pooled" if pooled else "per-image", **options)
+    config = EvalConfig(convention="pooled" if pooled else "per-image", **options)
     truth = None if make3d_root is None else _make3d_grids(make3d_root, config.split)
     told: dict[str, Any] = {"truth": truth, "console": speaking(stderr=as_json)}
     report = compare(config, checkpoints, **told) if more else evaluate(config, **told)

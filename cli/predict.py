@@ -11,7 +11,7 @@ import click
 from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
 from dfd_cli.support.output import say
-from dfd_cli.support.parameters import Aperture, ApertureParam, FocusParam, FocusPoints, LengthParam, OutputPath
+from dfd_cli.support.parameters import Aperture, ApertureParam, FocusParam, FocusPoints, LengthParam, OutputPath, SizeParam
 
 from dfd_train.config.model import DEFAULT_WEIGHTS
 
@@ -62,7 +62,7 @@ def main() -> None:
     help="One HTML file for each picture, to refocus it in a browser.",
 )
 @under(WHAT, "--ply", is_flag=True, help="A point cloud for each picture.")
-@under(WHAT, "--size", metavar="PX|HxW", help="Reduce pictures to this first.  [default: as they are]")
+@under(WHAT, "--size", type=SizeParam(square=True), metavar="PX|WxH", help="Reduce pictures to this first.  [default: as they are]")
 @under(
     WHAT,
     "--scale",
@@ -106,7 +106,7 @@ def main() -> None:
 @under(MEMORY, "--overlap", type=int, metavar="PX", default=384, help="Pixels that neighbouring tiles share.")
 @under(MEMORY, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
 def images(
-    images: tuple[str, ...], tile: int, overlap: int, size: str | None, page: bool | None, **options: Any
+    images: tuple[str, ...], tile: int, overlap: int, page: bool | None, **options: Any
 ) -> int:
     """Restore IMAGES (files, folders, patterns) and predict their depth.
 
@@ -117,7 +117,6 @@ def images(
     """
     # Threads that wait by spinning make torch 10 times slower as soon as another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dfd_train.config.geometry import parse_shape
     from dfd_train.prediction.files import PredictConfig, predict_files
     from dfd_train.prediction.tiling import Tiling
 
@@ -125,7 +124,6 @@ def images(
     aperture: Aperture = options.pop("aperture")
     config = PredictConfig(
         images=images,
-        size=None if size is None else parse_shape(size),
         tiling=Tiling(tile=tile, overlap=overlap),
         photo_lens=_lens(options),
         refocus_m=points.distances_m,

@@ -1,4 +1,4 @@
-"""Lengths with units, as people write them: `4.48cm`, `70mm`, `5.6um`, `2m`, and apertures as `f/1.56`."""
+"""Lengths with units, as people write them: `4.48cm`, `70mm`, `5.6um`, `2m`; apertures as `f/1.56`, sizes as `320x240`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ METRES_PER_UNIT = {"um": 1e-6, "µm": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "i
 UNITS_TEXT = "um, mm, cm, m, in, ft"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _LENGTH = re.compile(rf"\s*({_NUMBER})\s*([a-zA-Zµμ]*)\s*")
+_SIZE = re.compile(r"\s*(\d{1,9})\s*(?:[xX×]\s*(\d{1,9})\s*)?")
 _F_NUMBER = re.compile(rf"\s*[fF]\s*/\s*({_NUMBER})\s*")
 
 
@@ -71,6 +72,24 @@ def parse_f_number(text: str) -> float | None:
     if not (math.isfinite(f_number) and f_number > 0):
         raise UnitError(f"{text!r} must be a finite f-number above 0")
     return f_number
+
+
+def parse_size_hw(text: str, *, square: bool = True) -> tuple[int, int]:
+    """(height, width) in pixels of `text`, width first as cameras say it: "320x240" is (240, 320).
+
+    `square`: whether one number stands for both sides. Raises `UnitError` for anything else.
+    """
+    match = _SIZE.fullmatch(text)
+    sides = () if match is None else tuple(int(side) for side in match.groups() if side is not None)
+    if 0 in sides or len(sides) < (1 if square else 2):
+        one = "or one number for both, " if square else ""
+        raise UnitError(f"{text!r} is not a size: write width x height in pixels, {one}for example 320x240")
+    return sides[-1], sides[0]
+
+
+def size_text(hw: tuple[int, ...]) -> str:
+    """(240, 320) as "320x240", width first as cameras say it; (256, 256) as "256x256"."""
+    return "x".join(str(side) for side in reversed(hw))
 
 
 def format_bytes(count: float) -> str:

@@ -10,20 +10,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"defocus_sim": "defocus_sim", "dfd_train": "dfd_train", "cli": "dfd_cli"}
 FILES = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
-# What dfd_train may know of defocus_sim: the shard format, the lens, errors, progress; prediction also re-renders.
+# What dfd_train may know of defocus_sim: the shard format, the lens, errors, progress, how lengths and sizes are
+# written; prediction also re-renders.
 MEETING_POINT = (
     "defocus_sim.pictures.depth_colours",
     "defocus_sim.shards",
     "defocus_sim.lens",
     "defocus_sim.errors",
     "defocus_sim.progress",
+    "defocus_sim.units",
 )
 REFOCUS = ("defocus_sim.simulate", "defocus_sim.blur.options")
-# Blur while training: the simulator's own disc and kernels, so that both blur alike; lengths with units, as it reads them.
+# Blur while training: the simulator's own disc and kernels, so that both blur alike.
 SIMULATOR = {
     "defocus.py": ("defocus_sim.blur.disc",),
     "lens_draws.py": ("defocus_sim.blur.gather",),
-    "lens_range.py": ("defocus_sim.units",),
 }
 
 

@@ -7,6 +7,10 @@ from typing import Any
 
 import click
 from dfd_cli.support.logging import general_options, telling
+from dfd_cli.support.wording import all_missing, in_options
+
+from defocus_sim.errors import DefocusSimError
+from dfd_train.errors import DfdTrainError
 
 EXIT_CODES = (
     ("0", "done"),
@@ -50,10 +54,24 @@ class Documented(click.Command):
         self.params += general_options()
         self.examples, self.exit_codes = tuple(examples), tuple(exit_codes)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As `click.Command.parse_args`; all that is missing is named at once."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter as error:
+            given, _, _ = self.make_parser(ctx).parse_args(args=words)
+            raise click.UsageError(all_missing(self, ctx, given), ctx) from error
+
     def invoke(self, ctx: click.Context) -> Any:
-        """As `click.Command.invoke`, telling what `--verbose` asks for."""
+        """As `click.Command.invoke`, telling what `--verbose` asks for; errors name options."""
         with telling(ctx):
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except (DefocusSimError, DfdTrainError) as error:
+                if error.args == (str(error),):
+                    error.args = (in_options(str(error), self),)
+                raise
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As `click.Command.format_usage`, without the gap that a command without a name leaves."""

@@ -13,7 +13,7 @@ import click
 from defocus_sim.blur.light import SensorNoise
 from defocus_sim.errors import RenderingError, UnitError
 from defocus_sim.lens import NO_CAP, PRESET_ALIASES, PRESETS
-from defocus_sim.units import parse_f_number, parse_length_m
+from defocus_sim.units import parse_f_number, parse_length_m, parse_size_hw
 
 
 @dataclass(frozen=True)
@@ -132,16 +132,22 @@ class CocLimitParam(PixelsParam):
 
 
 class SizeParam(_Text):
-    """An image size as width x height; the value is (height, width)."""
+    """An image size as width x height; the value is (height, width). `square`: whether one number is enough.
+
+    `word`: a text that is taken as it is.
+    """
 
     name = "WxH"
 
-    def parse(self, text: str) -> tuple[int, int]:
+    def __init__(self, square: bool = False, word: str | None = None) -> None:
+        self._square = square
+        self._word = word
+
+    def parse(self, text: str) -> tuple[int, int] | str:
         """`320x240` as (240, 320)."""
-        match = re.fullmatch(r"\s*(\d+)\s*[xX×]\s*(\d+)\s*", text)
-        if match is None or 0 in (int(match.group(1)), int(match.group(2))):
-            raise UnitError(f"{text!r} is not a size: write width x height, for example 320x240")
-        return int(match.group(2)), int(match.group(1))
+        if text == self._word:
+            return text
+        return parse_size_hw(text, square=self._square)
 
 
 class OutputPath(click.Path):

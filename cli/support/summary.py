@@ -65,7 +65,7 @@ def info_lines(store: ShardStore) -> list[str]:
         *_layout_lines(store),
         f"  scenes     {', '.join(f'{count} in {name}' for name, count in scenes.items())}",
         *_stack_lines(manifest),
-        *(f"  lens       {_fields(lens)}" for lens in manifest.lenses),
+        *(f"  lens       {_fields(lens)}" for lens in _lenses(manifest)),
         *([f"  rendering  {_fields(manifest.rendering)}"] if manifest.rendering else []),
         *_source_lines(manifest.source),
         f"  made by    {manifest.created_by}" + ("" if store.foreign else f", format {manifest.format_version}"),
@@ -114,6 +114,21 @@ def info_json(store: ShardStore) -> dict[str, Any]:
         "format_version": manifest.format_version,
         "checksum": manifest.checksum,
     }
+
+
+def _lenses(manifest: Manifest) -> list[dict[str, Any]]:
+    """The lenses, each with every distance that its samples are focused at."""
+    found = []
+    for number, lens in enumerate(manifest.lenses):
+        focus_m = {
+            focus
+            for split in manifest.splits.values()
+            for index, focus in zip(split.lens, split.focus_distance_m, strict=True)
+            if index == number and focus
+        }
+        several = {"focus_distance_m": " and ".join(f"{one:g}" for one in sorted(focus_m))} if len(focus_m) > 1 else {}
+        found.append({**lens, **several})
+    return found
 
 
 def _frame(name: str) -> str:

@@ -91,7 +91,7 @@ class RgbdFolderSource(ListedOnce[FramePair]):
     def __post_init__(self) -> None:
         """Check the options; the files are looked at when they are listed."""
         if self.root is None and self.pairs_csv is None:
-            raise SourceError("root or pairs_csv is needed: where are the pictures?")
+            raise SourceError("where are the pictures? Give their folder, or a list of them, pairs_csv")
         check_fraction(self.test_fraction)
         check_fraction(self.val_fraction, "val_fraction")
         if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):

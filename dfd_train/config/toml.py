@@ -1,7 +1,8 @@
 """Runs as TOML: `--config run.toml`, and the resolved file in every run's folder that can be given back.
 
-At the top of a file stand the options of the command line (`lr = 1e-3`, `model = "tiny"`, `size = "192x256"`); tables
-(`[optim]`, `[model]`, ...) set single fields of a part. TOML has no null: the text "none" takes its place.
+At the top of a file stand the options of the command line (`lr = 1e-3`, `model = "tiny"`, `size = "320x240"`); tables
+(`[optim]`, `[model]`, ...) set single fields of a part, a size as `[height, width]`. TOML has no null: the text
+"none" takes its place.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dfd_train.config.train import OPTIONS, PARTS, TrainConfig, nearest, recipe_
 from dfd_train.errors import ConfigError, DfdTrainError
 
 NULL = "none"
+# What no run can do without, and how it is asked for.
+PLACES = {"shards": "the shard store: --shards STORE", "out": "the run's folder: --out RUN"}
 # The annotations that a field of a configuration may have, and what TOML gives for them.
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "tuple[int, int]": (list,),
@@ -48,11 +51,11 @@ def configured(path: Path | None, *, recipe: str | None = None, **options: Any) 
     recipe = recipe or flat.pop("recipe", None) or "paper"
     flat.pop("recipe", None)
     given = {name: value for name, value in options.items() if value is not None}
-    places = {name: given.pop(name, None) or flat.pop(name, None) for name in ("shards", "out")}
-    for name, what in (("shards", "the shard store: --shards STORE"), ("out", "the run's folder: --out RUN")):
-        flat.pop(name, None)
-        if places[name] is None:
-            raise ConfigError(f"give {what}")
+    places = {name: given.pop(name, None) or flat.pop(name, None) for name in PLACES}
+    missing = [what for name, what in PLACES.items() if places[name] is None]
+    if missing:
+        raise ConfigError(f"give {' and '.join(missing)}")
+    flat = {name: value for name, value in flat.items() if name not in PLACES}
     base = recipe_config(recipe, shards=str(places["shards"]), out=str(places["out"]))
     try:
         base = with_options(base, **{name: _option(name, value) for name, value in flat.items()})

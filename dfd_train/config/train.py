@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from defocus_sim.units import size_text
 from dfd_train.config.compute import EngineConfig
-from dfd_train.config.geometry import Geometry, shape_text
+from dfd_train.config.geometry import Geometry
 from dfd_train.config.lens_range import LensRange
 from dfd_train.config.loss import TABLE_II, LossConfig, table_ii_row
 from dfd_train.config.model import VARIANTS, ModelConfig, tuples_from_lists, variant
@@ -279,8 +280,9 @@ def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
     """`config` with settings changed by their names in `OPTIONS`; one that is None changes nothing.
 
     `model`: name of a variant; `loss`: a row of Table II; `heads`: "both", "depth" or "deblur"; `size`, `crop`: pixels
-    as "256" or "192x256" (`size="native"` keeps the frames' own), which exclude each other. Other values are those of the
-    fields. Raises `ConfigError` for an unknown name or an impossible value.
+    as "256" or "320x240", width first, or as the pair (height, width) (`size="native"` keeps the frames' own), which
+    exclude each other. Other values are those of the fields. Raises `ConfigError` for an unknown name or an impossible
+    value.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
@@ -351,7 +353,7 @@ def _told(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, tuple):
-        return shape_text(value[:1] if value[0] == value[1] else value)
+        return size_text(value[:1] if value[0] == value[1] else value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from defocus_sim.errors import DefocusSimError
 from defocus_sim.lens import Lens
 from defocus_sim.progress import Meter
-from dfd_train.config.geometry import shape_text
+from defocus_sim.units import size_text
 from dfd_train.config.places import require_local
 from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.store_facts import differences, store_facts
@@ -87,7 +87,7 @@ class EvalConfig:
         if isinstance(self.size, str) and self.size != NATIVE:
             raise ConfigError(f"size={self.size!r} must be (height, width), {NATIVE!r} or None")
         if isinstance(self.size, tuple) and (len(self.size) != 2 or min(self.size) < 1):
-            raise ConfigError(f"size={self.size} must be a height and a width in pixels")
+            raise ConfigError(f"size={size_text(self.size)} must be at least 1 pixel a side")
         for name, least in (("batch_size", 1), ("limit", 1), ("pictures", 0), ("prefetch", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -227,7 +227,7 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
         "checkpoint_sha256": _sha256(config.checkpoint),
         "split": config.split,
         "scores": _SCORES_VERSION,
-        "size": shape_text(subject.size or dataset.frame_hw),
+        "size_wh": list((subject.size or dataset.frame_hw)[::-1]),
         "cap_m": cap_m,
         "depth_scored_on": "the frames" if truth is None else "the source's own grid",
         "versions": versions(subject.device),

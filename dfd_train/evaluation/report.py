@@ -73,12 +73,13 @@ class Report:
     def headline(self) -> str:
         """One line: how many images of what, at which size, under which convention."""
         s = self.settings
+        wide, high = s["size_wh"]
         every = counted(s["images_in_split"], "image")
         pictures = every if s["images"] == s["images_in_split"] else f"{s['images']} of {every}"
         mean = "" if self.constant_depth_m is None else f", mean train depth {self.constant_depth_m:.3f} m"
         grid = "" if s["depth_scored_on"] == "the frames" else f" on {s['depth_scored_on']}"
         return (
-            f"{pictures} of {s['shards']} [{s['split']}] at {s['size']}, {s['convention']} metrics, "
+            f"{pictures} of {s['shards']} [{s['split']}] at {wide}x{high}, {s['convention']} metrics, "
             f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after "
             f"{counted(s['epochs'], 'epoch')}, {counted(s['steps'], 'step')}"
         )

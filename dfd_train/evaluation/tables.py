@@ -28,7 +28,7 @@ _MAKE3D_COLUMNS = {
 }  # fmt: skip
 _CAPS = {70.0: "c1", 80.0: "c2"}
 # What two runs must share for their figures to be comparable.
-_SHARED = ("source", "store_checksum", "split", "images", "size", "convention", "depth_scored_on")
+_SHARED = ("source", "store_checksum", "split", "images", "size_wh", "convention", "depth_scored_on")
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
@@ -146,7 +146,10 @@ def read_results(run: str) -> list[RunResult]:
             content = json.loads(file.read_bytes())
             parts = content.get("reports") or {path.name if path.is_dir() else file.parent.name: content}
             for name, part in parts.items():
-                settings = {"depth_scored_on": "the frames", **part["settings"], "source": part["source"]}
+                settings = {
+                    "depth_scored_on": "the frames", **_size_wh(part["settings"]), **part["settings"],
+                    "source": part["source"],
+                }  # fmt: skip
                 results.append(RunResult(name=name, settings=settings, figures=part["rows"]["prediction"]))
                 lacking = [key for key in (*_SHARED, "cap_m", "shards", "epochs", "training") if key not in settings]
                 if lacking:
@@ -155,6 +158,12 @@ def read_results(run: str) -> list[RunResult]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EvaluationError(f"{file} is no report of dfd-eval: {type(error).__name__} {error}") from error
     return results
+
+
+def _size_wh(settings: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The size that reports of before had as a text, height first."""
+    sides = str(settings.get("size", "")).split("x")
+    return {"size_wh": [int(side) for side in reversed(sides)]} if len(sides) == 2 else {}
 
 
 def _check_report(settings: Mapping[str, Any], figures: Any) -> None:
@@ -166,6 +175,7 @@ def _check_report(settings: Mapping[str, Any], figures: Any) -> None:
             raise TypeError(f"{key} = {value!r} is no number")
     for key in ("cap_m", "epochs"):
         float(settings[key])
+    _, _ = settings["size_wh"]
     if not isinstance(settings["training"], dict) or not isinstance(settings["source"], str):
         raise TypeError("its settings are of another kind")
     for table in ("table2", "table3", "table4"):
@@ -229,10 +239,11 @@ def _values(figures: Mapping[str, float], columns: Mapping[str, str]) -> list[st
 
 def _data(result: RunResult) -> str:
     s = result.settings
+    wide, high = s["size_wh"]
     every = counted(s.get("images_in_split", s["images"]), "image")
     pictures = every if s["images"] == s.get("images_in_split", s["images"]) else f"{s['images']} of {every}"
     return (
-        f"{pictures} of {s['shards']} ({s['source']}, {s['split']}) at {s['size']}, {s['convention']} "
+        f"{pictures} of {s['shards']} ({s['source']}, {s['split']}) at {wide}x{high}, {s['convention']} "
         f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {counted(s['epochs'], 'epoch')}, "
         f"{s['training']['model']['name']} network"
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from defocus_sim.errors import DefocusSimError
 from defocus_sim.lens import Lens
+from defocus_sim.units import size_text
 from dfd_train.config.model import DEFAULT_WEIGHTS
 from dfd_train.config.places import require_local
 from dfd_train.errors import ConfigError, DfdTrainError, PictureError
@@ -82,7 +83,7 @@ class PredictConfig:
         if not self.images:
             raise ConfigError("there is no picture to predict: name files, folders or patterns")
         if self.size is not None and min(self.size) < SMALLEST_SIDE:
-            raise ConfigError(f"size={self.size} must be at least {SMALLEST_SIDE} pixels a side")
+            raise ConfigError(f"size={size_text(self.size)} must be at least {SMALLEST_SIDE} pixels a side")
         require_local("out", self.out)
         if self.scale is not None and not 0 < self.scale <= 1:
             raise ConfigError(f"scale={self.scale:g} must be above 0 and at most 1, or left out")

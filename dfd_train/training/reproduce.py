@@ -142,7 +142,7 @@ def _facts(config: TrainConfig) -> dict[str, Any]:
         "epochs": report["settings"]["epochs"],
         "steps": report["settings"]["steps"],
         "images": report["settings"]["images"],
-        "size": report["settings"]["size"],
+        "size_wh": report["settings"]["size_wh"],
         "training": config.to_dict(),
     }
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from dfd_cli import evaluate as eval_command
 from dfd_cli import train as train_command
 
-SMALL = ("--model", "tiny", "--recipe", "fast", "--size", "33x48", "--batch-size", "5", "--device", "cpu")
+SMALL = ("--model", "tiny", "--recipe", "fast", "--size", "48x33", "--batch-size", "5", "--device", "cpu")
 
 
 def dfd_train(*arguments: object) -> Result:
@@ -51,7 +51,7 @@ def test_evaluating_prints_the_table(store: Path, run: Path, tmp_path: Path) -> 
     )
     assert result.exit_code == 0
     assert "5 images" in result.output
-    assert "at 48x64" in result.output
+    assert "at 64x48" in result.output
     for title in ("RMSE (m)", "AbsRel", "delta < 1.25", "PSNR (dB)", "SSIM"):
         assert title in result.output
     assert {path.name for path in (tmp_path / "r").iterdir()} == {
@@ -71,19 +71,20 @@ def assert_one_line(result: Result, pattern: str) -> None:
     ("arguments", "pattern"),
     [
         (("--shards", "{store}"), "--out"),
+        ((), "--shards STORE.*--out RUN"),
         (("--out", "{new}"), "give the shard store: --shards"),
         (("--out", "{new}", "--shards", "nowhere.zarr"), "nowhere.zarr is not there"),
         (("--out", "{run}", "--shards", "{store}"), "--resume, or discard it with --overwrite"),
         (("--out", "{run}", "--resume", "--overwrite"), "exclude each other"),
-        (("--out", "{run}", "--resume", "--lr", "1"), "another optim.lr"),
+        (("--out", "{run}", "--resume", "--lr", "1"), "another --lr"),
         (("--out", "{new}", "--resume"), "holds no run to resume"),
         (("--out", "{new}", "--shards", "{store}", "--model", "huge"), "'huge'"),
-        (("--out", "{new}", "--shards", "{store}", "--size", "12x"), "HEIGHTxWIDTH"),
+        (("--out", "{new}", "--shards", "{store}", "--size", "12x"), "width x height"),
         (
             ("--out", "{new}", "--shards", "{store}", "--crop", "64", "--model", "tiny"),
             "larger than the store's frames",
         ),
-        (("--out", "{new}", "--shards", "{store}", "--epochs", "0"), "epochs=0"),
+        (("--out", "{new}", "--shards", "{store}", "--epochs", "0"), "--epochs 0"),
         (("--out", "{new}", "--shards", "{store}", "--device", "cuda:77", "--model", "tiny"), "cuda:77"),
         (("--out", "{new}", "--shards", "{store}", "--pretrained", "gone.pth", "--model", "tiny"), "gone.pth"),
     ],
@@ -100,13 +101,14 @@ def test_wrong_training_is_one_line_and_exit_code_2_and_leaves_nothing(
     ("arguments", "pattern"),
     [
         (("--shards", "{store}"), "--checkpoint"),
+        ((), "--shards STORE and --checkpoint RUN"),
         (("--shards", "nowhere.zarr", "--checkpoint", "{run}"), "nowhere.zarr"),
         (("--shards", "{store}", "--checkpoint", "gone"), "gone not found"),
         (("--shards", "{store}", "--checkpoint", "{text}"), "cannot be read"),
         (("--shards", "{store}", "--checkpoint", "{run}", "--split", "extra"), "extra"),
-        (("--shards", "{store}", "--checkpoint", "{run}", "--size", "large"), "HEIGHTxWIDTH"),
+        (("--shards", "{store}", "--checkpoint", "{run}", "--size", "large"), "width x height"),
         (("--shards", "{store}", "--checkpoint", "{run}", "--size", "8"), "at least 11 pixels"),
-        (("--shards", "{store}", "--checkpoint", "{run}", "--limit", "0"), "limit=0"),
+        (("--shards", "{store}", "--checkpoint", "{run}", "--limit", "0"), "--limit 0"),
         (("--shards", "{store}", "--checkpoint", "{run}", "--cap-m", "0.5"), "no depth below 0.5 m"),
     ],
 )

@@ -162,7 +162,7 @@ def test_lens_prints_the_papers_numbers_and_draws(run_command, tmp_path):
     [
         (["--aperture", "4.48"], ["4.48", "no unit", "mm, cm, m"]),
         (["--aperture", "4.48parsec"], ["parsec"]),
-        (["--focus", "5cm"], ["focus_distance_m=0.05", "0.07"]),
+        (["--focus", "5cm"], ["--focus 0.05m", "0.07"]),
         (["--focus", "2m,2m"], ["twice"]),
         (["--f-number", "2", "--aperture", "4cm"], ["more than once"]),
         (["--pixel-pitch", "5um", "--focal-length-px", "500"], ["sensor", "more than once"]),

@@ -100,7 +100,7 @@ def test_without_labels_depth_gets_right_in_metres(write: Callable[..., Path], t
 
 
 def test_no_true_depth_enters_the_loss_without_labels(store: Path, tmp_path: Path) -> None:
-    config = recipe_config("fast", model="gur-tiny", shards=store, out=tmp_path, size="33x48")
+    config = recipe_config("fast", model="gur-tiny", shards=store, out=tmp_path, size="48x33")
     data = ShardDataset(store)
     batch = data.read(np.arange(4))
     frames = training_frames(batch, config.geometry, CPU, seed=0, epoch=0)
@@ -116,7 +116,7 @@ def test_no_true_depth_enters_the_loss_without_labels(store: Path, tmp_path: Pat
 
 
 def test_the_parts_of_a_batch_add_up_to_its_loss_without_labels(store: Path, tmp_path: Path) -> None:
-    config = recipe_config("fast", model="gur-tiny", shards=store, out=tmp_path, size="33x48", batch_norm="frozen")
+    config = recipe_config("fast", model="gur-tiny", shards=store, out=tmp_path, size="48x33", batch_norm="frozen")
     data = ShardDataset(store)
     frames = training_frames(data.read(np.arange(3)), config.geometry, CPU, seed=0, epoch=0)
     cameras = data.cameras(np.arange(3), (33, 48))

@@ -137,7 +137,7 @@ class Cases:
         for epoch in (1, 2):
             log.append({"epoch": epoch, "step": 10 * epoch, "total": 0.5 / epoch, "val_rmse": 0.7})
         settings = {
-            "store_checksum": "c", "split": "test", "images": 2, "images_in_split": 2, "size": "native",
+            "store_checksum": "c", "split": "test", "images": 2, "images_in_split": 2, "size_wh": [48, 36],
             "convention": "per-image", "depth_scored_on": "the frames", "cap_m": 10.0, "shards": "s", "epochs": 2,
             "training": config.to_dict(),
         }  # fmt: skip

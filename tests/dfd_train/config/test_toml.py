@@ -14,12 +14,20 @@ from dfd_train.training.train import train
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("options", [{}, {"crop": "48x64", "heads": "depth", "pretrained": "w.pth", "cache": "none"}])
+@pytest.mark.parametrize("options", [{}, {"crop": "64x48", "heads": "depth", "pretrained": "w.pth", "cache": "none"}])
 def test_a_resolved_file_gives_the_same_run_again(tmp_path: Path, recipe: str, options: dict[str, Any]) -> None:
     run = recipe_config(recipe, shards="s.zarr", out="run", model="tiny", **options)
     path = tmp_path / "run.toml"
     path.write_text(toml_text(run, {"store_checksum": "abc"}))
     assert configured(path) == run
+
+
+def test_a_size_is_width_first_as_a_text_and_height_first_in_the_tables_of_resolved_files(tmp_path: Path) -> None:
+    text, table = tmp_path / "text.toml", tmp_path / "table.toml"
+    text.write_text('recipe = "fast"\nsize = "320x240"\n')
+    table.write_text('recipe = "fast"\n[geometry]\nsize = [240, 320]\ncrop = "none"\n')
+    for path in (text, table):
+        assert configured(path, shards="s", out="o").geometry.size == (240, 320)
 
 
 def test_options_beat_tables_beat_keys_beat_the_recipe(tmp_path: Path) -> None:
@@ -72,7 +80,7 @@ def test_a_run_can_be_repeated_from_its_folder_alone(
 ) -> None:
     monkeypatch.chdir(store.parent)
     first = recipe_config(
-        "authors", shards=store.name, out=tmp_path / "a", model="tiny", size="33x48", epochs=1, device="cpu",
+        "authors", shards=store.name, out=tmp_path / "a", model="tiny", size="48x33", epochs=1, device="cpu",
         tensorboard=False,
     )  # fmt: skip
     train(first, console=Console(quiet=True))

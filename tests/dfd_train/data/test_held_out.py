@@ -34,7 +34,7 @@ def without_val(make_store: Callable[..., Path], textured: Textured) -> Path:
 
 
 def config_of(store: Path, out: Path, **options: object) -> TrainConfig:
-    small = {"model": "tiny", "size": "33x48", "epochs": 1, "device": "cpu", "batch_size": 5, "tensorboard": False}
+    small = {"model": "tiny", "size": "48x33", "epochs": 1, "device": "cpu", "batch_size": 5, "tensorboard": False}
     return recipe_config("fast", shards=store, out=out, **small | options)
 
 

@@ -117,7 +117,7 @@ def test_cache_and_prefetch_change_no_bit_and_shard_order_resumes(store: Path, t
     for cache in ("none", "ram"):
         out = tmp_path / cache
         config = recipe_config(
-            "fast", shards=store, out=out, model="tiny", size="33x48", epochs=2, batch_size=3, device="cpu", cache=cache,
+            "fast", shards=store, out=out, model="tiny", size="48x33", epochs=2, batch_size=3, device="cpu", cache=cache,
             order="shards", shuffle_buffer=3, prefetch=prefetch, tensorboard=False, keep=5,
         )  # fmt: skip
         train(config, console=Console(quiet=True))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dfd_train.config.geometry import Geometry, parse_shape
+from dfd_train.config.geometry import Geometry, read_crop
 from dfd_train.data.stream import Batch
 from dfd_train.data.transforms import evaluation_frames, resize, to_frames, training_frames
 from dfd_train.errors import ConfigError
@@ -123,18 +123,18 @@ def test_an_impossible_geometry_is_refused(settings: dict[str, object], message:
 
 
 def test_a_crop_larger_than_the_frames_names_both() -> None:
-    with pytest.raises(ConfigError, match="crop=50x64 is larger than the store's frames, 48x64"):
+    with pytest.raises(ConfigError, match="crop=64x50 is larger than the store's frames, 64x48"):
         Geometry(size=None, crop=(50, 64)).check_frame((48, 64))
     with pytest.raises(ConfigError, match="give --size"):
         Geometry(size=None).check_frame((20, 64))
 
 
-def test_shapes_are_height_times_width() -> None:
-    assert parse_shape("256") == (256, 256)
-    assert parse_shape("192x256") == (192, 256)
+def test_sizes_are_width_times_height() -> None:
+    assert read_crop("256") == (256, 256)
+    assert read_crop("256x192") == (192, 256)
     for wrong in ("", "a", "1x2x3", "12.5", "-3"):
-        with pytest.raises(ConfigError, match="HEIGHTxWIDTH"):
-            parse_shape(wrong)
+        with pytest.raises(ConfigError, match="width x height"):
+            read_crop(wrong)
 
 
 @pytest.mark.parametrize("resized", [evaluation_frames, "training"])

@@ -25,7 +25,7 @@ from dfd_train.training.world_size import for_world
 FROZEN_TOLERANCE = 2e-5
 # Statistics over 16 values in the deepest layers amplify the rounding; weights move by 5e-3 in these steps.
 SYNC_TOLERANCE = 2e-4
-SMALL = ("--model", "tiny", "--size", "33x48", "--device", "cpu", "--no-tensorboard", "--recipe", "paper")
+SMALL = ("--model", "tiny", "--size", "48x33", "--device", "cpu", "--no-tensorboard", "--recipe", "paper")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 LAYERS = """
 import gc, torch, torch.distributed as dist
@@ -91,7 +91,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 def alone(store: Path, out: Path, kind: str, epochs: int = 2, lr: float = 1e-2) -> Path:
     """The same by one process with batches of four: two epochs of 4, 4 and 2 samples."""
     start(
-        shards=store, out=out, model="tiny", size="33x48", device="cpu", tensorboard=False, recipe="paper", lr=lr,
+        shards=store, out=out, model="tiny", size="48x33", device="cpu", tensorboard=False, recipe="paper", lr=lr,
         epochs=epochs, batch_size=4, batch_norm=kind,
     )  # fmt: skip
     return out

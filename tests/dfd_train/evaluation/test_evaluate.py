@@ -142,7 +142,7 @@ def test_doing_nothing_is_scored_beside_the_prediction(store: Path, run: Path) -
 
 def test_an_untouched_zero_start_scores_like_its_input(store: Path, run: Path) -> None:
     report = evaluated(store, run)
-    assert report.settings["size"] == "36x48"
+    assert report.settings["size_wh"] == [48, 36]
     assert report.rows["prediction"]["psnr"] == pytest.approx(report.rows["input"]["psnr"], abs=1e-3)
 
 

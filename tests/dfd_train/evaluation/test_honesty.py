@@ -37,7 +37,7 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shards=store,
         out=out,
         model="tiny",
-        size="33x48",
+        size="48x33",
         epochs=2,
         device="cpu",
         tensorboard=False,

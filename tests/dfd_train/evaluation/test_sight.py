@@ -25,7 +25,7 @@ from dfd_train.training.train import train
 def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sight") / "run"
     config = recipe_config(
-        "fast", shards=store, out=out, model="tiny", size="33x48", epochs=2, device="cpu", validate_every=1
+        "fast", shards=store, out=out, model="tiny", size="48x33", epochs=2, device="cpu", validate_every=1
     )
     train(config, console=Console(quiet=True))
     return out
@@ -74,7 +74,7 @@ def test_help_groups_the_options_and_stays_light() -> None:
 def test_a_profile_names_the_parts_of_a_step_and_writes_a_trace(store: Path, tmp_path: Path) -> None:
     said = io.StringIO()
     config = recipe_config(
-        "fast", shards=store, out=tmp_path / "run", model="tiny", size="33x48", epochs=8, batch_size=5, device="cpu",
+        "fast", shards=store, out=tmp_path / "run", model="tiny", size="48x33", epochs=8, batch_size=5, device="cpu",
         validate_every=0, tensorboard=False, profile=True,
     )  # fmt: skip
     train(config, console=Console(file=said, width=400))
@@ -93,7 +93,7 @@ def test_a_run_shorter_than_the_profile_tells_the_steps_there_were(
 ) -> None:
     said = io.StringIO()
     config = recipe_config(
-        "fast", shards=store, out=tmp_path / "run", model="tiny", size="33x48", epochs=epochs, batch_size=5, device="cpu",
+        "fast", shards=store, out=tmp_path / "run", model="tiny", size="48x33", epochs=epochs, batch_size=5, device="cpu",
         validate_every=0, tensorboard=False, profile=True,
     )  # fmt: skip
     train(config, console=Console(file=said, width=400))

@@ -36,7 +36,7 @@ def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         out = folder / name.replace("+", "_")
         train(
             recipe_config(
-                "fast", shards=store, out=out, model="tiny", size="33x48", epochs=1, batch_size=10, device="cpu",
+                "fast", shards=store, out=out, model="tiny", size="48x33", epochs=1, batch_size=10, device="cpu",
                 validate_limit=1, **option,
             ),
             console=QUIET,
@@ -97,7 +97,7 @@ def methods(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         model = "tiny" if key == "2hded" else key if f"{key}-tiny" not in VARIANTS else f"{key}-tiny"
         train(
             recipe_config(
-                "fast", shards=stack, out=out, model=model, size="33x48", epochs=1, batch_size=4, device="cpu",
+                "fast", shards=stack, out=out, model=model, size="48x33", epochs=1, batch_size=4, device="cpu",
                 validate_limit=1, tensorboard=False,
             ),
             console=QUIET,
@@ -190,6 +190,20 @@ def test_runs_on_other_settings_are_told_apart(runs: dict[str, Path], store: Pat
     )  # fmt: skip
     table = paper_table("table2", [str(tmp_path / "small"), str(runs["l1+charb"])])
     assert any("they differ in images, convention" in note for note in table.notes)
+
+
+def test_reports_of_before_which_had_the_height_first_compare_with_those_of_today(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    content = json.loads((runs["l1+l1"] / "report" / "report.json").read_text())
+    wide, high = content["settings"].pop("size_wh")
+    content["settings"]["size"] = f"{high}x{wide}"
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "report.json").write_text(json.dumps(content))
+    assert (wide, high) == (48, 33)
+    table = paper_table("table2", [str(tmp_path / "old"), str(runs["l1+charb"])])
+    assert not any("they differ" in note for note in table.notes)
+    assert sum(f"at {wide}x{high}," in note for note in table.notes) == 2
 
 
 def test_make3d_figures_go_to_c1_and_c2_by_their_cap(runs: dict[str, Path], tmp_path: Path) -> None:

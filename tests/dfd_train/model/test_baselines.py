@@ -139,7 +139,7 @@ def test_without_defocus_the_network_is_given_the_sharp_picture_wherever_it_read
 
 
 def run_of(model: str, store: Path, out: Path, **options: Any) -> TrainConfig:
-    given: dict[str, Any] = {"size": "33x48", "epochs": 2, "batch_size": 2, "validate_limit": 4, **options}
+    given: dict[str, Any] = {"size": "48x33", "epochs": 2, "batch_size": 2, "validate_limit": 4, **options}
     return recipe_config("fast", model=model, shards=store, out=out, tensorboard=False, device="cpu", **given)
 
 

@@ -28,7 +28,7 @@ from dfd_train.training.launch import start
 from dfd_train.training.train import TrainResult, train
 
 SMALL: dict[str, Any] = {
-    "model": "tiny", "size": "33x48", "device": "cpu", "batch_size": 5, "tensorboard": False, "validate_every": 0,
+    "model": "tiny", "size": "48x33", "device": "cpu", "batch_size": 5, "tensorboard": False, "validate_every": 0,
 }  # fmt: skip
 
 

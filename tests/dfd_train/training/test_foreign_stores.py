@@ -56,7 +56,7 @@ def zipped(tmp_path: Path) -> Path:
 def test_a_store_of_others_trains_and_is_scored(made: Callable[[Path], Path], tmp_path: Path) -> None:
     place = made(tmp_path)
     out = tmp_path / "run"
-    options = {"model": "tiny", "size": "33x48", "device": "cpu", "batch_size": 2, "tensorboard": False, "epochs": 1}
+    options = {"model": "tiny", "size": "48x33", "device": "cpu", "batch_size": 2, "tensorboard": False, "epochs": 1}
     result = train(recipe_config("fast", shards=place, out=out, **options), console=QUIET)
     assert result.steps > 0
     report = evaluate(EvalConfig(shards=str(place), checkpoint=str(out), split="train", device="cpu"), console=QUIET)

@@ -30,7 +30,7 @@ PLAIN = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "
 
 def tiny(store: Path, out: Path, epochs: int = 1, batch_size: int = 10, **optim: Any) -> TrainConfig:
     config = recipe_config(
-        "fast", shards=store, out=out, model="tiny", size="33x48", epochs=epochs, batch_size=batch_size, device="cpu",
+        "fast", shards=store, out=out, model="tiny", size="48x33", epochs=epochs, batch_size=batch_size, device="cpu",
         tensorboard=False,
     )  # fmt: skip
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **optim))

@@ -35,7 +35,7 @@ Textured = Callable[..., RgbdFrame]
 
 def tiny(store: Path, out: Path, recipe: str = "fast", **options: Any) -> TrainConfig:
     """Three epochs of five batches of two, at 33x48."""
-    given = {"model": "tiny", "size": "33x48", "epochs": 3, "batch_size": 2, "device": "cpu", **options}
+    given = {"model": "tiny", "size": "48x33", "epochs": 3, "batch_size": 2, "device": "cpu", **options}
     return recipe_config(recipe, shards=store, out=out, **given)
 
 
@@ -252,7 +252,7 @@ def test_a_folder_with_content_is_refused_and_overwrite_discards_a_run_only(stor
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"crop": "49x64"}, ConfigError, "larger than the store's frames, 48x64"),
+        ({"crop": "64x49"}, ConfigError, "larger than the store's frames, 64x48"),
         ({"device": "cuda:99"}, ConfigError, "cuda:99"),
         ({"device": "abacus"}, ConfigError, "abacus"),
         ({"pretrained": "gone.pth"}, CheckpointMissingError, r"gone\.pth"),
@@ -262,7 +262,7 @@ def test_a_folder_with_content_is_refused_and_overwrite_discards_a_run_only(stor
 def test_what_is_wrong_is_found_before_anything_is_written(
     store: Path, tmp_path: Path, options: dict[str, str], error: type[Exception], message: str
 ) -> None:
-    size = {} if "crop" in options else {"size": "33x48"}
+    size = {} if "crop" in options else {"size": "48x33"}
     given = {"shards": store, "out": tmp_path / "run", "model": "tiny", **size, **options}
     config = recipe_config("fast", **given)
     with pytest.raises(error, match=message):

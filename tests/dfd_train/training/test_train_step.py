@@ -26,7 +26,7 @@ CPU = World(device=torch.device("cpu"))
 
 
 def tiny(store: Path, out: Path, recipe: str = "fast", **options: Any) -> TrainConfig:
-    given = {"model": "tiny", "size": "33x48", "epochs": 2, "batch_size": 2, "device": "cpu", **options}
+    given = {"model": "tiny", "size": "48x33", "epochs": 2, "batch_size": 2, "device": "cpu", **options}
     return recipe_config(recipe, shards=store, out=out, tensorboard=False, **given)
 
 
