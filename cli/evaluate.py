@@ -43,7 +43,13 @@ def main() -> None:
 @under(WHAT, "--split", metavar="NAME", default="test", help="Split of the store.")
 @under(WHAT, "--lens", metavar="TOML", help="Lens of samples of which the store does not say theirs (lens.toml).")
 @under(HOW, "--batch-size", type=int, metavar="N", default=8, help="Images read at once; changes no digit.")
-@under(HOW, "--size", type=SizeParam(square=True, word="native"), metavar="PX|WxH|native", help="Size to score at.  [default: as in training]")
+@under(
+    HOW,
+    "--size",
+    type=SizeParam(square=True, word="native"),
+    metavar="PX|WxH|native",
+    help="Size to score at.  [default: as in training]",
+)
 @under(WHAT, "--limit", type=int, metavar="N", help="Score the first N samples only.")
 @under(
     HOW, "--cap-m", type=float, metavar="METRES", help="Depths beyond are not scored.  [default: 10; Make3D 70 = C1]"
@@ -61,9 +67,7 @@ def main() -> None:
 )
 @under(REPORT, "--html/--no-html", default=True, help="Write report.html, too.")
 @under(HOW, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
-def score(
-    pooled: bool, more: tuple[str, ...], make3d_root: str | None, as_json: bool, **options: Any
-) -> None:
+def score(pooled: bool, more: tuple[str, ...], make3d_root: str | None, as_json: bool, **options: Any) -> None:
     """Print depth and image metrics of checkpoints, beside the untouched input and a constant depth.
 
     Writes report.json, report.md, report.html, per_image.csv and predictions.png. The same command after Ctrl-C goes on

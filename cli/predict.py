@@ -11,7 +11,15 @@ import click
 from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
 from dfd_cli.support.output import say
-from dfd_cli.support.parameters import Aperture, ApertureParam, FocusParam, FocusPoints, LengthParam, OutputPath, SizeParam
+from dfd_cli.support.parameters import (
+    Aperture,
+    ApertureParam,
+    FocusParam,
+    FocusPoints,
+    LengthParam,
+    OutputPath,
+    SizeParam,
+)
 
 from dfd_train.config.model import DEFAULT_WEIGHTS
 
@@ -62,7 +70,13 @@ def main() -> None:
     help="One HTML file for each picture, to refocus it in a browser.",
 )
 @under(WHAT, "--ply", is_flag=True, help="A point cloud for each picture.")
-@under(WHAT, "--size", type=SizeParam(square=True), metavar="PX|WxH", help="Reduce pictures to this first.  [default: as they are]")
+@under(
+    WHAT,
+    "--size",
+    type=SizeParam(square=True),
+    metavar="PX|WxH",
+    help="Reduce pictures to this first.  [default: as they are]",
+)
 @under(
     WHAT,
     "--scale",
@@ -105,9 +119,7 @@ def main() -> None:
 )
 @under(MEMORY, "--overlap", type=int, metavar="PX", default=384, help="Pixels that neighbouring tiles share.")
 @under(MEMORY, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
-def images(
-    images: tuple[str, ...], tile: int, overlap: int, page: bool | None, **options: Any
-) -> int:
+def images(images: tuple[str, ...], tile: int, overlap: int, page: bool | None, **options: Any) -> int:
     """Restore IMAGES (files, folders, patterns) and predict their depth.
 
     For each picture: NAME_restored.png (its own bit depth), NAME_depth.png (16 bit, millimetres), NAME_depth.npy (float32

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,12 +30,26 @@ def orderly_end() -> Iterator[None]:
         asked_s = time.monotonic()
         raise KeyboardInterrupt
 
+    def on_unraisable(problem: sys.UnraisableHookArgs) -> None:
+        # The interpreter drops what is raised while it clears up an object: the wish is still there.
+        nonlocal asked_s
+        if not issubclass(problem.exc_type, KeyboardInterrupt):
+            hook(problem)
+            return
+        asked_s = float("-inf")
+        again = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    hook = sys.unraisablehook
     # What the caller ignores (nohup, a shell's background jobs) stays ignored.
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, on_signal) for number in numbers}
+    sys.unraisablehook = on_unraisable
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             # The process is about to end as it was asked to: one more wish would only change how.
             signal.signal(number, handler if asked_s == float("-inf") else signal.SIG_IGN)

@@ -23,7 +23,7 @@ from dfd_train.data.stream import ShardDataset
 from dfd_train.distributed.device import keep_freed_memory, versions
 from dfd_train.distributed.world import World, join_world
 from dfd_train.errors import ConfigError, DfdTrainError, EvaluationError
-from dfd_train.evaluation.collapse import Collapse
+from dfd_train.evaluation.collapse import Collapse, lines_of_scores
 from dfd_train.evaluation.figures import Shown, choose_samples, predictions_sheet, show_samples
 from dfd_train.evaluation.html import html_page, per_image_csv
 from dfd_train.evaluation.metrics import CONVENTIONS, DEFAULT_CAP_M, NEAREST_M, ImageScore, summarise
@@ -286,7 +286,7 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
             **asked,
             "trained_on_checksum": checkpoint.store_checksum,
             "store_differs": differs,
-            "collapsed": _collapsed(subject, total),
+            "collapsed": [*_collapsed(subject, total), *lines_of_scores(rows)],
             "images": total,
             "images_in_split": len(dataset),
             "resized": subject.size is not None and subject.size != dataset.frame_hw,
@@ -308,7 +308,8 @@ def _collapsed(subject: _Subject, total: int) -> list[str]:
     batch = subject.dataset.read(samples)
     for _, frames, output in predict_samples(subject.net, subject.dataset, batch, subject.size, subject.device):
         if output.depth_m is not None:
-            seen.add_depth(output.depth_m[0, 0].float().cpu().numpy())
+            true_m = frames.depth_m[0, 0].float().cpu().numpy()
+            seen.add_depth(output.depth_m[0, 0].float().cpu().numpy(), true_m)
         if output.aif is not None:
             seen.add_restored(output.aif[0].float().cpu().numpy(), first_picture(frames)[0].float().cpu().numpy())
     return seen.lines(steps=subject.checkpoint.step)

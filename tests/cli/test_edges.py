@@ -27,6 +27,48 @@ def lines_of(text):
     return [line for line in text.strip().splitlines() if not line.startswith("blurring")]
 
 
+@pytest.mark.parametrize(
+    "name", ["dfd-prepare", "dfd-train", "dfd-eval", "dfd-predict", "dfd-calibrate", "dfd-reproduce"]
+)
+def test_signals_while_a_command_imports_end_it_in_one_line(name, tmp_path):
+    # A library that takes its time, so that the signals come in the middle of the imports.
+    (tmp_path / "click.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = started(name, "--help", env={**os.environ, "PYTHONPATH": path})
+    assert process.stdout.readline() == "importing\n"
+    for _ in range(6):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "Error: interrupted\n")
+
+
+def test_a_program_that_imports_the_commands_keeps_its_own_handlers():
+    code = "import signal; before = signal.getsignal(signal.SIGINT); import dfd_cli.train; "
+    code += "assert signal.getsignal(signal.SIGINT) is before"
+    subprocess.run([str(BIN / "python"), "-c", code], check=True)
+
+
+def test_a_wish_to_stop_that_the_interpreter_drops_is_repeated():
+    code = """
+import os, signal, sys, time
+from dfd_cli.support.signals import orderly_end
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+try:
+    with orderly_end():
+        one = Dropped()
+        del one
+        time.sleep(20)
+except KeyboardInterrupt:
+    sys.exit(5)
+"""
+    ended = subprocess.run([str(BIN / "python"), "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (5, "")
+
+
 @pytest.fixture
 def long_conversion(tmp_path):
     """A conversion of many seconds, when its first files are there."""

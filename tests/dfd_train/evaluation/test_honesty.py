@@ -20,7 +20,7 @@ from defocus_sim.shards.store import open_store
 from dfd_train.config.train import recipe_config
 from dfd_train.data.store_facts import differences, store_facts
 from dfd_train.errors import CheckpointMissingError, PictureError
-from dfd_train.evaluation.collapse import Collapse
+from dfd_train.evaluation.collapse import Collapse, lines_of_scores
 from dfd_train.evaluation.evaluate import EvalConfig, default_out, evaluate
 from dfd_train.prediction.files import PredictConfig, predict_files
 from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
@@ -149,6 +149,38 @@ def test_a_network_that_does_nothing_is_called_so_by_eval_and_predict(
     (outcome,) = predict_files(config)
     assert outcome.error is None
     assert "untrained or has collapsed" in " ".join(outcome.details)
+
+
+def test_a_barely_trained_depth_is_called_so_beside_the_mean_depth(run: Path, store: Path) -> None:
+    # Two epochs of a few steps: it varies, but says less than one number for every pixel.
+    report, _ = scored(run, store)
+    net, constant = report.rows["prediction"]["rmse"], report.rows["mean depth"]["rmse"]
+    assert net >= constant
+    assert f"no better than the mean depth everywhere (RMSE {net:.3f} m against {constant:.3f} m)" in report.text()
+
+
+def test_a_depth_that_hardly_varies_is_told_from_a_flat_scene() -> None:
+    ramp = np.linspace(-1, 1, 600).reshape(20, 30)
+    deep, nearly = 3 + ramp, 3 + 0.08 * ramp
+    seen = Collapse()
+    seen.add_depth(nearly, deep)
+    assert "barely trained or has collapsed" in seen.lines(steps=10)[0]
+    seen = Collapse()
+    seen.add_depth(nearly, np.where(ramp > 0, nearly, 0))
+    assert seen.lines(steps=10) == []
+    seen = Collapse()
+    seen.add_depth(nearly)
+    assert "a flat scene, or a network" in seen.lines()[0]
+
+
+def test_scores_below_doing_nothing_are_said() -> None:
+    rows = {"prediction": {"rmse": 1.0, "psnr": 30.0}, "mean depth": {"rmse": 1.2}, "input": {"psnr": 29.0}}
+    assert lines_of_scores(rows) == []
+    harmful = rows | {"prediction": {"rmse": 1.2, "psnr": 28.9}}
+    depth, restored = lines_of_scores(harmful)
+    assert "1.200 m against 1.200 m" in depth
+    assert "28.90 dB against 29.00 dB" in restored
+    assert lines_of_scores({"prediction": {"psnr": 28.0}}) == []
 
 
 def test_a_network_that_learned_something_is_not_suspected() -> None:

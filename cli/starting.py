@@ -1,0 +1,33 @@
+"""Signals that come while a command is still importing: one line and the usual exit code, however many come."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+_EXIT_INTERRUPTED = 130
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"Error: interrupted\n")
+    # Nothing has begun that would have to be put in order, and a half-imported library cannot end in one.
+    os._exit(_EXIT_INTERRUPTED)
+
+
+def _is_command() -> bool:
+    """Whether this process is one of the commands, by its script or by `python -m`, and not a worker of one."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        return False
+    named = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return named.startswith("dfd-") or (named == "-m" and any(word.startswith("dfd_cli.") for word in sys.orig_argv))
+
+
+def end_in_one_line() -> None:
+    """Until a command's own handlers are there, let SIGINT and SIGTERM end it in one line; elsewhere do nothing."""
+    if _is_command():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                signal.signal(number, _end_at_once)
