@@ -39,7 +39,7 @@ def in_options(message: str, command: click.Command) -> str:
 
 
 def _flags(command: click.Command) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for param in command.params:
         if isinstance(param, click.Option) and param.expose_value:
             flag = max(param.opts, key=len)

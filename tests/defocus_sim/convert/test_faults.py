@@ -239,7 +239,7 @@ def begun(place):
 
 @pytest.fixture
 def realistic(tmp_path):
-    """Arguments for 24 samples of 427x561 out of three frames."""
+    """Arguments for 24 samples of 561x427 out of three frames."""
     files = faults.write_nyu(tmp_path / "labelled.mat", frames=3), faults.write_splits(tmp_path / "s.mat", [1, 2], [3])
     stack = ",".join(f"{1 + i / 10:.1f}m" for i in range(8))
     return ["nyu", files[0], "--splits", files[1], "--focus", stack, "--samples-per-shard", "4"]

@@ -65,7 +65,7 @@ def test_a_store_of_others_trains_and_is_scored(made: Callable[[Path], Path], tm
 
 def test_the_lens_is_asked_for_only_where_it_is_needed_and_can_be_given(tmp_path: Path) -> None:
     place = of_plain_arrays(tmp_path)
-    options = {"model": "tiny", "size": "33x48", "device": "cpu", "batch_size": 2, "tensorboard": False, "epochs": 1}
+    options = {"model": "tiny", "size": "48x33", "device": "cpu", "batch_size": 2, "tensorboard": False, "epochs": 1}
     config = recipe_config("fast", shards=place, out=tmp_path / "run", lens_input=True, **options)
     with pytest.raises(ShardError, match=r"does not say with which lens .*: give --lens"):
         train(config, console=QUIET)
