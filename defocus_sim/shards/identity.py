@@ -39,7 +39,7 @@ class StoreIdentity:
         """Raise `ShardReplacedError` where another store is there by now, or none."""
         try:
             version = self._storage.version(self._name)
-            if version == self._version:
+            if version == self._version and not (version is None and self._by_content):
                 return
             same = self._by_content and hashlib.sha256(self._storage.read(self._name)).hexdigest() == self.checksum
         except (FileNotFoundError, NotADirectoryError):

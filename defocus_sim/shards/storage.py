@@ -22,7 +22,10 @@ from defocus_sim.errors import ShardError, StorageTimeoutError
 TEMPORARY_SUFFIX = ".partial"
 WRITE_BYTES = 2**21
 # What the clients of object stores call that which differs between two objects of one name.
-_FACTS = ("ETag", "etag", "generation", "md5", "size", "mtime", "created", "LastModified", "last_modified", "updated")
+_FACTS = (
+    "ETag", "etag", "generation", "md5", "Content-MD5", "content_md5", "Digest",
+    "mtime", "created", "LastModified", "last_modified", "Last-Modified", "updated",
+)  # fmt: skip
 Version = tuple[Any, ...] | None
 T = TypeVar("T")
 
@@ -75,7 +78,7 @@ class Storage(ABC):
 
     @abstractmethod
     def version(self, name: str) -> Version:
-        """Changes when another file takes the name, or the file is written to; costs no reading."""
+        """Changes when another file takes the name, or the file is written to; costs no reading. None: nobody says."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
@@ -353,7 +356,8 @@ class ObjectStorage(Storage):
     def version(self, name: str) -> Version:
         """See `Storage`."""
         found = self.facts(name)
-        return tuple(str(found[fact]) for fact in _FACTS if fact in found)
+        told = tuple(str(found[fact]) for fact in _FACTS if found.get(fact) is not None)
+        return (found.get("size"), *told) if told else None
 
     def sizes(self) -> dict[str, int]:
         """See `Storage`. Nothing of a web server."""

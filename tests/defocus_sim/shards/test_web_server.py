@@ -1,16 +1,17 @@
 """A store behind plain HTTP: read and verified whatever the server can do, never written to."""
 
+import os
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from sources import small_settings
+from sources import SmoothSource, small_settings
 
 from defocus_sim.convert.run import convert
 from defocus_sim.convert.state import ConversionState
-from defocus_sim.errors import ConvertError, ShardCorruptError, ShardMissingError
+from defocus_sim.errors import ConvertError, ShardCorruptError, ShardMissingError, ShardReplacedError
 from defocus_sim.shards.store import open_store, verify_store
 
 
@@ -76,6 +77,25 @@ def test_what_is_missing_or_short_there_is_named(served):
         open_store(url)
     with pytest.raises(ShardMissingError, match="is not there"):
         open_store(url.replace("s.zarr", "other.zarr"))
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_store_that_is_replaced_there_is_named(served, tmp_path, monkeypatch, dated):
+    if not dated:
+        monkeypatch.setattr(Quiet, "send_header", without_dates)
+    split = open_store(served[1]).split("train")
+    split.read([0])
+    place = served[0].storage.root
+    place.rename(tmp_path / "before.zarr")
+    convert(small_settings(source=SmoothSource(kind_of="other")), place)
+    os.utime(place / "zarr.json", (0, 0))
+    with pytest.raises(ShardReplacedError, match="was replaced"):
+        split.read([0])
+
+
+def without_dates(self, name, value):
+    if name != "Last-Modified":
+        SimpleHTTPRequestHandler.send_header(self, name, value)
 
 
 def test_nothing_is_written_to_a_web_server(served):
