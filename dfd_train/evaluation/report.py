@@ -82,6 +82,7 @@ class Report:
             f"{pictures} of {s['shards']} [{s['split']}] at {wide}x{high}, {s['convention']} metrics, "
             f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after "
             f"{counted(s['epochs'], 'epoch')}, {counted(s['steps'], 'step')}"
+            + (", given the sharp picture" if s["training"]["model"].get("input") == "aif" else "")
         )
 
     def remarks(self) -> list[str]:

@@ -96,8 +96,8 @@ def paper_table(name: str, runs: Sequence[str], *, shards: str = "STORE") -> Pap
     cells = [["method", "figures of", *columns.values()]]
     missing = []
     for key, row in rows.items():
-        cells.append([row.method, "paper", *_values(row.figures, columns)])
-        cells += [["", r.name, *_values(r.figures, columns)] for r in placed[key]]
+        cells.append([row.method, "paper", *(row.printed.get(name, "-") for name in columns)])
+        cells += [["", r.name + _input(r), *_values(r.figures, columns)] for r in placed[key]]
         if not placed[key]:
             command = _command(name, key, shards)
             # What this program cannot train is not missing.
@@ -235,6 +235,11 @@ def _values(figures: Mapping[str, float], columns: Mapping[str, str]) -> list[st
         "-" if name not in figures else f"{figures[name]:.2f}" if name == "psnr" else f"{figures[name]:.3f}"
         for name in columns
     ]
+
+
+def _input(result: RunResult) -> str:
+    """A word about a run whose input was not defocused: it belongs to the row by its network, not by its task."""
+    return " (sharp input)" if result.settings["training"]["model"].get("input") == "aif" else ""
 
 
 def _data(result: RunResult) -> str:

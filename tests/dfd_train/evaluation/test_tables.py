@@ -62,6 +62,27 @@ def test_every_row_of_the_paper_is_there() -> None:
     assert MAKE3D["2hded"].figures["c2_rmse"] == 6.132
 
 
+def test_the_papers_figures_stand_as_it_prints_them() -> None:
+    for name, row, cells in (
+        ("table2", "L1 + L1", ["0.292", "0.068", "0.799", "0.819", "0.891", "30.38", "0.90"]),
+        ("table3", "both heads", ["0.24", "-", "0.91", "0.97", "0.99", "34.849", "-"]),
+        ("table3", "AiF head alone", ["-", "-", "-", "-", "-", "31.941", "0.919"]),
+        ("table4", "IRCNN", ["-", "-", "-", "-", "-", "35.46", "0.99"]),
+    ):
+        (line,) = [line for line in paper_table(name, []).cells if line[0] == row]
+        assert line[2:] == cells
+
+
+def test_a_run_on_sharp_pictures_is_called_one_wherever_it_stands(runs: dict[str, Path], tmp_path: Path) -> None:
+    report = json.loads((runs["depth"] / "report" / "report.json").read_text())
+    report["settings"]["training"]["model"]["input"] = "aif"
+    (tmp_path / "sharp").mkdir()
+    (tmp_path / "sharp" / "report.json").write_text(json.dumps(report))
+    names = [line[1] for line in paper_table("table3", [str(tmp_path / "sharp"), str(runs["depth"])]).cells]
+    assert "sharp (sharp input)" in names
+    assert runs["depth"].name in names
+
+
 def test_table2_is_complete_with_a_run_for_every_loss(runs: dict[str, Path]) -> None:
     table = paper_table("table2", [str(runs[name]) for name in TABLE_II])
     assert len(table.cells) == 1 + 2 * 5
