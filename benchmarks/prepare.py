@@ -102,7 +102,7 @@ def main():
                 seconds[name].append(time.perf_counter() - began)
                 elsewhere[name].append(others.share)
                 size[name] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-        assert len(open_store(out).split("train")) == frames
+        assert sum(len(open_store(out).split(name)) for name in open_store(out).split_names) == frames
     median = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"{frames} frames of 561x427, {options.rounds} rounds")
     print(f"{'':18}{'seconds (spread)':>24}{'frames/s':>10}{'MB':>8}{'1 thread':>10}{'2 threads':>10}{'others':>8}")

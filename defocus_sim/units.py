@@ -75,9 +75,24 @@ def parse_f_number(text: str) -> float | None:
 
 
 def parse_size_hw(text: str, *, square: bool = True) -> tuple[int, int]:
-    """(height, width) in pixels of `text`, width first as cameras say it: "320x240" is (240, 320).
+    """A size in pixels, width first as cameras say it.
 
-    `square`: whether one number stands for both sides. Raises `UnitError` for anything else.
+    Parameters
+    ----------
+    text
+        Such as "320x240".
+    square
+        Whether one number stands for both sides.
+
+    Returns
+    -------
+    tuple[int, int]
+        (height, width): (240, 320).
+
+    Raises
+    ------
+    UnitError
+        For anything else.
     """
     match = _SIZE.fullmatch(text)
     sides = () if match is None else tuple(int(side) for side in match.groups() if side is not None)
@@ -88,7 +103,18 @@ def parse_size_hw(text: str, *, square: bool = True) -> tuple[int, int]:
 
 
 def size_text(hw: tuple[int, ...]) -> str:
-    """(240, 320) as "320x240", width first as cameras say it; (256, 256) as "256x256"."""
+    """A size in pixels as people read it, width first as cameras say it.
+
+    Parameters
+    ----------
+    hw
+        (height, width): (240, 320).
+
+    Returns
+    -------
+    str
+        "320x240".
+    """
     return "x".join(str(side) for side in reversed(hw))
 
 

@@ -55,7 +55,23 @@ METHODS: dict[str, Method] = {
 
 
 def read_heads(name: str) -> tuple[str, ...]:
-    """The heads that people call `name`; raises `ConfigError` for another name."""
+    """The heads that people call by one name.
+
+    Parameters
+    ----------
+    name
+        "both", "depth" or "deblur".
+
+    Returns
+    -------
+    tuple[str, ...]
+        The network's heads.
+
+    Raises
+    ------
+    ConfigError
+        For another name.
+    """
     if name not in HEAD_CHOICES:
         raise ConfigError(f"heads={name!r} must be one of {', '.join(HEAD_CHOICES)}")
     return HEAD_CHOICES[name]
@@ -179,7 +195,18 @@ class ModelConfig:
 
 
 def tuples_from_lists(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with every list as a tuple again, which JSON does not know."""
+    """Values with every list as a tuple again, which JSON does not know.
+
+    Parameters
+    ----------
+    values
+        As read.
+
+    Returns
+    -------
+    dict[str, Any]
+        A copy.
+    """
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
@@ -209,7 +236,23 @@ VARIANTS: dict[str, ModelConfig] = _variants()
 
 
 def variant(name: str) -> ModelConfig:
-    """The model called `name`, such as "full", "tiny", "dncnn" or "song-tiny"; raises `ConfigError` for another name."""
+    """A model by its name.
+
+    Parameters
+    ----------
+    name
+        Such as "full", "tiny", "dncnn" or "song-tiny".
+
+    Returns
+    -------
+    ModelConfig
+        The model.
+
+    Raises
+    ------
+    ConfigError
+        For another name.
+    """
     if name not in VARIANTS:
         raise ConfigError(f"model={name!r} must be one of {', '.join(VARIANTS)}")
     return VARIANTS[name]

@@ -257,7 +257,7 @@ RECIPES: dict[str, dict[str, Any]] = {"paper": {}, "authors": _AUTHORS, "fast": 
 
 
 def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path, **options: Any) -> TrainConfig:
-    """The run that `recipe` (one of `RECIPES`) describes, changed by `options` (see `with_options`).
+    """The run that a recipe describes, with settings changed.
 
     "authors" = the paper's with Adam(0.5, 0.999) and images in [-1, 1], as in the authors' code.
 
@@ -266,7 +266,25 @@ def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path,
 
     "any-lens" = the weights that come with the installation: the network light, told the lens or not, which answers a
     circle of confusion and how sure it is of it, with a new lens for each picture of each epoch; in bfloat16.
-    Raises `ConfigError` for an unknown recipe or option.
+
+    Parameters
+    ----------
+    recipe
+        One of `RECIPES`.
+    shards, out
+        The store, and the run's folder.
+    options
+        As for `with_options`.
+
+    Returns
+    -------
+    TrainConfig
+        The settings of the run.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown recipe or option.
     """
     if recipe not in RECIPES:
         raise ConfigError(f"recipe={recipe!r} must be one of {', '.join(RECIPES)}")
@@ -277,12 +295,26 @@ def recipe_config(recipe: str = "paper", *, shards: str | Path, out: str | Path,
 
 
 def with_options(config: TrainConfig, **options: Any) -> TrainConfig:
-    """`config` with settings changed by their names in `OPTIONS`; one that is None changes nothing.
+    """A run's settings with some of them changed by their names in `OPTIONS`.
 
-    `model`: name of a variant; `loss`: a row of Table II; `heads`: "both", "depth" or "deblur"; `size`, `crop`: pixels
-    as "256" or "320x240", width first, or as the pair (height, width) (`size="native"` keeps the frames' own), which
-    exclude each other. Other values are those of the fields. Raises `ConfigError` for an unknown name or an impossible
-    value.
+    Parameters
+    ----------
+    config
+        What to start from.
+    options
+        One that is None changes nothing. `model`: name of a variant; `loss`: a row of Table II; `heads`: "both", "depth" or
+        "deblur"; `size`, `crop`: pixels as "256" or "320x240", width first, or as the pair (height, width)
+        (`size="native"` keeps the frames' own), which exclude each other. Other values are those of the fields.
+
+    Returns
+    -------
+    TrainConfig
+        The changed settings.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name or an impossible value.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:

@@ -255,13 +255,30 @@ def stream_batches(
     pin: bool = False,
     threads: int = 1,
 ) -> Generator[Batch, None, None]:
-    """`dataset.read(batch)` for `batches[start:]`, in order, with up to `prefetch` of them read ahead by `threads`.
+    """Batches in order, some of them read ahead.
 
-    At most `prefetch + 1` batches are in memory; `prefetch=0` reads in the caller's thread. `pin` puts what is not on a
-    GPU already into page-locked memory for an asynchronous copy to it. More than one of the `threads` asks for a reader
-    that can be shared between them.
+    At most `prefetch + 1` batches are in memory. An error of the reader surfaces at the batch it belongs to. The
+    threads end when the iterator is exhausted or closed.
 
-    An error of the reader surfaces at the batch it belongs to. The threads end when the iterator is exhausted or closed.
+    Parameters
+    ----------
+    dataset
+        Gives `dataset.read(batch)`.
+    batches
+        Indices of each batch.
+    start
+        The first of `batches` to read.
+    prefetch
+        How many are read ahead; 0 reads in the caller's thread.
+    pin
+        Put what is not on a GPU already into page-locked memory for an asynchronous copy to it.
+    threads
+        How many read; more than one ask for a reader that can be shared between them.
+
+    Yields
+    ------
+    Generator[Batch, None, None
+        What `dataset.read` gives for `batches[start:]`.
     """
     if prefetch < 0 or start < 0 or threads < 1:
         raise ValueError(f"prefetch={prefetch} and start={start} must not be negative, threads={threads} not below 1")

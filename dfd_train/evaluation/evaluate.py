@@ -101,13 +101,32 @@ class EvalConfig:
 
 
 def evaluate(config: EvalConfig, *, truth: Truth | None = None, console: Console | None = None) -> Report:
-    """Score a checkpoint and write its report; progress goes to `console` (standard output for None).
+    """Score a checkpoint and write its report.
 
-    Beside the prediction the report has what doing nothing scores: the defocused input as the restored image, and the
-    mean depth of the store's train split as every pixel's depth. `truth`: depths to score on instead of the store's
-    (see `score_split`). Under torchrun the processes share the images and all return the same digits; the first writes
-    and prints. Raises `CheckpointError`, `ConfigError`, `ShardError` of `defocus_sim`, and `EvaluationError` naming a
-    sample that cannot be scored.
+    Beside the prediction the report has what doing nothing scores: the defocused input as the restored image, and the mean
+    depth of the store's train split as every pixel's depth. Under torchrun the processes share the images and all
+    return the same digits; the first writes and prints.
+
+    Parameters
+    ----------
+    config
+        What to score, on what, and how.
+    truth
+        Depths to score on instead of the store's (see `score_split`).
+    console
+        Where progress goes; standard output for None.
+
+    Returns
+    -------
+    Report
+        What the report holds.
+
+    Raises
+    ------
+    CheckpointError, ConfigError, ShardError
+        For a checkpoint, settings or a store that cannot be used.
+    EvaluationError
+        Naming a sample that cannot be scored.
     """
     (report,) = _compared(config, {PREDICTION: config.checkpoint}, truth, console).reports.values()
     return report
@@ -116,10 +135,26 @@ def evaluate(config: EvalConfig, *, truth: Truth | None = None, console: Console
 def compare(
     config: EvalConfig, checkpoints: Sequence[str], *, truth: Truth | None = None, console: Console | None = None
 ) -> Comparison:
-    """`evaluate` for several checkpoints on the same samples, in one report; `config.checkpoint` is not used.
+    """`evaluate` for several checkpoints on the same samples, in one report.
 
-    They are called by their runs' folders. Raises as `evaluate`, `ConfigError` where there is no checkpoint or one takes
-    other samples than the rest.
+    Parameters
+    ----------
+    config
+        As for `evaluate`; its `checkpoint` is not used.
+    checkpoints
+        They are called by their runs' folders.
+    truth, console
+        As for `evaluate`.
+
+    Returns
+    -------
+    Comparison
+        What the report holds.
+
+    Raises
+    ------
+    ConfigError
+        Where there is no checkpoint or one takes other samples than the rest; otherwise as `evaluate`.
     """
     if not checkpoints:
         raise ConfigError("there is no checkpoint to compare")

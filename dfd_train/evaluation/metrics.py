@@ -92,15 +92,42 @@ class ImageScore:
 
 
 def psnr_db(mean_square: float) -> float:
-    """`10 log10(1 / mean_square)` for data in [0, 1], at most 100 dB."""
+    """`10 log10(1 / mean_square)` for data in [0, 1].
+
+    Parameters
+    ----------
+    mean_square
+        Mean squared difference.
+
+    Returns
+    -------
+    float
+        dB, at most 100.
+    """
     return PSNR_CEILING_DB if mean_square <= 10 ** (-PSNR_CEILING_DB / 10) else -10 * math.log10(mean_square)
 
 
 def depth_sums(predicted_m: Tensor, depth_m: Tensor, *, name: str, cap_m: float = DEFAULT_CAP_M) -> DepthSums:
     """Score one depth map over the pixels with `1e-3 < depth_m < cap_m`; the prediction is clamped to that range.
 
-    `predicted_m`, `depth_m`: (H, W) metres, any floating type; 0 or non-finite truth = hole. Raises `EvaluationError`
-    naming the image where the prediction has a NaN or an infinity anywhere, or no pixel can be scored.
+    Parameters
+    ----------
+    predicted_m, depth_m
+        (H, W) metres, any floating type; 0 or non-finite truth = hole.
+    name
+        Of the image, for errors.
+    cap_m
+        The largest depth that is scored.
+
+    Returns
+    -------
+    DepthSums
+        Sums over the pixels.
+
+    Raises
+    ------
+    EvaluationError
+        Naming the image where the prediction has a NaN or an infinity anywhere, or no pixel can be scored.
     """
     if predicted_m.shape != depth_m.shape:
         raise EvaluationError(
@@ -144,8 +171,23 @@ def depth_sums(predicted_m: Tensor, depth_m: Tensor, *, name: str, cap_m: float 
 def image_sums(predicted: Tensor, aif: Tensor, *, name: str) -> ImageSums:
     """Score one image; the prediction is clamped to [0, 1], as saving it would.
 
-    `predicted`, `aif`: (3, H, W) sRGB, any floating type. Raises `EvaluationError` naming the image where the
-    prediction has a NaN or an infinity, the shapes differ, or the image is smaller than SSIM's window.
+    Parameters
+    ----------
+    predicted, aif
+        (3, H, W) sRGB, any floating type.
+    name
+        Of the image, for errors.
+
+    Returns
+    -------
+    ImageSums
+        Sums over the pixels.
+
+    Raises
+    ------
+    EvaluationError
+        Naming the image where the prediction has a NaN or an infinity, the shapes differ, or the image is smaller
+        than SSIM's window.
     """
     if predicted.shape != aif.shape or min(aif.shape[-2:]) < WINDOW:
         raise EvaluationError(
@@ -169,9 +211,26 @@ def _require_finite(predicted: Tensor, name: str, what: str) -> None:
 def summarise(scores: Sequence[ImageScore], convention: str = "per-image") -> dict[str, float]:
     """The metrics of a data set from its images' sums.
 
-    "per-image": each metric of each image, then the mean over images. "pooled": every pixel weighs the same, RMSE and
-    PSNR from the pooled squares (SSIM has no pooled form of its own and stays the mean over images, all of one size
-    here). Raises `EvaluationError` for no images and `ValueError` for another convention.
+    Parameters
+    ----------
+    scores
+        Of each image.
+    convention
+        "per-image": each metric of each image, then the mean over images. "pooled": every pixel weighs the same, RMSE and
+        PSNR from the pooled squares (SSIM has no pooled form of its own and stays the mean over images, all of one
+        size here).
+
+    Returns
+    -------
+    dict[str, float]
+        Metrics by name.
+
+    Raises
+    ------
+    EvaluationError
+        For no images.
+    ValueError
+        For another convention.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention={convention!r} must be one of {', '.join(CONVENTIONS)}")

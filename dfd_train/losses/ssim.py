@@ -23,12 +23,30 @@ def gaussian_window(dtype: torch.dtype = torch.float64, device: torch.device | N
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """SSIM of each pair of images, (B,): the mean over channels and over the pixels whose window lies in the image.
+    """SSIM of each pair of images: the mean over channels and over the pixels whose window lies in the image.
 
-    `first`, `second`: (B, C, H, W) in [0, 1], of one floating type. Per pixel
-    `(2 m1 m2 + C1)(2 s12 + C2) / ((m1^2 + m2^2 + C1)(s1^2 + s2^2 + C2))` with windowed means, variances and covariance;
-    this equals scikit-image's `structural_similarity(gaussian_weights=True, use_sample_covariance=False, sigma=1.5,
-    data_range=1)`. Raises `ValueError` for images smaller than the window or of different shapes.
+    Per pixel `(2 m1 m2 + C1)(2 s12 + C2) / ((m1^2 + m2^2 + C1)(s1^2 + s2^2 + C2))` with windowed means, variances and
+    covariance; this equals scikit-image's `structural_similarity(gaussian_weights=True, use_sample_covariance=False,
+    sigma=1.5, data_range=1)`.
+
+    Parameters
+    ----------
+    first, second
+        (B, C, H, W) in [0, 1], of one floating type.
+
+    Returns
+    -------
+    Tensor
+        (B,).
+
+    Raises
+    ------
+    ValueError
+        For images smaller than the window or of different shapes.
+
+    References
+    ----------
+    Wang et al., *Image quality assessment: from error visibility to structural similarity*, 2004.
     """
     if first.shape != second.shape or first.dim() != 4:
         raise ValueError(f"ssim needs two (B, C, H, W) arrays of one shape, not {first.shape} and {second.shape}")

@@ -86,7 +86,22 @@ REBLUR_TERMS = ("depth", "reblur", "smooth")
 def term_names(
     config: LossConfig, heads: tuple[str, ...], *, uncertainty: bool = False, sided: bool = False
 ) -> tuple[str, ...]:
-    """Names of all that `compute_losses` finds for a network with `heads`: the two sides, then their parts."""
+    """Names of all that `compute_losses` finds: the two sides, then their parts.
+
+    Parameters
+    ----------
+    config
+        The losses.
+    heads
+        Those of the network.
+    uncertainty, sided
+        Whether it gives a scale of its error, and a side of the focus.
+
+    Returns
+    -------
+    tuple[str, ...]
+        The names in the order of the columns.
+    """
     names: tuple[str, ...] = ()
     if "depth" in heads:
         l1 = ("l1", *(["laplace"] if uncertainty else []), *(["side"] if sided else []))
@@ -98,9 +113,18 @@ def term_names(
 
 
 def count_pixels(depth_m: Tensor) -> Tensor:
-    """What a batch's losses are means of: (4,) = images, valid pixels, valid neighbours along x, and along y.
+    """What a batch's losses are means of.
 
-    `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. float64, so that sums over many batches stay exact.
+    Parameters
+    ----------
+    depth_m
+        (B, 1, H, W) metres, 0 or non-finite = hole.
+
+    Returns
+    -------
+    Tensor
+        (4,) = images, valid pixels, valid neighbours along x, and along y; float64, so that sums over many batches
+        stay exact.
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
     # Filled in on the device: a number copied there would wait for it.
@@ -120,13 +144,31 @@ def compute_losses(
 ) -> LossTerms:
     """All terms of one batch.
 
-    `output`: of the network. `depth_m`: (B, 1, H, W) metres, 0 or non-finite = hole. `aif`: (B, 3, H, W) in [0, 1].
-    `counts`: `count_pixels` of a larger batch that this one is a part of; every term is then this part's share of the
-    larger batch's, so that the terms of all parts add up to it exactly, whatever holes each has.
-    `predict`: what the depth head answers, see `ModelConfig`; a residual of another answer is counted in its unit (8 px of
-    CoC, 1/4 per m), which then stands for the metre of the equations. `camera`: (B, 8), where the answer is a CoC.
-
     With a scale of the error the depth term is the surprise of a Laplace distribution, `|r|/b + ln b`, in place of L1.
+
+    Parameters
+    ----------
+    output
+        Of the network.
+    depth_m
+        (B, 1, H, W) metres, 0 or non-finite = hole.
+    aif
+        (B, 3, H, W) in [0, 1].
+    config
+        Which terms, and their weights.
+    counts
+        `count_pixels` of a larger batch that this one is a part of; every term is then this part's share of the larger
+        batch's, so that the terms of all parts add up to it exactly, whatever holes each has.
+    predict
+        What the depth head answers, see `ModelConfig`; a residual of another answer is counted in its unit (8 px of CoC,
+        1/4 per m), which then stands for the metre of the equations.
+    camera
+        (B, 8), where the answer is a CoC.
+
+    Returns
+    -------
+    LossTerms
+        The terms by name, and what is minimised.
     """
     images, valid_pixels, across, down = (None,) * 4 if counts is None else counts.float().clamp(min=1).unbind()
     parts: dict[str, Tensor] = {}
@@ -162,9 +204,27 @@ def reblur_losses(
 ) -> LossTerms:
     """The loss without labels: `aif`, blurred by `camera` under the predicted depth, must look like `defocused`.
 
-    After Gur and Wolf (CVPR 2019): 0.85 (1 - SSIM)/2 + 0.15 L1, plus how much S/depth changes from pixel to pixel where
-    the image does not. `defocused`, `aif`: (B, 3, H, W) in [0, 1]; `camera`: (B, 8), see `camera`; `counts`: see
-    `compute_losses`. No true depth enters. Terms: "reblur", "smooth", and as "depth" what is minimised.
+    0.85 (1 - SSIM)/2 + 0.15 L1, plus how much S/depth changes from pixel to pixel where the image does not.
+
+    Parameters
+    ----------
+    output
+        Of the network.
+    defocused, aif
+        (B, 3, H, W) in [0, 1].
+    camera
+        (B, 8), see `camera`.
+    counts
+        As for `compute_losses`.
+
+    Returns
+    -------
+    LossTerms
+        "reblur", "smooth", and as "depth" what is minimised. No true depth enters.
+
+    References
+    ----------
+    Gur and Wolf, *Single image depth estimation trained via depth from defocus cues*, CVPR 2019.
     """
     if output.depth_m is None:
         raise ValueError("re-blurring needs a predicted depth")
@@ -189,17 +249,37 @@ def _change(image: Tensor, dim: int) -> Tensor:
 
 
 def depth_residual(predicted_m: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:
-    """`predicted_m - depth_m` with 0 in the holes, and where it counts (bool).
+    """The error of a depth map with 0 in the holes.
 
-    Both (B, 1, H, W) metres; a pixel is valid where the true depth is finite and positive. The holes are replaced
-    before the subtraction: `0 * NaN` would otherwise reach the gradient.
+    The holes are replaced before the subtraction: `0 * NaN` would otherwise reach the gradient.
+
+    Parameters
+    ----------
+    predicted_m, depth_m
+        (B, 1, H, W) metres; a pixel is valid where the true depth is finite and positive.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        `predicted_m - depth_m`, and where it counts (bool).
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
     return torch.where(valid, predicted_m, 0.0) - torch.where(valid, depth_m, 0.0), valid
 
 
 def answer_residual(output: Output, depth_m: Tensor, predict: str, camera: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`depth_residual` of what the depth head answers, in its unit; see `compute_losses`."""
+    """`depth_residual` of what the depth head answers, in its unit.
+
+    Parameters
+    ----------
+    output, depth_m, predict, camera
+        As for `compute_losses`.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        The residual, and where it counts (bool).
+    """
     if output.answer is None:
         if output.depth_m is None:
             raise ValueError("the network returned no depth")
@@ -214,9 +294,23 @@ def answer_residual(output: Output, depth_m: Tensor, predict: str, camera: Tenso
 
 
 def side_loss(logit: Tensor, depth_m: Tensor, camera: Tensor | None, count: Tensor | None = None) -> Tensor:
-    """Mean over the valid pixels of the surprise by the true side of the focus, where `logit` are log-odds of nearer.
+    """Mean over the valid pixels of the surprise by the true side of the focus.
 
     A blur below `_FULL_SIDE_PX` weighs less, in proportion: at the focus the side means nothing.
+
+    Parameters
+    ----------
+    logit
+        (B, 1, H, W) log-odds of nearer.
+    depth_m, camera
+        As for `compute_losses`.
+    count
+        Of how many pixels it is the mean; None: those of this batch.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
     coc_px = answer_target(torch.where(valid, depth_m, 1.0), "coc", camera)
@@ -226,13 +320,41 @@ def side_loss(logit: Tensor, depth_m: Tensor, camera: Tensor | None, count: Tens
 
 
 def masked_laplace(residual: Tensor, log_scale: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:
-    """Mean of `|r|/b + ln b` over the valid pixels, with b = exp(`log_scale`): the surprise of a Laplace distribution."""
+    """Mean of `|r|/b + ln b` over the valid pixels: the surprise of a Laplace distribution.
+
+    Parameters
+    ----------
+    residual, valid
+        As of `depth_residual`.
+    log_scale
+        ln b.
+    count
+        Of how many pixels it is the mean; None: those of this batch.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
+    """
     surprise = torch.where(valid, residual.abs() * torch.exp(-log_scale) + log_scale, 0.0)
     return surprise.sum() / (valid.sum().clamp(min=1) if count is None else count)
 
 
 def masked_l1(residual: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:
-    """Equation 1: `sum |residual| / n` over the n valid pixels of the whole batch (or `count`); 0 where there is none."""
+    """Equation 1: `sum |residual| / n` over the n valid pixels of the whole batch.
+
+    Parameters
+    ----------
+    residual, valid
+        As of `depth_residual`.
+    count
+        In place of n.
+
+    Returns
+    -------
+    Tensor
+        A scalar, 0 where no pixel is valid.
+    """
     return residual.abs().sum() / (valid.sum().clamp(min=1) if count is None else count)
 
 
@@ -241,8 +363,20 @@ def masked_gradient(
 ) -> Tensor:
     """Equation 2's smoothing: mean |difference of the residual| along x plus the same along y, in metres.
 
-    A difference counts only where both of its neighbours are valid; each direction is divided by its own number of
-    such pairs (the paper leaves the edges open), or by `across` and `down`.
+    A difference counts only where both of its neighbours are valid; each direction is divided by its own number of such
+    pairs (the paper leaves the edges open).
+
+    Parameters
+    ----------
+    residual, valid
+        As of `depth_residual`.
+    across, down
+        In place of these numbers.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
     """
     along_x = _masked_differences(residual, valid, -1, across)
     return along_x + _masked_differences(residual, valid, -2, down)
@@ -251,8 +385,21 @@ def masked_gradient(
 def silog_loss(predicted_m: Tensor, depth_m: Tensor, images: Tensor | None = None) -> Tensor:
     """Mean over images of `sqrt(mean d^2 - 0.85 (mean d)^2)`, d = ln predicted - ln true over an image's valid pixels.
 
-    Eigen et al. 2014, under the root and with the weight of BTS (Lee et al. 2019); both (B, 1, H, W) metres, an image
-    without a valid pixel counts 0. `images`: of how many these are some.
+    Parameters
+    ----------
+    predicted_m, depth_m
+        (B, 1, H, W) metres; an image without a valid pixel counts 0.
+    images
+        Of how many these are some.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
+
+    References
+    ----------
+    Eigen et al. 2014, under the root and with the weight of BTS (Lee et al. 2019).
     """
     valid = torch.isfinite(depth_m) & (depth_m > 0)
     # Replaced before the logarithm: 0 * NaN would otherwise reach the gradient.
@@ -279,13 +426,38 @@ def _masked_differences(residual: Tensor, valid: Tensor, dim: int, count: Tensor
 def charbonnier(predicted: Tensor, target: Tensor, eps: float, images: Tensor | None = None) -> Tensor:
     """Equation 4: mean of `sqrt((predicted - target)^2 + eps^2)` over all pixels and channels.
 
-    `images`: how many images the mean is over, where these are only some of them.
+    Parameters
+    ----------
+    predicted, target
+        (B, C, H, W).
+    eps
+        Where the square becomes a modulus.
+    images
+        How many images the mean is over, where these are only some of them.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
     """
     return _mean(torch.sqrt((predicted - target) ** 2 + eps**2), images)
 
 
 def ssim_loss(predicted: Tensor, target: Tensor, images: Tensor | None = None) -> Tensor:
-    """Equation 5 without its weight: `1 - SSIM`, the mean over the batch (or over `images` of which these are some)."""
+    """Equation 5 without its weight: `1 - SSIM`, the mean over the batch.
+
+    Parameters
+    ----------
+    predicted, target
+        (B, C, H, W) in [0, 1].
+    images
+        How many images the mean is over, where these are only some of them.
+
+    Returns
+    -------
+    Tensor
+        A scalar.
+    """
     return _mean(1 - ssim(predicted, target), images)
 
 

@@ -84,10 +84,22 @@ class TwoHeadedNet(nn.Module):
 
 
 def pad_reflect(image: Tensor, multiple: int = STRIDE) -> Tensor:
-    """`image` (B, C, H, W) reflected at the bottom and right edge to the next multiples of `multiple`.
+    """An image reflected at the bottom and right edge to the next multiples of a size.
 
     The reflection goes to and fro (a triangle wave) as often as needed, which `F.pad` refuses when the padding is not
     smaller than the image; for one pixel it repeats that pixel. Where both agree, the values are those of `F.pad`.
+
+    Parameters
+    ----------
+    image
+        (B, C, H, W).
+    multiple
+        Of height and width of the result.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H', W').
     """
     height, width = image.shape[-2:]
     extra_h, extra_w = -height % multiple, -width % multiple
@@ -109,8 +121,15 @@ def _triangle_wave(size: int, length: int, device: torch.device) -> Tensor:
 def initialise(net: nn.Module, generator: torch.Generator | None = None, init: str = "paper") -> None:
     """The paper's start: convolutions N(0, 0.02), BN weights N(1, 0.02), every bias 0.
 
-    With `init="kaiming"` a convolution keeps the variance of what it is given (He et al. 2015) instead, but for the last
-    ones of the heads, whose answers begin small either way.
+    Parameters
+    ----------
+    net
+        Changed in place.
+    generator
+        Of the random numbers; None: torch's own.
+    init
+        "paper", or "kaiming": a convolution keeps the variance of what it is given (He et al. 2015) instead, but for
+        the last ones of the heads, whose answers begin small either way.
     """
     last = {module.last for module in net.modules() if isinstance(module, DecoderHead)}
     for module in net.modules():
@@ -127,7 +146,18 @@ def initialise(net: nn.Module, generator: torch.Generator | None = None, init: s
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Trainable numbers in `module` (buffers are not parameters)."""
+    """Trainable numbers of a module (buffers are not parameters).
+
+    Parameters
+    ----------
+    module
+        Any.
+
+    Returns
+    -------
+    int
+        Their count.
+    """
     return sum(parameter.numel() for parameter in module.parameters())
 
 

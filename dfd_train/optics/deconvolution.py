@@ -32,9 +32,28 @@ _BETAS = tuple(2.0**k for k in (-3, -1, 1, 3))
 def restore_with_depth(
     defocused: Tensor, depth_m: NDArray[Any], lens: Lens, *, method: str = "hqs", levels: int = LEVELS
 ) -> Tensor:
-    """The image that `lens` blurred, sharpened by its depth. `defocused` (3, H, W) in [0, 1]; `depth_m` (H, W) metres, > 0.
+    """The image that a lens blurred, sharpened by its depth.
 
-    Raises `ConfigError` as `deconvolve` does, and for depth that is not positive.
+    Parameters
+    ----------
+    defocused
+        (3, H, W) in [0, 1].
+    depth_m
+        (H, W) metres, > 0.
+    lens
+        Which blurred it.
+    method, levels
+        As for `deconvolve`.
+
+    Returns
+    -------
+    Tensor
+        (3, H, W) in [0, 1].
+
+    Raises
+    ------
+    ConfigError
+        As `deconvolve` does, and for depth that is not positive.
     """
     if not (np.isfinite(depth_m) & (depth_m > 0)).all():
         raise ConfigError("depth_m has holes: fill them before deconvolving, every pixel needs a sigma")
@@ -46,11 +65,30 @@ def restore_with_depth(
 def deconvolve(
     defocused: Tensor, sigma: Tensor, *, method: str = "hqs", levels: int = LEVELS, aspect: float = 1.0
 ) -> Tensor:
-    """`defocused` (3, H, W) in [0, 1] with the Gaussian blur of `sigma` (H, W) px undone; (3, H, W) in [0, 1].
+    """An image with its Gaussian blur undone.
 
-    `levels`: how many sigmas, evenly spaced from the identity to the largest. `method`: "hqs" or "wiener" (ten times
-    faster). `aspect`: how many times as wide the blur is along y, in a frame that a resize has changed in shape. A pixel
-    of sigma below 0.3 px is left as it is. Raises `ConfigError` for an impossible value.
+    Parameters
+    ----------
+    defocused
+        (3, H, W) in [0, 1].
+    sigma
+        (H, W) px; a pixel of less than 0.3 px is left as it is.
+    method
+        "hqs" or "wiener" (ten times faster).
+    levels
+        How many sigmas, evenly spaced from the identity to the largest.
+    aspect
+        How many times as wide the blur is along y, in a frame that a resize has changed in shape.
+
+    Returns
+    -------
+    Tensor
+        (3, H, W) in [0, 1].
+
+    Raises
+    ------
+    ConfigError
+        For an impossible value.
     """
     if method not in SOLVERS:
         raise ConfigError(f"method={method!r} must be one of {', '.join(SOLVERS)}")

@@ -122,10 +122,24 @@ class Outcome:
 
 
 def predict_files(config: PredictConfig) -> Iterator[Outcome]:
-    """Predict every picture, one `Outcome` each; a picture that cannot be used does not stop the others.
+    """Predict every picture; one that cannot be used does not stop the others.
 
-    Raises `CheckpointError`, `ConfigError` or `LensError` before the first picture, and `PictureError` where there is no
-    picture at all or the folder `out` cannot be made.
+    Parameters
+    ----------
+    config
+        Which pictures, and what to make of them.
+
+    Yields
+    ------
+    Outcome
+        What became of each picture.
+
+    Raises
+    ------
+    CheckpointError, ConfigError, LensError
+        Before the first picture.
+    PictureError
+        Where there is no picture at all or the folder `out` cannot be made.
     """
     net = load(config.checkpoint, config.device)
     require_one_picture(net.config)

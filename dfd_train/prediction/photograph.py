@@ -47,14 +47,27 @@ def predict_photograph(
     scale: float | None = None,
     tiling: Tiling | None = None,
 ) -> Photograph:
-    """Restore `image` and predict its depth at the scale at which its blur is no wider than what networks have learned.
+    """Restore a picture and predict its depth at the scale at which its blur is no wider than what networks have learned.
 
-    `image`, `lens`, `told`, `tiling` as for `predict`. `scale`: share of the picture's sides to work at, in (0, 1];
-    None: chosen from the picture, see `choose_scale`. What the network changes at that scale is added to the full
-    picture, weighted by how blurred it is there: what is sharp stays as it is. Depth is brought to the full size
-    linearly.
+    What the network changes at that scale is added to the full picture, weighted by how blurred it is there: what is sharp
+    stays as it is. Depth is brought to the full size linearly.
 
-    Raises as `predict`, and `ConfigError` for an impossible scale.
+    Parameters
+    ----------
+    model, image, lens, told, tiling
+        As for `predict`.
+    scale
+        Share of the picture's sides to work at, in (0, 1]; None: chosen from the picture, see `choose_scale`.
+
+    Returns
+    -------
+    Photograph
+        The prediction, and how it was made.
+
+    Raises
+    ------
+    ConfigError
+        For an impossible scale; otherwise as `predict`.
     """
     if scale is None:
         scale = choose_scale(image)

@@ -44,11 +44,27 @@ class Prediction:
 
 
 def load(place: str | Path, device: str = "cpu") -> Model:
-    """The network of a run, a checkpoint or a file of weights on `device` ("auto", "cpu", "cuda:1"), for evaluation.
+    """A network for evaluation.
 
-    `place`: a run's folder (its best checkpoint, else the newest), `RUN@last`, `RUN@best`, a file, or the name of
-    weights that come with the installation, such as "any-lens". The weights of a run are the averaged ones where it kept
-    them. Raises `CheckpointMissingError`, `CheckpointError`, and `ConfigError` where there is no such device.
+    Parameters
+    ----------
+    place
+        A run's folder (its best checkpoint, else the newest), `RUN@last`, `RUN@best`, a file, or the name of weights that
+        come with the installation, such as "any-lens". The weights of a run are the averaged ones where it kept them.
+    device
+        "auto", "cpu", "cuda:1".
+
+    Returns
+    -------
+    Model
+        The network in evaluation mode.
+
+    Raises
+    ------
+    CheckpointMissingError, CheckpointError
+        Where there is no checkpoint, or it is damaged.
+    ConfigError
+        Where there is no such device.
     """
     packaged = None if Path(place).exists() else packaged_weights(str(place))
     if packaged is not None or str(place).endswith(SUFFIX):
@@ -66,18 +82,36 @@ def load(place: str | Path, device: str = "cpu") -> Model:
 def predict(
     model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None, told: bool = True
 ) -> Prediction:
-    """Restore `image` and predict its depth, tile by tile on the model's device.
-
-    `model`: in evaluation mode, see `load_network`. `image`: (H, W, 3) or (H, W) sRGB; uint8, uint16 or
-    floating in [0, 1]; any size from 1x1. `lens`: the picture's, for a model that is told it (`takes_lens`); None: the
-    one that model assumes. `told`: False for a `lens` whose focus distance is a guess: a model that learned to do without
-    then reads the picture alone, and the lens turns its answer into metres.
+    """Restore a picture and predict its depth, tile by tile on the model's device.
 
     Memory beside the results is that of one tile. Neighbouring tiles overlap and are blended;
     `Tiling.exact_for(receptive_radius(model.config))` says whether the result is that of a single pass.
 
-    Raises `ConfigError` for an array that is no picture, a model in training mode or one that compares two pictures,
-    `NonFiniteError` where the network's output is NaN or infinite.
+    Parameters
+    ----------
+    model
+        In evaluation mode, see `load`.
+    image
+        (H, W, 3) or (H, W) sRGB; uint8, uint16 or floating in [0, 1]; any size from 1x1.
+    tiling
+        Size and overlap of tiles.
+    lens
+        The picture's, for a model that is told it (`takes_lens`); None: the one that model assumes.
+    told
+        False for a `lens` whose focus distance is a guess: a model that learned to do without then reads the picture alone,
+        and the lens turns its answer into metres.
+
+    Returns
+    -------
+    Prediction
+        What the network's heads say.
+
+    Raises
+    ------
+    ConfigError
+        For an array that is no picture, a model in training mode or one that compares two pictures.
+    NonFiniteError
+        Where the network's output is NaN or infinite.
     """
     raw = predict_raw(model, image, tiling=tiling, lens=lens, told=told)
     return Prediction(
@@ -91,7 +125,18 @@ def predict(
 def predict_raw(
     model: Model, image: NDArray[Any], *, tiling: Tiling | None = None, lens: Lens | None = None, told: bool = True
 ) -> Prediction:
-    """As `predict`, but `aif` is (H, W, 3) float32 as the network gives it: nominally in [0, 1], not clamped."""
+    """As `predict`, not clamped.
+
+    Parameters
+    ----------
+    model, image, tiling, lens, told
+        As for `predict`.
+
+    Returns
+    -------
+    Prediction
+        `aif` is (H, W, 3) float32 as the network gives it: nominally in [0, 1].
+    """
     if model.training:
         raise ConfigError("the model is in training mode: call model.eval() before predicting with it")
     require_one_picture(model.config)
@@ -126,12 +171,34 @@ def predict_raw(
 
 
 def takes_lens(model: Model) -> bool:
-    """Whether `model` is told the lens beside the picture, so that its depth is for that lens."""
+    """Whether a model is told the lens beside the picture, so that its depth is for that lens.
+
+    Parameters
+    ----------
+    model
+        Any.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+    """
     return isinstance(model, CameraNet)
 
 
 def require_one_picture(config: ModelConfig) -> None:
-    """Raise `ConfigError` for a model that takes more than one picture of a scene."""
+    """Refuse a model that takes more than one picture of a scene.
+
+    Parameters
+    ----------
+    config
+        The model's.
+
+    Raises
+    ------
+    ConfigError
+        For such a model.
+    """
     if config.about.pictures > 1:
         raise ConfigError(
             f"the model {config.name} compares {config.about.pictures} pictures of a scene focused differently: one "
@@ -146,7 +213,23 @@ def _add(total: NDArray[np.float32], part: NDArray[np.float32], weights: NDArray
 
 
 def full_scale(image: NDArray[Any]) -> float:
-    """The value of white in `image`: 255, 65535 or 1; raises `ConfigError` for what is no picture."""
+    """The value of white in a picture.
+
+    Parameters
+    ----------
+    image
+        As for `predict`.
+
+    Returns
+    -------
+    float
+        255, 65535 or 1.
+
+    Raises
+    ------
+    ConfigError
+        For what is no picture.
+    """
     if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] != 3):
         raise ConfigError(f"image has shape {image.shape}: (H, W, 3) RGB or (H, W) grey is wanted")
     if image.dtype in (np.uint8, np.uint16):
@@ -160,7 +243,20 @@ def full_scale(image: NDArray[Any]) -> float:
 
 
 def as_input(aif: NDArray[np.float32], image: NDArray[Any]) -> NDArray[Any]:
-    """`aif` (H, W, 3) clamped to [0, 1], in shape and type of `image`; in bands, as the copies would be large."""
+    """A restored picture in shape and type of the one that was given; in bands, as the copies would be large.
+
+    Parameters
+    ----------
+    aif
+        (H, W, 3), which is clamped to [0, 1].
+    image
+        The picture that was given.
+
+    Returns
+    -------
+    NDArray[Any]
+        Like `image`.
+    """
     scale = full_scale(image)
     result = np.empty_like(image)
     for top in range(0, len(aif), _BAND_ROWS):

@@ -28,11 +28,26 @@ def compile_refocus() -> None:
 
 
 def refocus(aif: NDArray[Any], depth_m: NDArray[np.float32], lens: Lens) -> NDArray[Any]:
-    """The scene as `lens` would have taken it: occlusion-aware layers, a disc, linear light.
+    """A scene as a lens would have taken it: occlusion-aware layers, a disc, linear light.
 
-    `aif`: (H, W, 3) uint8, uint16 or floating in [0, 1]; returned in the same type. `depth_m`: (H, W) metres. The circle
-    of confusion is limited to a tenth of the picture's longer side. Raises `defocus_sim`'s errors for an impossible
-    lens or depth.
+    Parameters
+    ----------
+    aif
+        (H, W, 3) uint8, uint16 or floating in [0, 1].
+    depth_m
+        (H, W) metres.
+    lens
+        Its circle of confusion is limited to a tenth of the picture's longer side.
+
+    Returns
+    -------
+    NDArray[Any]
+        As `aif`, in the same type.
+
+    Raises
+    ------
+    DefocusSimError
+        For an impossible lens or depth.
     """
     largest = max(LARGEST_COC_SHARE * max(depth_m.shape), 1.0)
     limited = replace(lens, max_coc_px=min(lens.max_coc_px or math.inf, largest))
@@ -45,10 +60,23 @@ def refocus(aif: NDArray[Any], depth_m: NDArray[np.float32], lens: Lens) -> NDAr
 def rack_focus(
     aif: NDArray[Any], depth_m: NDArray[np.float32], lens: Lens, focus_m: Sequence[float], *, longest_px: int = 640
 ) -> list[NDArray[np.uint8]]:
-    """Frames of a film whose focus goes from the first of `focus_m` to the last and back; (H, W, 3) uint8.
+    """Frames of a film whose focus goes from the first distance to the last and back.
 
-    Between two distances it moves evenly in 1/distance, as a lens turns. Pictures larger than `longest_px` are reduced;
-    the blur shrinks with them, as `lens` is described by its sensor's width.
+    Between two distances it moves evenly in 1/distance, as a lens turns.
+
+    Parameters
+    ----------
+    aif, depth_m, lens
+        As for `refocus`.
+    focus_m
+        The distances, metres.
+    longest_px
+        Larger pictures are reduced; the blur shrinks with them, as `lens` is described by its sensor's width.
+
+    Returns
+    -------
+    list[NDArray[np.uint8]]
+        (H, W, 3) uint8 each.
     """
     scale = min(1.0, longest_px / max(depth_m.shape))
     size = (max(round(depth_m.shape[1] * scale), 1), max(round(depth_m.shape[0] * scale), 1))
@@ -61,7 +89,20 @@ def rack_focus(
 
 
 def focus_steps(focus_m: Sequence[float], between: int = FRAMES_BETWEEN) -> list[float]:
-    """`focus_m` with `between` - 1 distances between any two neighbours, evenly spaced in 1/distance."""
+    """Distances with others between any two neighbours, evenly spaced in 1/distance.
+
+    Parameters
+    ----------
+    focus_m
+        The distances, metres.
+    between
+        Steps from one to the next.
+
+    Returns
+    -------
+    list[float]
+        All of them, metres.
+    """
     steps = [float(focus_m[0])]
     for start, stop in pairwise(focus_m):
         steps += [1 / (1 / start + (1 / stop - 1 / start) * k / between) for k in range(1, between + 1)]

@@ -146,10 +146,25 @@ def split_place(place: str | Path) -> tuple[Path, str]:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in file `path`, or the newest of the run's folder `path`, with every tensor on the CPU.
+    """A checkpoint with every tensor on the CPU.
 
-    Raises `CheckpointMissingError` where there is none, and `CheckpointError` where the file is damaged (its marker's
-    size and SHA-256 are checked where it has one), is no checkpoint of this project, or is of another format version.
+    Parameters
+    ----------
+    path
+        Its file, or the run's folder, of which it is the newest.
+
+    Returns
+    -------
+    Checkpoint
+        The checkpoint.
+
+    Raises
+    ------
+    CheckpointMissingError
+        Where there is none.
+    CheckpointError
+        Where the file is damaged (its marker's size and SHA-256 are checked where it has one), is no checkpoint of
+        this project, or is of another format version.
     """
     path = Path(path)
     if not path.is_file():

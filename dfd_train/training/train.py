@@ -82,16 +82,37 @@ class TrainResult:
 def train(
     config: TrainConfig, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
 ) -> TrainResult:
-    """Train as `config` says; with `resume`, go on from the newest checkpoint of `config.out`.
+    """Train a network.
 
     Under torchrun the processes train together, and only the first writes and prints. A resumed run on the CPU ends
-    with the same bits as one that was never stopped. SIGINT and SIGTERM save and return with `interrupted`. Progress
-    goes to `console` (standard output for None).
+    with the same bits as one that was never stopped. SIGINT and SIGTERM save and return with `interrupted`.
 
-    Raises `ConfigError` (existing folder, changed configuration on resume, impossible sizes, absent GPU),
-    `CheckpointError`, `ShardError` of `defocus_sim`, `DistributedError` where another process is lost, and
-    `NonFiniteError` naming the samples where a loss or gradient is not finite; the weights of the last checkpoint are
-    then intact.
+    Parameters
+    ----------
+    config
+        The run's settings.
+    resume
+        Go on from the newest checkpoint of `config.out`.
+    overwrite
+        Discard the run that is there.
+    console
+        Where progress goes; standard output for None.
+
+    Returns
+    -------
+    TrainResult
+        How the run ended.
+
+    Raises
+    ------
+    ConfigError
+        For an existing folder, a changed configuration on resume, impossible sizes, an absent GPU.
+    CheckpointError, ShardError
+        For a damaged checkpoint or store.
+    DistributedError
+        Where another process is lost.
+    NonFiniteError
+        Naming the samples where a loss or gradient is not finite; the weights of the last checkpoint are then intact.
     """
     # Signals outermost: torchrun's SIGTERM to the survivors of a lost process must not end them before they said so.
     with (

@@ -100,10 +100,29 @@ class PhotoLens:
 
 
 def lens_of_photograph(tags: PhotoTags, stored_wh: tuple[int, int], choice: LensChoice) -> PhotoLens:
-    """The lens of a photograph whose file holds `stored_wh` pixels (width, height), before it is turned upright.
+    """The lens of a photograph.
 
     Pixels that are fewer than the camera's in the same shape were resized: the field of view stays. In another shape
-    they were cropped: the pixel's size stays. Raises `LensError` of `defocus_sim` for an impossible lens.
+    they were cropped: the pixel's size stays.
+
+    Parameters
+    ----------
+    tags
+        Of its file.
+    stored_wh
+        Width and height of its pixels, before it is turned upright.
+    choice
+        What is said in place of the tags.
+
+    Returns
+    -------
+    PhotoLens
+        The lens, and where it is known from.
+
+    Raises
+    ------
+    LensError
+        For an impossible lens.
     """
     wide, tall = stored_wh if tags.orientation < 5 else stored_wh[::-1]
     if choice.lens is not None:
