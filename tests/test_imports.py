@@ -25,6 +25,8 @@ REFOCUS = ("defocus_sim.simulate", "defocus_sim.blur.options")
 SIMULATOR = {
     "defocus.py": ("defocus_sim.blur.disc",),
     "lens_draws.py": ("defocus_sim.blur.gather",),
+    # One reader of pictures: what opens for one command opens for all.
+    "images.py": ("defocus_sim.datasets.formats.pictures",),
 }
 
 

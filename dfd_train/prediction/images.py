@@ -4,139 +4,40 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from defocus_sim.datasets.formats.pictures import PICTURE_SUFFIXES, StoredPicture
+from defocus_sim.datasets.formats.pictures import read_picture as read_stored_picture
+from defocus_sim.errors import SourceError
 from dfd_train.errors import PictureError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm"})
+SUFFIXES = PICTURE_SUFFIXES
 FILMS = ("gif", "mp4")
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _ORIENTATION = 258, 339, 274
-_FLOAT_FORMAT = 3
-# What Pillow raises on empty, truncated, foreign and oversized files.
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-# Where an EXIF orientation wants the rows and columns: (transpose first, flip rows, flip columns).
-_TURNS = {
-    2: (False, False, True), 3: (False, True, True), 4: (False, True, False), 5: (True, False, False),
-    6: (True, False, True), 7: (True, True, True), 8: (True, True, False),
-}  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A decoded picture, upright. `pixels` (H, W, 3) uint8 or uint16 sRGB; of a grey one three equal channels.
-
-    `alpha` (H, W) of the same type, or None. `grey`: the file had no colour. `profile`: its ICC colour profile.
-    `notes`: what was done to it, for people ("CMYK converted to RGB").
-    """
-
-    pixels: NDArray[Any]
-    alpha: NDArray[Any] | None = None
-    grey: bool = False
-    profile: bytes | None = None
-    notes: tuple[str, ...] = ()
+Picture = StoredPicture
 
 
 def read_picture(path: Path) -> Picture:
-    """The picture in the file `path`: JPEG, PNG, TIFF, WebP, BMP or PPM with 8 bit, PNG or TIFF with 16.
+    """The picture in the file `path`, as every other command reads it; see `formats.pictures.read_picture`.
 
-    The content decides, not the name. The EXIF orientation is applied. Alpha is kept apart, grey is repeated, CMYK and
-    palettes are converted, of several pages the first is taken. Raises `PictureError` naming a file that is missing,
-    empty, truncated, no picture, or holds floating point numbers.
+    Raises `PictureError` naming a file that is missing, empty, truncated, no picture, or holds floating point numbers.
     """
+    # A pipe would wait for ever, a device has no end.
+    if path.exists() and not path.is_file():
+        raise PictureError(f"{path} is no file")
     try:
-        # A pipe would wait for ever, a device has no end.
-        if path.exists() and not path.is_file():
-            raise PictureError(f"{path} is no file")
-        data = path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
-    if not data:
-        raise PictureError(f"{path} is empty (0 bytes)")
-    try:
-        # Pillow warns of large pictures and odd tags; the limit beyond which it refuses stands.
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-            warnings.simplefilter("ignore")
-            return _read_deep(path, data, image) if _bits(image, data) == 16 else _read_shallow(image)
-    except _UNREADABLE as error:
-        known = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
-        raise PictureError(f"{path} is not a readable picture: truncated, damaged or of another kind{known}") from error
-
-
-def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits of a channel, of which Pillow shows eight only."""
-    if image.format == "PNG":
-        return data[24]
-    if image.format == "TIFF":
-        tags: Any = image.tag_v2  # type: ignore[attr-defined]
-        if _FLOAT_FORMAT in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)) or image.mode == "F":
-            raise ValueError("floating point numbers; save it with 8 or 16 bit")
-        return int(max(np.atleast_1d(tags.get(_BITS_PER_SAMPLE, 8))))
-    return 16 if image.mode.startswith("I") else 8
-
-
-def _read_shallow(image: Image.Image) -> Picture:
-    notes: list[str] = []
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append("first of several pages")
-    profile = image.info.get("icc_profile")
-    transparent = "A" in image.getbands() or "transparency" in image.info
-    grey = image.mode in ("L", "LA", "1")
-    if not grey and image.mode not in ("RGB", "RGBA"):
-        notes.append(f"{'palette' if image.mode == 'P' else image.mode} converted to RGB")
-        profile = profile if image.mode == "P" else None
-    upright = ImageOps.exif_transpose(image)
-    pixels = np.asarray(upright.convert("RGBA" if transparent else "RGB"))
-    return _picture(pixels, grey, profile, notes)
-
-
-def _read_deep(path: Path, data: bytes, image: Image.Image) -> Picture:
-    """16-bit PNG and TIFF through OpenCV, as Pillow would cut them to 8."""
-    grey = image.mode in ("L", "LA", "1") or image.mode.startswith("I")
-    # OpenCV turns a TIFF upright itself, a PNG it does not.
-    turn = 1 if image.format == "TIFF" else int(image.getexif().get(_ORIENTATION, 1))
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        stored: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        stored = None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if stored is None or stored.dtype != np.uint16:
-        raise PictureError(f"{path} cannot be decoded as a 16-bit {image.format}: it is damaged or of an unusual kind")
-    if stored.ndim == 2:
-        pixels = np.repeat(stored[..., None], 3, axis=2)
-    else:
-        pixels = stored[..., [2, 1, 0, *range(3, stored.shape[2])]]
-    return _picture(upright_pixels(pixels, turn), grey, image.info.get("icc_profile"), [])
-
-
-def upright_pixels(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """`pixels` (H, W, ...) turned and mirrored as EXIF `orientation` (1 to 8) asks for."""
-    transpose, rows, columns = _TURNS.get(orientation, (False, False, False))
-    if transpose:
-        pixels = pixels.swapaxes(0, 1)
-    return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
-
-
-def _picture(pixels: NDArray[Any], grey: bool, profile: bytes | None, notes: list[str]) -> Picture:
-    alpha = None
-    if pixels.shape[2] == 4:
-        alpha = np.ascontiguousarray(pixels[..., 3])
-        # An opaque channel is kept as well: whoever asked for four channels gets four back.
-        notes.append("alpha kept")
-    colour = np.ascontiguousarray(pixels[..., :3])
-    return Picture(pixels=colour, alpha=alpha, grey=grey, profile=profile, notes=tuple(notes))
+        return read_stored_picture(path)
+    except SourceError as error:
+        raise PictureError(str(error)) from error
 
 
 def png_bytes(pixels: NDArray[Any], *, like: Picture | None = None) -> bytes:

@@ -1,9 +1,11 @@
 """Depth from OpenEXR: files of the reference library, and damage that is named."""
 
 import base64
+import sys
 import zlib
 
 import numpy as np
+import OpenEXR
 import pytest
 
 from defocus_sim.datasets.formats.exr import exr_header, read_exr
@@ -68,12 +70,6 @@ FILES = {
         "byeXBbrFqu8o3G9YnSuT/v/n3SsHLbZ/fpcmW7O3klnob8d9UNQ4g32XHFCRUHDwocOBthZWVmEpKYE1fV2crCuKpMx1/CredERM"
         "NFy8aPFStoOvNGdOatYqP8DIyH9LOUKhI7ZvgRdDLnfwIQCdCc2z"
     ),
-    "piz": (
-        "eNqFjrFOw0AMQB0UIRakIn6APwA6snARHwBiqcTEkbjtSde7U+5U2omMjIyMHRkZGTsyMjJ2ZGTsWCdFSooa19KTLNvP9vj0PNoD"
-        "gHQojUHtKdHKBzim2h2UnTKiPyC1I5ej98qajbxsxpkMsqdMZh/hwU66CjpQxz5xRGTKOy2nO+e0MnidZ5g3suoFpyaoE+8wDbcy"
-        "KAt9bWWAuLKLS5/miGa9/gpNIG3c7cNB40RzpKeyMPy3Ikwdgg+5MgM4rOalKZ9QIzlAuIjqTctobQDMCRAAJ4Qg7omCmFF9QXQo"
-        "PyNuCEc8i02neKqdF9HuvIrtd0pnJtqdN8Z5Z5wPxpkzzifjfDHON+MsGOeHcX4ZZ8k4kLQ7cbICIsCxkQ=="
-    ),
 }
 ROW, COLUMN = np.mgrid[0:18, 0:7]
 DEPTH = (1 + 0.25 * ROW + 0.5 * COLUMN).astype(np.float32)
@@ -95,11 +91,91 @@ def test_files_of_the_reference_library_are_read_exactly(tmp_path, name):
     np.testing.assert_array_equal(depth, DEPTH)
 
 
-def test_a_compression_that_is_not_known_and_a_colour_picture_are_refused(tmp_path):
-    with pytest.raises(SourceError, match=r"piz\.exr .*PIZ compression.*ZIP"):
-        read_exr(write(tmp_path, "piz"))
+def test_a_colour_picture_is_refused(tmp_path):
     with pytest.raises(SourceError, match=r"colour\.exr has channels .B, G, R"):
         read_exr(write(tmp_path, "colour"))
+
+
+def save(path, channels, **header):
+    with OpenEXR.File(
+        {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, **header}, channels
+    ) as file:
+        file.write(str(path))
+    return path
+
+
+EXACT = ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "B44", "DWAA")
+PLANE = np.ascontiguousarray(np.broadcast_to(np.linspace(1, 4, 8, dtype=np.float32), (6, 8)))
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("tiled", [False, True])
+def test_every_compression_of_lines_and_tiles_is_read(tmp_path, name, tiled):
+    tiles = {"type": OpenEXR.tiledimage, "tiles": OpenEXR.TileDescription()} if tiled else {}
+    path = save(tmp_path / "a.exr", {"Z": PLANE}, compression=getattr(OpenEXR, f"{name}_COMPRESSION"), **tiles)
+    np.testing.assert_array_equal(read_exr(path), PLANE)
+
+
+@pytest.mark.parametrize("kind", [np.uint32, np.float16])
+def test_whole_and_half_numbers_keep_their_values(tmp_path, kind):
+    stored = (PLANE * 8).astype(kind)
+    read = read_exr(save(tmp_path / "a.exr", {"depth": stored}))
+    assert read.dtype == (np.uint32 if kind is np.uint32 else np.float32)
+    np.testing.assert_array_equal(read, stored)
+
+
+WRONG = np.full_like(PLANE, 0.9)
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        {"Z": PLANE, "N.X": WRONG, "N.Y": WRONG, "N.Z": WRONG},
+        {"Z": PLANE, "P.X": WRONG, "P.Y": WRONG, "P.Z": WRONG, "Y": WRONG},
+        {"normal.X": WRONG, "normal.Y": WRONG, "normal.Z": WRONG, "zdepth.Z": PLANE},
+        {"ViewLayer.Combined.R": WRONG, "ViewLayer.Combined.A": WRONG, "ViewLayer.Depth.Z": PLANE},
+        {"ViewLayer.Depth.V": PLANE, "ViewLayer.Normal.X": WRONG, "ViewLayer.Normal.Z": WRONG},
+        {"Depth.R": PLANE, "Depth.G": PLANE, "Depth.B": PLANE, "R": WRONG, "G": WRONG, "B": WRONG},
+        {"Z": PLANE, "ZBack": WRONG, "A": WRONG},
+        {"V": PLANE},
+        {"Y": PLANE, "A": WRONG},
+    ],
+    ids=lambda channels: "+".join(channels),
+)
+def test_depth_is_found_by_its_name_beside_other_passes(tmp_path, channels):
+    np.testing.assert_array_equal(read_exr(save(tmp_path / "a.exr", channels)), PLANE)
+
+
+@pytest.mark.parametrize(
+    ("channels", "word"),
+    [
+        ({"left.depth": PLANE, "right.depth": WRONG}, "several"),
+        ({"A.Depth.Z": PLANE, "B.Depth.Z": WRONG}, "several"),
+        ({"X": WRONG, "Y": WRONG, "Z": WRONG}, "none of them"),
+        ({"N.X": WRONG, "N.Y": WRONG, "N.Z": WRONG}, "none of them"),
+        ({"Y": WRONG, "U": WRONG}, "none of them"),
+    ],
+)
+def test_what_may_be_several_things_is_refused(tmp_path, channels, word):
+    with pytest.raises(SourceError, match=rf"a\.exr.*{word}"):
+        read_exr(save(tmp_path / "a.exr", channels))
+
+
+def test_a_data_window_within_the_display_window_keeps_its_place(tmp_path):
+    corners = [np.array(c, np.int32) for c in ((2, 3), (9, 8), (0, 0), (11, 9))]
+    path = save(
+        tmp_path / "a.exr", {"Z": PLANE}, dataWindow=(corners[0], corners[1]), displayWindow=(corners[2], corners[3])
+    )
+    depth = read_exr(path)
+    assert exr_header(path)[:2] == depth.shape == (10, 12)
+    np.testing.assert_array_equal(depth[3:9, 2:10], PLANE)
+    assert np.count_nonzero(depth) == PLANE.size
+
+
+def test_without_the_library_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(SourceError, match=r"a\.exr.*dfd-toolkit\[exr\]"):
+        read_exr(save(tmp_path / "a.exr", {"Z": PLANE}))
 
 
 @pytest.mark.parametrize("name", ["no", "rle", "zips", "zip"])
