@@ -14,10 +14,13 @@ from dfd_cli.support.focus import depths_of
 from dfd_cli.support.help import under
 from dfd_cli.support.options import (
     DATA_SET,
+    DEPTH_FILES,
+    DEPTH_HEADING,
     LENS,
     RENDERING,
     RESIZE,
     STORE,
+    depth_units,
     lens_from_options,
     val_fraction,
     with_options,
@@ -204,13 +207,6 @@ def make3d(folder: Path, size: tuple[int, int], val_fraction: float, **options: 
 )
 @under(
     DATA_SET,
-    "--depth-scale",
-    type=float,
-    metavar="METRES",
-    help="Metres per unit of the depth files (0.001 for mm).",
-)
-@under(
-    DATA_SET,
     "--test-fraction",
     type=click.FloatRange(0, 1),
     metavar="0..1",
@@ -225,7 +221,21 @@ def make3d(folder: Path, size: tuple[int, int], val_fraction: float, **options: 
     metavar="FILE",
     help="Text file with the names of the test frames.",
 )
-@with_options(LENS, RENDERING, RESIZE, STORE)
+@under(
+    DEPTH_HEADING,
+    "--mask",
+    "mask_dir",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Masks named as the depth files (NPY or PNG), 0 where depth is not valid.",
+)
+@under(
+    DEPTH_HEADING,
+    "--turn-depth",
+    is_flag=True,
+    help="Turn depth as the EXIF of its picture says: it was made of the picture as stored.",
+)
+@with_options(DEPTH_FILES, LENS, RENDERING, RESIZE, STORE)
 def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
     """Your own images with metric depth: a FOLDER, paired by name, or a list with --pairs.
 
@@ -234,10 +244,9 @@ def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
     """
     from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
 
-    own = {
-        name: options.pop(name)
-        for name in ("depth_dir", "max_difference_s", "depth_scale", "test_fraction", "val_fraction", "test_list")
-    }
+    units = depth_units(options)
+    names = ("depth_dir", "max_difference_s", "depth_scale", "mask_dir", "turn_depth", "test_fraction", "val_fraction")
+    own = {name: options.pop(name) for name in (*names, "test_list")} | {"units": units}
     run_conversion(RgbdFolderSource(root=folder, pairs_csv=pairs, seed=options["seed"], **own), options)
 
 

@@ -9,7 +9,7 @@ import click
 from dfd_cli.support.conversion import run_conversion
 from dfd_cli.support.errors import OneLineCommand
 from dfd_cli.support.help import under
-from dfd_cli.support.options import DATA_SET, LENS, RESIZE, STORE, val_fraction, with_options
+from dfd_cli.support.options import DATA_SET, DEPTH_FILES, LENS, RESIZE, STORE, depth_units, val_fraction, with_options
 
 MATCH = "Laying the sharp picture on the defocused one"
 _FOLDER = click.Path(path_type=Path)
@@ -44,13 +44,6 @@ _FOLDER = click.Path(path_type=Path)
     help="List of defocused,sharp[,depth[,split[,scene]]] instead of folders.",
 )
 @under(DATA_SET, "--by-order", is_flag=True, help="First with first, second with second, whatever the names.")
-@under(
-    DATA_SET,
-    "--depth-scale",
-    type=float,
-    metavar="METRES",
-    help="Metres per unit of the depth files (0.001 for mm).",
-)
 @under(
     DATA_SET,
     "--test-fraction",
@@ -92,7 +85,7 @@ _FOLDER = click.Path(path_type=Path)
     help="match: give the sharp picture the defocused one's light, a gain a channel in linear light.",
 )
 @under(MATCH, "--falloff", is_flag=True, help="Match the light of the corners, too.")
-@with_options(LENS, RESIZE, STORE)
+@with_options(DEPTH_FILES, LENS, RESIZE, STORE)
 def pairs(folder: Path | None, exposure: str, **options: Any) -> None:
     """Real photographs: pairs of a defocused and a sharp picture, with depth or without.
 
@@ -102,8 +95,10 @@ def pairs(folder: Path | None, exposure: str, **options: Any) -> None:
     """
     from defocus_sim.datasets.pairs import PairsSource
 
+    units = depth_units(options)
     names = ("defocused", "sharp", "depth", "pairs_csv", "by_order", "depth_scale", "test_fraction", "val_fraction")
     own = {name: options.pop(name) for name in (*names, "test_list", "motion", "border_px", "falloff")}
+    own["units"] = units
     if click.get_current_context().get_parameter_source("on_error") is click.core.ParameterSource.DEFAULT:
         options["on_error"] = "skip"
     source = PairsSource(root=folder, exposure=exposure == "match", seed=options["seed"], **own)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = {"cli": "dfd_cli", "defocus_sim": "defocus_sim", "dfd_train": "dfd_train"}
 # numba asks for one exact version of it; a second opinion could only contradict.
-COMES_WITH = {"llvmlite": "numba", "triton": "torch"}
+COMES_WITH = {"OpenEXR": "openexr", "llvmlite": "numba", "triton": "torch"}
 FILES = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
 
 
@@ -32,7 +32,7 @@ def test_every_package_is_shipped_and_typed():
 def test_whatever_is_imported_is_asked_for_and_pinned():
     project = PROJECT["project"]
     asked = {canonical(r) for r in project["dependencies"]}
-    extras = {canonical(r) for name in ("s3", "onnx") for r in project["optional-dependencies"][name]}
+    extras = {canonical(r) for name in ("s3", "onnx", "exr", "heic") for r in project["optional-dependencies"][name]}
     pinned = {canonical(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert asked <= pinned
     homes = packages_distributions()

@@ -14,8 +14,12 @@ from dfd_cli.support.parameters import (
     Aperture,
     ApertureParam,
     CocLimitParam,
+    DepthInvalidParam,
+    DepthScaleParam,
     DistancesParam,
+    IntrinsicsParam,
     LengthParam,
+    LengthScale,
     NoiseParam,
     PixelsParam,
     PresetParam,
@@ -23,12 +27,14 @@ from dfd_cli.support.parameters import (
 )
 
 from defocus_sim.blur.options import Rendering
+from defocus_sim.datasets.formats.depth_units import DepthUnits
 from defocus_sim.lens import PRESET_ALIASES, PRESETS, Lens
 from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DATA_SET, LENS_HEADING, BLUR, PICTURE, STORE_HEADING, WORK = "Data set", "Lens", "Blur", "Pictures", "Store", "Work"
+DEPTH_HEADING = "Depth files"
 
 LENS = (
     under(
@@ -159,6 +165,54 @@ RENDERING = (
     ),
     under(BLUR, "--dither", is_flag=True, help="Quantise with dither instead of rounding."),
 )
+# What the numbers of depth files are; see `depth_units`.
+DEPTH_FILES = (
+    under(
+        DEPTH_HEADING,
+        "--depth-scale",
+        type=DepthScaleParam(),
+        metavar="METRES",
+        help="What a unit of the depth files is worth (0.001 or 1mm); of disparity in px, of inverse depth in 1/m.",
+    ),
+    under(
+        DEPTH_HEADING,
+        "--depth-kind",
+        type=click.Choice(["z", "ray", "disparity", "inverse"]),
+        default="z",
+        help="z: along the axis. ray: distance from the camera. disparity: px. inverse: 1/z.",
+    ),
+    under(
+        DEPTH_HEADING,
+        "--depth-invalid",
+        type=DepthInvalidParam(),
+        metavar="VALUE,...|none",
+        show_default="0, below, not finite, known marks far beyond the rest",
+        help="Stored numbers that mean a hole; none: keep marks such as 65535 as depth.",
+    ),
+    under(
+        DEPTH_HEADING,
+        "--depth-bits",
+        type=click.Choice(["stored", "rotated", "shifted", "swapped"]),
+        default="stored",
+        help="rotated: by 3, SUN RGB-D. shifted: by 3, a Kinect's raw depth. swapped: bytes.",
+    ),
+    under(
+        DEPTH_HEADING,
+        "--intrinsics",
+        type=IntrinsicsParam(),
+        metavar="FX,FY,CX,CY",
+        help="Camera of the depth maps in px, for ray and disparity.",
+    ),
+    under(DEPTH_HEADING, "--baseline", type=LengthParam(1), help="Distance of the two cameras, for disparity (12cm)."),
+    under(
+        DEPTH_HEADING,
+        "--disparity-offset",
+        type=float,
+        metavar="PX",
+        default=0.0,
+        help="Added to disparity (Middlebury's doffs).",
+    ),
+)
 RESIZE = (
     under(
         PICTURE,
@@ -234,6 +288,23 @@ def val_fraction(default: float) -> Any:
         metavar="0..1",
         default=default,
         help="Share of the training scenes that goes into val, seeded.",
+    )
+
+
+def depth_units(options: dict[str, Any]) -> DepthUnits:
+    """The `DEPTH_FILES` options but for the scale as one value, taken out of `options`."""
+    invalid, guess = options.pop("depth_invalid") or ((), True)
+    kind = options.pop("depth_kind")
+    if kind in ("disparity", "inverse") and isinstance(options["depth_scale"], LengthScale):
+        raise click.UsageError(f"--depth-scale of the kind {kind} is a plain number, not a length")
+    return DepthUnits(
+        kind=kind,
+        invalid=invalid,
+        guess=guess,
+        bits=options.pop("depth_bits"),
+        intrinsics=options.pop("intrinsics"),
+        baseline_m=options.pop("baseline"),
+        disparity_offset_px=options.pop("disparity_offset"),
     )
 
 

@@ -54,6 +54,53 @@ class LengthParam(_Text):
         return float(f"{parse_length_m(text) * self._per_metre:.9g}")
 
 
+class LengthScale(float):
+    """Metres per unit that were written as a length."""
+
+
+class DepthScaleParam(_Text):
+    """What a unit of a depth file is worth: a plain number, or a length with its unit."""
+
+    name = "number or length"
+
+    def parse(self, text: str) -> float:
+        """`0.001` or `1mm`, which is the same."""
+        try:
+            return float(text)
+        except ValueError:
+            return LengthScale(LengthParam(1).parse(text))
+
+
+class DepthInvalidParam(_Text):
+    """Stored numbers that mean a hole, and `none`: no others are to be taken for one."""
+
+    name = "numbers"
+
+    def parse(self, text: str) -> tuple[tuple[float, ...], bool]:
+        """`65535,-1` as those and True, `none` as nothing and False."""
+        words = [word.strip().lower() for word in text.split(",")]
+        try:
+            return tuple(float(word) for word in words if word != "none"), "none" not in words
+        except ValueError:
+            raise UnitError(f"{text!r} is no list of numbers (65535,0), nor none") from None
+
+
+class IntrinsicsParam(_Text):
+    """fx, fy, cx, cy of a camera in px."""
+
+    name = "FX,FY,CX,CY"
+
+    def parse(self, text: str) -> tuple[float, ...]:
+        """`525,525,319.5,239.5`."""
+        try:
+            values = tuple(float(word) for word in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) != 4:
+            raise UnitError(f"{text!r} is not FX,FY,CX,CY in px, for example 525,525,319.5,239.5")
+        return values
+
+
 class ApertureParam(_Text):
     """A diameter with its unit, or an f-number written `f/2.8`."""
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # A blur that nobody can see: metres taken for pixels, an aperture in the wrong unit.
 INVISIBLE_BLUR_DB = 44.0
 MOST_LISTED = 20
+# Half of a data set's depth lies between them: a hand's breadth, and farther than rooms, halls and streets.
+USUAL_DEPTH_M = (0.05, 150.0)
 
 
 def conversion_lines(result: Conversion, sheet: str) -> list[str]:
@@ -29,9 +31,42 @@ def conversion_lines(result: Conversion, sheet: str) -> list[str]:
         f"  time       {result.seconds:.1f} s, {samples / max(result.seconds, 1e-9):.1f} samples/s",
         f"  look at    {sheet}",
     ]
+    lines += _depth_warnings(statistics)
     if statistics["psnr_db"] is None or statistics["psnr_db"] > INVISIBLE_BLUR_DB:
         lines.append("  warning    this blur can hardly be seen: check the units of aperture, focus and depth")
     return lines
+
+
+def _depth_warnings(statistics: dict[str, Any]) -> list[str]:
+    """What looks wrong about depth or its unit; what was noted of single frames."""
+    lines = []
+    depth, samples = statistics.get("depth_m"), statistics["samples"]
+    if depth and not USUAL_DEPTH_M[0] <= depth[2] <= USUAL_DEPTH_M[1]:
+        way = "small" if depth[2] < USUAL_DEPTH_M[0] else "large"
+        lines.append(
+            f"  warning    half of all depth lies beyond {depth[2]:.4g} m: its unit looks 10 or 1000 times too {way} "
+            "(--depth-scale)"
+        )
+    if statistics.get("too_near_px"):
+        lines.append(
+            f"  warning    {statistics['too_near_px']} px are nearer than the focal length, from where no lens makes a "
+            "picture: check the unit of depth"
+        )
+    if statistics.get("wide_coc_samples", 0) > samples / 2:
+        lines.append(
+            "  warning    most pixels have a CoC beyond a tenth of the frame: check the units of aperture, focus and depth"
+        )
+    for text, count in statistics.get("notes", ()):
+        lines.append(f"  depth      in {count} of {samples} samples: {text}")
+    return lines
+
+
+def _depth_lines(statistics: dict[str, Any]) -> list[str]:
+    depth = statistics.get("depth_m")
+    if not depth:
+        return []
+    low, first, half, last, high = (f"{value:.4g}" for value in depth)
+    return [f"  depth      {low} to {high} m (1 % below {first}, half below {half}, 99 % below {last})"]
 
 
 def stage_lines(result: Conversion) -> list[str]:
@@ -168,6 +203,7 @@ def _store_lines(store: ShardStore) -> list[str]:
     return [
         f"{store.url}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples of {width}x{height}",
         f"  lens       {lens}{_blur_text(manifest)}",
+        *_depth_lines(statistics),
         *_coc_lines(statistics["coc_px"]),
         *_limit_lines(statistics),
         *registration_lines(store),

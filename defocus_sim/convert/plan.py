@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +16,8 @@ from defocus_sim.errors import ConvertError
 from defocus_sim.lens import Lens
 from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD, FORMAT_VERSION, Compression
 from defocus_sim.shards.manifest import MEASURED, UNKNOWN_LENS, digest
+
+_MOST_NOTES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +206,29 @@ def blur_statistics(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "unblurred": len(samples) - len(psnr_db),
         "limited_px": sum(sample.get("limited_px", 0) for sample in samples),
         "limited_samples": sum(sample.get("limited_px", 0) > 0 for sample in samples),
+        **_depth_statistics(samples),
+    }
+
+
+def _depth_statistics(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`depth_m`: the least, the medians of the samples' 1st, 50th and 99th percentile, and the largest, None without depth.
+
+    `wide_coc_samples`: those where most pixels have a CoC beyond a tenth of the frame's width; `too_near_px`: pixels that
+    are nearer than the focal length; `notes`: of how many samples each thing was noted.
+    """
+    known = [sample["depth_m"] for sample in samples if sample.get("depth_m")]
+    notes = Counter(note for sample in samples for note in sample.get("notes", ()))
+    return {
+        "depth_m": None
+        if not known
+        else [
+            min(d[0] for d in known),
+            *(statistics.median(d[i] for d in known) for i in (1, 2, 3)),
+            max(d[4] for d in known),
+        ],
+        "wide_coc_samples": sum(sample.get("wide_coc", 0) > 0.5 for sample in samples),
+        "too_near_px": sum(sample.get("too_near_px", 0) for sample in samples),
+        "notes": [[text, count] for text, count in notes.most_common(_MOST_NOTES)],
     }
 
 

@@ -21,6 +21,7 @@ from defocus_sim.shards.write import encode_sample
 from defocus_sim.simulate import defocus, without_unusable
 
 OnError = Literal["fail", "skip"]
+_FEW_PIXELS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ def render_sample(
     squares = cv2.norm(arrays["defocused"], arrays["aif"], cv2.NORM_L2SQR)
     facts = {
         **_coc_facts(depth_m, lens),
+        **_depth_facts(depth_m, lens),
+        "too_near_px": 0 if lens is None else _too_near(frame.depth_m, lens),
+        "notes": list(frame.notes),
         "mse": squares / arrays["aif"].size / 255**2,
         "focus_distance_m": 0.0 if lens is None else lens.focus_distance_m,
         "aperture_mm": 0.0 if lens is None else lens.aperture_diameter_m * 1e3,
@@ -142,6 +146,28 @@ def _coc_facts(depth_m: NDArray[np.float32], lens: Lens | None) -> dict[str, Any
         limited = int(np.count_nonzero(np.abs(coc) > limit))
     nearest, farthest = np.clip([nearest, farthest], -limit, limit)
     return {"coc_min_px": float(nearest), "coc_max_px": float(farthest), "limited_px": limited}
+
+
+def _depth_facts(depth_m: NDArray[np.float32], lens: Lens | None) -> dict[str, Any]:
+    """Range and percentiles of depth, and the share of pixels whose CoC exceeds a tenth of the frame's width."""
+    # A sixteenth of the pixels tells the percentiles; sorting all of them would take longer than many a blur.
+    some = depth_m[::4, ::4] if depth_m.size > _FEW_PIXELS else depth_m
+    some, known = some[some > 0], depth_m[depth_m > 0]
+    if not some.size:
+        return {"depth_m": None, "wide_coc": 0.0}
+    middle = np.percentile(some, (1, 50, 99))
+    facts = {"depth_m": [round(float(value), 6) for value in (known.min(), *middle, known.max())], "wide_coc": 0.0}
+    if lens is not None:
+        coc_px = coc_diameter_px(some, replace(lens, max_coc_px=None), width_px=depth_m.shape[1])
+        facts["wide_coc"] = round(float(np.mean(np.abs(coc_px) > 0.1 * depth_m.shape[1])), 6)
+    return facts
+
+
+def _too_near(depth_m: NDArray[np.float32], lens: Lens) -> int:
+    """Pixels that are nearer than the focal length, from where no lens makes a picture."""
+    if lens.focal_length_mm is None:
+        return 0
+    return int(np.count_nonzero((depth_m > 0) & (depth_m <= lens.focal_length_mm / 1e3)))
 
 
 def _resize(array: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:

@@ -37,13 +37,14 @@ class RgbdFrame:
 
     `aif`: (H, W, 3) uint8 sRGB. `depth_m`: (H, W) float32 metres, 0 = hole (never negative, never non-finite).
     `defocused`: as `aif`, where a camera took it and nothing is to be simulated; depth may be all holes then. `found`:
-    JSON-ready facts about such a pair, for the manifest.
+    JSON-ready facts about such a pair, for the manifest. `notes`: what a user should know about its depth.
     """
 
     aif: NDArray[np.uint8]
     depth_m: NDArray[np.float32]
     defocused: NDArray[np.uint8] | None = None
     found: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class FrameReader(Protocol):

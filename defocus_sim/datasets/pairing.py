@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from defocus_sim.datasets.formats.depth_units import DepthKind
 from defocus_sim.datasets.formats.images import (
     CHECKED_SUFFIXES,
     DepthHeader,
@@ -34,12 +35,18 @@ class Pair:
     scene: str | None = None
 
 
-def metres_per_unit(path: Path, integer: bool, depth_scale: float | None) -> float:
-    """Metres per unit of a depth file: `depth_scale`, or what its kind or name says; raises `SourceError` else."""
+def metres_per_unit(path: Path, integer: bool, depth_scale: float | None, kind: DepthKind = "z") -> float:
+    """Metres per unit of a depth file: `depth_scale`, or what its kind or name says; raises `SourceError` else.
+
+    Of disparity it is px per unit, of inverse depth 1/m.
+    """
     if depth_scale is not None:
         return depth_scale
     if not integer:
         return 1.0
+    if kind in ("disparity", "inverse"):
+        what = "px of disparity" if kind == "disparity" else "1/m"
+        raise SourceError(f"{path.name} holds integers of an unknown unit: give {what} per unit (--depth-scale)")
     if _MILLIMETRES.search(path.stem):
         return 0.001
     raise SourceError(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
+from defocus_sim.datasets.base import RgbdFrame, SampleRef
+from defocus_sim.datasets.formats.depth_units import DepthUnits, metres
 from defocus_sim.datasets.formats.images import DepthHeader, read_colour, read_depth_units, resize_nearest
 from defocus_sim.datasets.layouts.lists import names_listed
 from defocus_sim.datasets.listing import (
@@ -64,7 +65,8 @@ class PairsSource(ListedOnce[PhotoFrame]):
 
     `by_order`: pair files by their order instead of their names. `depth_scale`: metres per unit of the depth files;
     without it floating point depth is in metres and integer depth in millimetres where its name says `mm`. Depth lies on
-    the defocused picture; 0, negative and non-finite values are holes; without depth files all of it is.
+    the defocused picture; `units`: what its numbers are, where they are not z, and what is a hole; without depth files
+    all of it is.
 
     `motion`: how the sharp picture is laid on the defocused one: "affine", "shift" or "none" (see `register`).
     `border_px`: pixels that are cut off at each side, as the sharp picture does not cover them once it is moved; default
@@ -85,6 +87,7 @@ class PairsSource(ListedOnce[PhotoFrame]):
     pairs_csv: Path | None = None
     by_order: bool = False
     depth_scale: float | None = None
+    units: DepthUnits = field(default_factory=DepthUnits)
     motion: Motion = "affine"
     border_px: int | None = None
     exposure: bool = True
@@ -133,7 +136,7 @@ class PairsSource(ListedOnce[PhotoFrame]):
             raise SourceError(f"there is no readable pair of photographs ({len(skipped)} left out{first})")
         for frame in self.listing.frames:
             if frame.pair.depth is not None and frame.depth is not None:
-                metres_per_unit(frame.pair.depth, frame.depth.integer, self.depth_scale)
+                metres_per_unit(frame.pair.depth, frame.depth.integer, self.depth_scale, self.units.kind)
         splits = self._splits(pairs, skipped)
         scenes: dict[str, str] = {}
         for pair in pairs:
@@ -177,6 +180,7 @@ class PairsSource(ListedOnce[PhotoFrame]):
         return {
             "kind": self.kind,
             **{name: getattr(self, name) for name in options},
+            **({"units": self.units.to_json()} if self.units.to_json() else {}),
             "border_px": self.border,
             "files": identity(files),
             "skipped": [list(entry) for entry in self.listing.skipped],
@@ -231,6 +235,7 @@ class PairsSource(ListedOnce[PhotoFrame]):
 class _PairReader:
     def __init__(self, source: PairsSource, files: Mapping[int, PhotoFrame]) -> None:
         self._source, self._files = source, files
+        self._notes: tuple[str, ...] = ()
 
     def read(self, index: int) -> RgbdFrame:
         """Pair `index` of the source, the sharp picture laid on the defocused one, within the border."""
@@ -273,19 +278,23 @@ class _PairReader:
             depth_m=np.ascontiguousarray(depth[kept, kept]),
             defocused=np.ascontiguousarray(defocused[kept, kept]),
             found=found,
+            notes=self._notes,
         )
         if pair.depth is not None and not (frame.depth_m > 0).any():
             raise SourceError(f"{pair.depth.name} has no valid depth: every value is 0 or not finite")
         return frame
 
     def _depth(self, pair: PhotoPair, hw: tuple[int, ...]) -> NDArray[np.float32]:
+        self._notes = ()
         if pair.depth is None:
             return np.zeros(hw, np.float32)
-        units = read_depth_units(pair.depth)
-        scale = metres_per_unit(pair.depth, units.dtype.kind != "f", self._source.depth_scale)
-        with np.errstate(over="ignore"):  # What no float32 can hold is infinite, and thus a hole.
-            depth = depth_with_holes((units.astype(np.float64) * scale).astype(np.float32))
-        return resize_nearest(depth, (hw[0], hw[1]))
+        stored, units = read_depth_units(pair.depth), self._source.units
+        scale = metres_per_unit(pair.depth, stored.dtype.kind != "f", self._source.depth_scale, units.kind)
+        try:
+            depth_m, self._notes = metres(stored, scale, units)
+        except SourceError as error:
+            raise SourceError(f"{pair.depth.name}: {error}") from error
+        return resize_nearest(depth_m, (hw[0], hw[1]))
 
 
 def _whole_pair(pair: PhotoPair) -> tuple[PhotoFrame | None, str]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
-from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
+from defocus_sim.datasets.base import RgbdFrame, SampleRef
+from defocus_sim.datasets.formats.depth_units import DepthUnits, metres
 from defocus_sim.datasets.formats.images import (
     DepthHeader,
     read_colour,
     read_depth_units,
     resize_nearest,
 )
+from defocus_sim.datasets.formats.masks import find_mask, is_mask, read_mask
+from defocus_sim.datasets.formats.pictures import picture_header, upright_pixels
 from defocus_sim.datasets.layouts.lists import names_listed, pairs_from_list
 from defocus_sim.datasets.layouts.match import MAX_DIFFERENCE_S, pairs_below, pairs_in_two_folders, unpaired_hint
 from defocus_sim.datasets.listing import (
@@ -49,6 +52,10 @@ class FramePair:
     pair: Pair
     colour_hw: tuple[int, int]
     depth: DepthHeader
+    # How the picture's file is turned, and how its depth is to be.
+    orientation: int = 1
+    turn_depth: int = 1
+    mask: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +66,10 @@ class RgbdFolderSource(ListedOnce[FramePair]):
     `root`. `max_difference_s`: how far apart a picture and its depth may be that are paired by the times they are named by
     (None: 0.02 s), or by those of a list (None: any). `pairs_csv`: a list of the
     pairs instead of their names. `depth_scale`: metres per unit of the depth files; without it floating point depth is
-    in metres and integer depth in millimetres where its name says `mm`, and refused otherwise. 0, negative and
-    non-finite depth is a hole.
+    in metres and integer depth in millimetres where its name says `mm`, and refused otherwise. `units`: what the numbers
+    are, where they are not z; see `DepthUnits`, also for what is a hole. `mask_dir`: a folder of masks named as the depth
+    files, 0 where depth is not valid. `turn_depth`: turn depth as the EXIF of its picture says; without it that is done
+    where only so both have one shape.
 
     `size_hw`: height and width of every frame, needed where the pictures differ in size (colour is reduced by area,
     depth takes the nearest value, both before any blur); without it frames keep their size. Depth of another size than
@@ -81,6 +90,9 @@ class RgbdFolderSource(ListedOnce[FramePair]):
     max_difference_s: float | None = None
     pairs_csv: Path | None = None
     depth_scale: float | None = None
+    units: DepthUnits = field(default_factory=DepthUnits)
+    mask_dir: Path | None = None
+    turn_depth: bool = False
     size_hw: tuple[int, int] | None = None
     test_fraction: float = 0.0
     val_fraction: float = 0.0
@@ -102,6 +114,8 @@ class RgbdFolderSource(ListedOnce[FramePair]):
             raise SourceError("depth_dir and pairs_csv both say where the depth is: give one of them")
         if self.test_list is not None and self.test_fraction:
             raise SourceError("test_list and test_fraction both say what the test split is: give one of them")
+        if self.mask_dir is not None and not self.mask_dir.is_dir():
+            raise SourceMissingError(f"folder of masks {self.mask_dir} is not there")
         if self.seed < 0:
             raise SourceError(f"seed={self.seed} must not be negative")
         if self.max_difference_s is not None and not 0 <= self.max_difference_s < float("inf"):
@@ -163,9 +177,12 @@ class RgbdFolderSource(ListedOnce[FramePair]):
             for p in (frame.pair for frame in self.listing.frames)
             for suffix, path in (("", p.colour), (":depth", p.depth))
         ]
+        files += [(f.pair.name + ":mask" + f.mask.suffix, f.mask) for f in self.listing.frames if f.mask is not None]
         return {
             "kind": self.kind,
             "depth_scale": self.depth_scale,
+            **({"units": self.units.to_json()} if self.units.to_json() else {}),
+            **({"turn_depth": True} if self.turn_depth else {}),
             "size_hw": None if self.size_hw is None else list(self.size_hw),
             "test_fraction": self.test_fraction,
             "val_fraction": self.val_fraction,
@@ -188,12 +205,29 @@ class RgbdFolderSource(ListedOnce[FramePair]):
             colour_hw, reason = looked_at(pair.colour, look_at_colour)
             depth, other = looked_at(pair.depth, look_at_depth) if colour_hw is not None else (None, "")
             if colour_hw is not None and depth is not None:
-                other = aspects_differ(pair.colour, pair.depth, colour_hw, (depth.height, depth.width)) or ""
-                if not other:
-                    frames.append(FramePair(pair, colour_hw, depth))
+                try:
+                    frames.append(self._fitted(pair, colour_hw, depth))
+                except SourceError as error:
+                    other = str(error)
             if reason or other:
                 skipped.append(Skipped(pair.name, reason or other))
-        return Listing(tuple(frames), tuple(skipped), tuple(notes), hint)
+        if self.mask_dir is not None:
+            skipped = [entry for entry in skipped if not is_mask(entry.name)]
+        return Listing(tuple(frames), tuple(skipped), (*notes, *_turn_notes(frames)), hint)
+
+    def _fitted(self, pair: Pair, colour_hw: tuple[int, int], depth: DepthHeader) -> FramePair:
+        """The frame, with how its depth lies on its picture; raises `SourceError` where it does not."""
+        orientation, depth_hw = picture_header(pair.colour)[2], (depth.height, depth.width)
+        turn = orientation if self.turn_depth else 1
+        if turn >= 5:
+            depth_hw = depth_hw[::-1]
+        reason = aspects_differ(pair.colour, pair.depth, colour_hw, depth_hw)
+        if reason and orientation >= 5 and not aspects_differ(pair.colour, pair.depth, colour_hw, depth_hw[::-1]):
+            reason, turn = None, 1 if self.turn_depth else orientation
+        if reason:
+            raise SourceError(reason)
+        mask = None if self.mask_dir is None else find_mask(self.mask_dir, pair.depth, self.depth_dir or self.root)
+        return FramePair(pair, colour_hw, depth, orientation, turn, mask)
 
     def _found(self) -> tuple[list[Pair], list[Skipped], list[str], str]:
         if self.pairs_csv is not None:
@@ -209,7 +243,7 @@ class RgbdFolderSource(ListedOnce[FramePair]):
 
     def metres_per_unit(self, path: Path, integer: bool) -> float:
         """Metres per unit of a depth file; raises `SourceError` where nothing says it."""
-        return metres_per_unit(path, integer, self.depth_scale)
+        return metres_per_unit(path, integer, self.depth_scale, self.units.kind)
 
     def _splits(self, pairs: list[Pair], skipped: tuple[Skipped, ...]) -> dict[str, str]:
         if any(pair.split for pair in pairs):
@@ -233,14 +267,32 @@ class _RgbdReader:
 
     def read(self, index: int) -> RgbdFrame:
         """Sample `index` of the source, at the source's size where one is given."""
-        pair, size_hw = self._files[index].pair, self._source.size_hw
-        aif, units = read_colour(pair.colour), read_depth_units(pair.depth)
-        reason = aspects_differ(pair.colour, pair.depth, aif.shape[:2], units.shape)
+        frame, size_hw = self._files[index], self._source.size_hw
+        pair = frame.pair
+        aif, stored = read_colour(pair.colour), read_depth_units(pair.depth)
+        scale = self._source.metres_per_unit(pair.depth, stored.dtype.kind != "f")
+        try:
+            valid = None if frame.mask is None else read_mask(frame.mask)
+            depth_m, notes = metres(stored, scale, self._source.units, valid)
+        except SourceError as error:
+            raise SourceError(f"{pair.name}: {pair.depth.name}: {error}") from error
+        depth_m = np.ascontiguousarray(upright_pixels(depth_m, frame.turn_depth))
+        reason = aspects_differ(pair.colour, pair.depth, aif.shape[:2], depth_m.shape)
         if reason:
             raise SourceError(f"{pair.name}: {reason}")
-        scale = self._source.metres_per_unit(pair.depth, units.dtype.kind != "f")
-        with np.errstate(over="ignore"):  # What no float32 can hold is infinite, and thus a hole.
-            depth = depth_with_holes((units.astype(np.float64) * scale).astype(np.float32))
         if size_hw is not None and size_hw != aif.shape[:2]:
             aif = np.asarray(cv2.resize(aif, size_hw[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-        return RgbdFrame(aif, resize_nearest(depth, (aif.shape[0], aif.shape[1])))
+        return RgbdFrame(aif, resize_nearest(depth_m, (aif.shape[0], aif.shape[1])), notes=notes)
+
+
+def _turn_notes(frames: Sequence[FramePair]) -> list[str]:
+    """How many pictures are turned by their EXIF, and whether their depth is."""
+    alone = sum(frame.orientation != 1 and frame.turn_depth == 1 for frame in frames)
+    both = sum(frame.turn_depth != 1 for frame in frames)
+    lines = [f"depth of {both} frames is turned as the EXIF orientation of its picture says"] if both else []
+    if alone:
+        lines.append(
+            f"{alone} pictures are turned by their EXIF orientation, their depth files are not: right where depth was "
+            "made of the upright picture, else give --turn-depth"
+        )
+    return lines
