@@ -31,10 +31,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a TOML file; raises `ConfigError` where it cannot be read."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError as error:
         raise ConfigError(f"config {path} not found") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"config {path} cannot be read: {error}") from error
 
 

@@ -187,8 +187,10 @@ def _compared(
 def _write(config: EvalConfig, out: Path, scored: Mapping[str, _Scored], comparison: Comparison) -> None:
     sheet, shown = _pictures(config, scored)
     written: Report | Comparison = comparison if list(scored) != [PREDICTION] else scored[PREDICTION].report
-    page = {"report.html": html_page(comparison, shown).encode()} if config.html else {}
-    write_report(written, out, sheet, {"per_image.csv": per_image_csv(comparison).encode(), **page})
+    page = {"report.html": html_page(comparison, shown).encode(errors="backslashreplace")} if config.html else {}
+    write_report(
+        written, out, sheet, {"per_image.csv": per_image_csv(comparison).encode(errors="backslashreplace"), **page}
+    )
     for one in scored.values():
         one.journal.remove()
 

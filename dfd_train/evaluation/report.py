@@ -275,7 +275,7 @@ def write_report(
     """
     files = {
         "report.json": (json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n").encode(),
-        "report.md": report.markdown().encode(),
+        "report.md": report.markdown().encode(errors="backslashreplace"),
         **(extra or {}),
     }
     if sheet is not None:

@@ -124,7 +124,7 @@ def write_tables(table: PaperTable, name: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for ending, content in contents.items():
-            write_atomically(folder / f"{name}.{ending}", content.encode())
+            write_atomically(folder / f"{name}.{ending}", content.encode(errors="backslashreplace"))
     except OSError as error:
         raise EvaluationError(f"cannot write the table to {folder}: {error.strerror or error}") from error
 

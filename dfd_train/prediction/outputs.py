@@ -145,7 +145,7 @@ def record(results: Results, endings: Sequence[str]) -> bytes:
         low, middle, high = (float(v) for v in np.percentile(found.depth_m / results.unit_m, (1, 50, 99)))
         record["depth"] = {"unit": results.unit, "p01": low, "median": middle, "p99": high}
     record["files"] = sorted(endings)
-    return (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def depth_millimetres(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -37,4 +37,4 @@ def ply_bytes(picture: NDArray[np.generic], depth_m: NDArray[np.float32], focal_
     kinds = {"x": "float", "y": "float", "z": "float", "red": "uchar", "green": "uchar", "blue": "uchar"}
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
     header += [f"property {kind} {name}" for name, kind in kinds.items()]
-    return ("\n".join([*header, "end_header"]) + "\n").encode() + points.tobytes()
+    return ("\n".join([*header, "end_header"]) + "\n").encode(errors="backslashreplace") + points.tobytes()

@@ -44,6 +44,11 @@ def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool
     Raises `ConfigError` where the folder has content: a run without `overwrite`, or anything that is no run.
     """
     run = Path(config.out)
+    try:
+        str(run.absolute()).encode()
+    except UnicodeEncodeError as error:
+        # TensorBoard cannot write there.
+        raise ConfigError(f"{run} is no name in UTF-8; choose another --out") from error
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file, not a folder for a run")
     if run.is_dir() and any(run.iterdir()):
@@ -68,7 +73,7 @@ def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool
     content = {"config": located.to_dict(), **facts}
     try:
         run.mkdir(parents=True, exist_ok=True)
-        write_atomically(run / TOML_FILE, toml_text(located, facts).encode())
+        write_atomically(run / TOML_FILE, toml_text(located, facts).encode(errors="surrogateescape"))
         write_atomically(run / CONFIG_FILE, (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise ConfigError(f"cannot write to the run folder {run}: {error.strerror or error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -71,7 +72,7 @@ def require_wandb(project: str | None) -> None:
 def _wandb_run(config: TrainConfig, project: str) -> Any:
     require_wandb(project)
     # The same run again when it is resumed, and another one for another folder.
-    known_as = hashlib.sha256(str(Path(config.out).absolute()).encode()).hexdigest()[:16]
+    known_as = hashlib.sha256(os.fsencode(Path(config.out).absolute())).hexdigest()[:16]
     return import_module("wandb").init(
         project=project,
         name=Path(config.out).name,

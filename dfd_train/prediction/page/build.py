@@ -148,7 +148,7 @@ def _page(scene: PageScene, longest: int, quality: int) -> bytes:
     for piece in before_and_after[1:]:
         name, rest = piece.split("}}", 1)
         page += [parts[name], rest]
-    return "".join(page).encode()
+    return "".join(page).encode(errors="backslashreplace")
 
 
 def _first_f_number(lens: Lens, far: float, near: float, focus: float, hw: tuple[int, int]) -> float:

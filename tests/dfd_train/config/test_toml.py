@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,10 @@ def test_a_run_can_be_repeated_from_its_folder_alone(
     said = (tmp_path / "a" / "run.toml").read_text()
     assert "# store_checksum: " in said
     assert "# versions: " in said
+
+
+def test_a_place_that_is_no_utf8_comes_back_from_the_file(tmp_path: Path) -> None:
+    place = os.fsdecode(b"caf\xe9.zarr")
+    config = recipe_config("fast", shards=place, out="run")
+    (tmp_path / "run.toml").write_bytes(toml_text(config, {}).encode(errors="surrogateescape"))
+    assert configured(tmp_path / "run.toml", out="run").shards == place
