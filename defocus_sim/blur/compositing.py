@@ -2,6 +2,8 @@
 
 Why the amounts are what they are stands in `layered`. Here it is done sparsely: a layer costs a tile nothing unless one
 of its pixels is within reach of it, and a tile ends where no light is left. Serial, without the GIL; inputs are trusted.
+What sums floats is inlined by force: else a process that compiles `render` calls the functions as they were compiled alone,
+and one that loads it the copies in its file, which differ in where products and sums are fused.
 All weights are positive sums (no differences of running totals), so constants keep their value to float32 rounding.
 """
 # mypy: allow-untyped-defs
@@ -88,7 +90,7 @@ def render(planes, place, hidden_planes, hidden_place, near_share, pad, kernels,
                             out[c, y0 + y, x0 + x] = planes[c, y0 + y + pad, x0 + x + pad]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, forceinline=True)
 def _composite(visible, hidden, has_hidden, beyond_focus, height, width, total, state):
     """Put a blurred layer behind what is there; returns the most light that still passes anywhere.
 
@@ -180,7 +182,7 @@ def _blur_surface(planes, place, rest, rest_place, near_share, visible, k, box, 
     return not empty
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, forceinline=True)
 def _cut(planes, place, rest, rest_place, near_share, visible, level, top, left, patch, filled):
     """Cut layer `level` of a surface into patch (C+2,..), see `_blur_surface`; filled[y]: the row has any coverage.
 
@@ -236,7 +238,7 @@ def _cut(planes, place, rest, rest_place, near_share, visible, level, top, left,
     return empty, farther == 0, least == _ONE
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def _blur_gaussian(work, c, height, width, filled, half, reach, lines, out):
     """Down the columns of patch `c` of `work` into `lines`, then along these; writes whole vectors, `_TILE` columns."""
     side = work.shape[2]
@@ -271,7 +273,7 @@ def _blur_gaussian(work, c, height, width, filled, half, reach, lines, out):
             )  # fmt: skip
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, forceinline=True)
 def _blur_disc(source, filled, boxes, reach, rows, out):
     """Each input row's box sums of every half-width, built up two taps at a time, serve all rows of the disc at once."""
     height, width = out.shape

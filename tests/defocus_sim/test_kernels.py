@@ -80,3 +80,26 @@ def test_kernels_of_other_packages_are_kept_where_numba_keeps_them(package, tmp_
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'other')!r}); import defocus_sim.kernels as k, theirs; "
     done = run(package, code + "k.folder(); theirs.f(1); print(theirs.f.stats.cache_path)")
     assert done.stdout.strip() == str(tmp_path / "other" / "__pycache__"), done.stderr
+
+
+# Floats, whose last bits no rounding to bytes hides.
+BITS = """
+import hashlib
+import numpy as np
+from defocus_sim import Lens, defocus
+rng = np.random.default_rng(3)
+image, depth_m = rng.random((40, 50, 3), dtype=np.float32), rng.uniform(0.6, 6, (40, 50)).astype(np.float32)
+lens = Lens(aperture_mm=50, focal_length_mm=50, focus_distance_m=2, pixel_pitch_um=100)
+for mode in ("gather", "layered"):
+    for psf in ("gaussian", "disc"):
+        print(hashlib.sha256(defocus(image, depth_m, lens, mode=mode, psf=psf).tobytes()).hexdigest())
+"""
+
+
+def test_a_process_that_compiles_gets_the_bits_of_one_that_loads(package):
+    """Else a store that was begun before and resumed after the first compilation differs in some bytes."""
+    compiled, loaded = run(package, BITS), run(package, BITS)
+    assert "compiling" in compiled.stderr
+    assert "compiling" not in loaded.stderr
+    assert len(compiled.stdout.split()) == 4
+    assert compiled.stdout == loaded.stdout
