@@ -17,15 +17,18 @@ from dfd_train.config.toml import configured
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # A block with a title is a file to add; tests/test_contributing.py uses those, and the `diff` blocks.
-BLOCK = re.compile(r"^( *)```(\w*)( title=[^\n]*)?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+# A comment before a block says why it is not run; readers do not see it.
+BLOCK = re.compile(
+    r"^(?: *<!-- not run here: ([^\n]+) -->\n)?( *)```(\w*)( title=[^\n]*)?\n(.*?)^\2```$", re.MULTILINE | re.DOTALL
+)
 NOT_RUN = "# not run here: "
 
 
 def blocks(page, language):
     found = BLOCK.findall(page.read_text())
     return [
-        re.sub(rf"^{indent}", "", body, flags=re.M)
-        for indent, name, title, body in found
+        (f"{NOT_RUN}{reason}\n" if reason else "") + re.sub(rf"^{indent}", "", body, flags=re.M)
+        for reason, indent, name, title, body in found
         if name == language and not title
     ]
 
@@ -86,7 +89,7 @@ def test_configuration_files_are_accepted(page, tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_block_is_of_a_kind_that_is_checked(page):
     # `text` and `bibtex` are nothing that could be run: trees, output, a citation.
-    kinds = {name for _, name, _, _ in BLOCK.findall(page.read_text())}
+    kinds = {name for _, _, name, _, _ in BLOCK.findall(page.read_text())}
     assert kinds <= {"python", "sh", "console", "toml", "diff", "text", "bibtex"}
     for body in blocks(page, "text"):
         assert body.startswith(NOT_RUN) or "import " not in body, f"code that is not run must say why:\n{body}"
@@ -95,6 +98,20 @@ def test_every_block_is_of_a_kind_that_is_checked(page):
 def anchor(heading):
     """The id that both the site and common viewers give a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower().replace("`", "")).strip().replace(" ", "-")
+
+
+def test_help_and_api_pages_are_what_the_code_says():
+    made = [sys.executable, "docs/make_reference.py", "--check"]
+    result = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{result.stderr}\nwrite them anew: python docs/make_reference.py"
+
+
+def test_pages_read_whole_without_the_site():
+    for page in PAGES:
+        text = page.read_text()
+        assert not re.search(r"^:::|^ *# not run here", text, re.MULTILINE), page.name
+    assert "--focal-length" in (ROOT / "docs" / "commands.md").read_text()
+    assert "coc_diameter_px(" in (ROOT / "docs" / "api-defocus-sim.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
