@@ -119,7 +119,7 @@ def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("sure")
     for name, uncertainty in (("sure", True), ("plain", False)):
         config = recipe_config(
-            "fast", shards=store, out=folder / name, model="tiny", heads="depth", size="36x48", epochs=1, batch_size=10,
+            "fast", shards=store, out=folder / name, model="tiny", heads="depth", size="48x36", epochs=1, batch_size=10,
             device="cpu", uncertainty=uncertainty, tensorboard=False,
         )  # fmt: skip
         train(config, console=QUIET)
