@@ -109,6 +109,9 @@ def fuzz(kind, count, folder, seed):
                 continue
             if line is None:
                 break
+            if not line.startswith("["):
+                # What a library says of a damaged file, as OpenEXR does.
+                continue
             event, number, *facts = json.loads(line)
             current = number
             if event == "end":
