@@ -170,7 +170,7 @@ def test_lens_prints_the_papers_numbers_and_draws(run_command, tmp_path):
         (["--size", "320"], ["320x240"]),
         (["--noise", "3"], ["SHOT,READ"]),
         (["--max-coc", "0"], ["pixels above 0"]),
-        (["--truncate", "99"], ["truncate=99"]),
+        (["--truncate", "99"], ["--truncate 99"]),
         (["--colour"], ["--colour"]),
         (["--splits", "nowhere.mat"], ["nowhere.mat"]),
     ],
