@@ -18,10 +18,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from skimage.metrics import structural_similarity
 
 import dfd_train
 from defocus_sim import Lens
+from defocus_sim.blur.light import linear_to_srgb
+from defocus_sim.errors import DefocusSimError
 from dfd_train.prediction.photograph import predict_photograph
 
 
@@ -102,18 +105,43 @@ def scores_of(net, item, lens, told):
     return row, depth[valid]
 
 
-def score_store(net, path, lens, told, limit):
-    rows, depths = [], []
+def traced(path):
+    """A path-traced scene (linear light, see the data's README) as the one item of a store, and its lens."""
+    scene = np.load(path)
+    pictures = {}
+    for name, key in (("defocused", "defocus_u16"), ("aif", "aif_u16")):
+        light = np.clip(scene[key] * np.float32(scene["scale"]), 0, 1)
+        pictures[name] = torch.from_numpy(np.rint(linear_to_srgb(light) * 255).astype(np.uint8))
+    lens = Lens(
+        focus_distance_m=float(scene["focus_distance_m"]),
+        aperture_mm=float(scene["aperture_diameter_m"]) * 1e3,
+        focal_length_px=float(scene["fx_px"]),
+        sensor_distance="infinity",
+    )
+    return pictures | {"depth_m": torch.from_numpy(scene["depth"].astype(np.float32)), "name": Path(path).stem}, lens
+
+
+def items_of(path, limit):
+    """(item, its lens) of every sample, or of so many of each split."""
+    if str(path).endswith(".npz"):
+        yield traced(path)
+        return
     for split in ("train", "val", "test"):
         try:
             dataset = dfd_train.ShardDataset(path, split)
-        except Exception as error:  # noqa: BLE001 - a store has the splits that it has
-            print(f"{path}: no split {split} ({error})", file=sys.stderr)
+        except DefocusSimError:
+            # A store has the splits that it has.
             continue
-        for index in range(len(dataset)) if limit is None else range(0, len(dataset), max(1, len(dataset) // limit)):
-            row, depth = scores_of(net, dataset[index], lens or dataset.lens(index), told)
-            rows.append(row | {"name": dataset.names[index]})
-            depths.append(depth[:: max(1, len(depth) // 2000)])
+        for index in range(0, len(dataset), 1 if limit is None else max(1, len(dataset) // limit)):
+            yield dataset[index], dataset.lens(index)
+
+
+def score_store(net, path, lens, told, limit):
+    rows, depths = [], []
+    for item, own in items_of(path, limit):
+        row, depth = scores_of(net, item, lens or own, told)
+        rows.append(row | {"name": item["name"]})
+        depths.append(depth[:: max(1, len(depth) // 2000)])
     every = np.concatenate(depths)
     means = {
         name: float(np.mean([row[name] for row in rows if name in row]))
@@ -133,7 +161,7 @@ def score_store(net, path, lens, told, limit):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stores", nargs="+")
+    parser.add_argument("stores", nargs="+", help="shard stores, or path-traced scenes (.npz)")
     parser.add_argument("--checkpoint", default="any-lens")
     parser.add_argument("--lens", type=Path, help="of all stores, instead of their own")
     parser.add_argument("--untold", action="store_true", help="do not tell the network the lens")

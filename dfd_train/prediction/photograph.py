@@ -27,7 +27,7 @@ _BLUR_SHARE = 0.75
 _COARSEST_PX = 512
 # Restoring sets in between these, in px as worked: measured sigmas, or the circle of confusion that a network predicts.
 _SIGMA_FROM_PX, _SIGMA_FULL_PX = 1.0, 1.6
-_COC_FROM_PX, _COC_FULL_PX = 1.0, 2.5
+_COC_FROM_PX, _COC_FULL_PX = 1.5, 3.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,11 @@ def predict_photograph(
     if found.aif is not None:
         change = (found.aif - worked) * _blurred_share(model, worked, found, lens)[..., None]
         aif = _changed(image, change)
-    depth, sigma = (None if a is None else _enlarged(a, (height, width)) for a in (found.depth_m, found.depth_sigma_m))
-    return Photograph(found=Prediction(aif=aif, depth_m=depth, depth_sigma_m=sigma), scale=shrunk)
+    depth, sigma, coc = (
+        None if a is None else _enlarged(a, (height, width)) for a in (found.depth_m, found.depth_sigma_m, found.coc_px)
+    )
+    coc = None if coc is None else coc / np.float32(shrunk)
+    return Photograph(found=Prediction(aif=aif, depth_m=depth, depth_sigma_m=sigma, coc_px=coc), scale=shrunk)
 
 
 def choose_scale(
@@ -113,9 +116,12 @@ def _blurred_share(
 ) -> NDArray[np.float32]:
     """(H, W), 0 where the picture as worked is sharp, 1 where it is surely blurred.
 
-    A network that is told the lens says itself, by its depth; for another the picture is measured.
+    A network that answers the blur says itself, one that is told the lens by its depth; for another the picture is
+    measured.
     """
-    if lens is not None and found.depth_m is not None and takes_lens(model):
+    if found.coc_px is not None:
+        blur, low, high = found.coc_px, _COC_FROM_PX, _COC_FULL_PX
+    elif lens is not None and found.depth_m is not None and takes_lens(model):
         blur, low, high = np.abs(coc_diameter_px(found.depth_m, lens)), _COC_FROM_PX, _COC_FULL_PX
     else:
         blur, low, high = local_sigma_px(worked), _SIGMA_FROM_PX, _SIGMA_FULL_PX

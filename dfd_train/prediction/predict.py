@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from defocus_sim.lens import Lens
-from dfd_train.config.model import DEFAULT_WEIGHTS, ModelConfig
+from dfd_train.config.model import DEFAULT_WEIGHTS, OF_THE_LENS, ModelConfig
 from dfd_train.distributed.device import pick_device
 from dfd_train.errors import CheckpointMissingError, ConfigError, NonFiniteError
 from dfd_train.evaluation.metrics import NEAREST_M
@@ -26,7 +26,7 @@ from dfd_train.runs.weights_file import SUFFIX, packaged_weights, read_weights
 SMALLEST_SIDE = 32
 _BAND_ROWS = 256
 # What of a model's output is used, and its shape beside (H, W).
-_ANSWERS: dict[str, tuple[int, ...]] = {"depth_m": (), "depth_sigma_m": (), "aif": (3,)}
+_ANSWERS: dict[str, tuple[int, ...]] = {"depth_m": (), "depth_sigma_m": (), "coc_px": (), "aif": (3,)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,14 @@ class Prediction:
 
     `aif`: the restored picture, shape, type and range of the input. `depth_m`: (H, W) float32 metres, at least 0.001,
     not limited above. `depth_sigma_m`: (H, W) float32 metres, how uncertain the depth is: the scale of a Laplace
-    distribution, which is its expected error.
+    distribution, which is its expected error. `coc_px`: (H, W) float32, the width of the circle of confusion in px that a
+    network which answers it sees, whatever the lens.
     """
 
     aif: NDArray[Any] | None
     depth_m: NDArray[np.float32] | None
     depth_sigma_m: NDArray[np.float32] | None = None
+    coc_px: NDArray[np.float32] | None = None
 
 
 def load(place: str | Path, device: str = "cpu") -> Model:
@@ -118,6 +120,7 @@ def predict(
         aif=None if raw.aif is None else as_input(raw.aif, image),
         depth_m=raw.depth_m,
         depth_sigma_m=raw.depth_sigma_m,
+        coc_px=raw.coc_px,
     )
 
 
@@ -159,7 +162,11 @@ def predict_raw(
                 told=told,
             )
             weights = np.outer(rows.weights, columns.weights)
-            for name, part in output._asdict().items():
+            parts = output._asdict()
+            if model.config.predict in OF_THE_LENS and output.answer is not None:
+                # Without its sign, which may differ between tiles that are averaged.
+                parts["coc_px"] = output.answer.abs()
+            for name, part in parts.items():
                 if part is None or name not in _ANSWERS:
                     continue
                 if name not in totals:
@@ -167,7 +174,7 @@ def predict_raw(
                 _add(totals[name][at], part[0].permute(1, 2, 0).float().cpu().numpy(), weights)
     if "depth_m" in totals:
         np.maximum(totals["depth_m"], np.float32(NEAREST_M), out=totals["depth_m"])
-    return Prediction(aif=totals.get("aif"), depth_m=totals.get("depth_m"), depth_sigma_m=totals.get("depth_sigma_m"))
+    return Prediction(**{"aif": None, "depth_m": None, **totals})
 
 
 def takes_lens(model: Model) -> bool:
