@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from defocus_sim.datasets.formats.limits import UNREADABLE, check_picture, read_file, require_regular
 from defocus_sim.datasets.formats.pgm import pgm_white, read_pgm
@@ -116,7 +116,9 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
     except UNREADABLE as error:
         if isinstance(error, SourceError):
             raise
-        reason = type(error).__name__ if data is None else " ".join(str(error).split()).replace("<_io.BytesIO", "<")
+        # Pillow's own words name the buffer that the file was read into.
+        named = isinstance(error, UnidentifiedImageError) or data is None
+        reason = type(error).__name__ if named else " ".join(str(error).split())
         raise SourceError(
             f"{path} is not a readable picture: truncated, damaged or of an unknown kind ({reason[:120]})"
         ) from error

@@ -251,7 +251,7 @@ def test_bad_pictures_get_one_line_each_and_the_others_are_done(run: Path, tmp_p
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
     for name, pattern in (
-        ("text.jpg", "not a readable picture"), ("zero.png", "is empty"), ("pixel.png", "1x1 pixels"),
+        ("text.jpg", "cannot be decoded as a picture"), ("zero.png", "is empty"), ("pixel.png", "1x1 pixels"),
         ("cut.jpg", "truncated"), ("float.tif", "8 or 16 bit"), ("colour.tif", "not a readable"),
         (r"no\*.jpg", "not found"),
     ):  # fmt: skip
