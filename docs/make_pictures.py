@@ -21,6 +21,7 @@ from defocus_sim.datasets.synthetic.render import render
 from defocus_sim.datasets.synthetic.scenes import focal_length_px
 from defocus_sim.datasets.synthetic.source import SyntheticSource
 from defocus_sim.datasets.synthetic.varied import KINDS, SPANS_M, build_varied
+from defocus_sim.pictures.depth_colours import depth_colours
 from defocus_sim.pictures.lens_report import save_lens_plot
 from defocus_sim.pictures.preview import contact_sheet
 from defocus_sim.simulate import blur_maps
@@ -77,15 +78,14 @@ def pixel_size() -> np.ndarray:
 
 
 def varied() -> np.ndarray:
-    """Two scenes of every kind, each over its depth (near bright, on a scale of logarithms)."""
+    """Two scenes of every kind, each over its depth (near bright, even in 1/distance)."""
     hw, cells = (180, 240), []
     for number, kind in enumerate(KINDS):
         for seed, scale in ((number, "room"), (number + 10, list(SPANS_M)[number % 4])):
             scene = build_varied(np.random.default_rng(seed), kind, scale, (2 * hw[0], 2 * hw[1]))
             frame = render(scene, focal_length_px((2 * hw[0], 2 * hw[1])), (2 * hw[0], 2 * hw[1]))
             near, far = SPANS_M[scale]
-            level = 255 * (1 - np.log(frame.depth_m / near) / np.log(far / near))
-            depth = cv2.applyColorMap(level.astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+            depth = depth_colours(frame.depth_m, near, far)
             small = [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_AREA) for image in (frame.aif, depth)]
             cv2.rectangle(small[0], (0, 0), (9 * len(kind) + 8, 19), (255, 255, 255), -1)
             cv2.putText(small[0], kind, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)

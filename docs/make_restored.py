@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 
+from defocus_sim.pictures.depth_colours import depth_colours, with_depth_bar
 from defocus_sim.shards.store import open_store
 from dfd_train.model.load import load_network
 from dfd_train.prediction.predict import predict
@@ -22,12 +22,6 @@ from dfd_train.runs.checkpoint import load_checkpoint
 
 OUT = Path(__file__).parent / "images" / "restored.jpg"
 GAP_PX, HEADER_PX = 8, 34
-
-
-def colours(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
-    """Depth (H, W) metres as RGB, near bright; in inverse depth, which is what blur follows."""
-    inverse = (1 / np.clip(depth_m, near_m, far_m) - 1 / far_m) / (1 / near_m - 1 / far_m)
-    return (matplotlib.colormaps["inferno"](inverse)[..., :3] * 255).astype(np.uint8)
 
 
 def psnr_db(image: np.ndarray, truth: np.ndarray) -> float:
@@ -49,7 +43,8 @@ def main() -> None:
     for blurred, sharp, true_m in zip(batch["defocused"], batch["aif"], batch["depth_m"], strict=True):
         found = predict(model, blurred)
         near_m, far_m = float(true_m[true_m > 0].min()), float(true_m.max())
-        cells = [blurred, found.aif, colours(found.depth_m, near_m, far_m), colours(true_m, near_m, far_m)]
+        depths = [depth_colours(depth_m, near_m, far_m) for depth_m in (found.depth_m, true_m)]
+        cells = [blurred, found.aif, depths[0], with_depth_bar(depths[1], near_m, far_m)]
         rows.append(
             np.concatenate([np.pad(c, ((0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=255) for c in cells], 1)
         )
@@ -61,7 +56,7 @@ def main() -> None:
     picture = np.concatenate(rows, axis=0)
     header = np.full((HEADER_PX, picture.shape[1], 3), 255, np.uint8)
     for i, title in enumerate(("defocused", "restored", "depth found", "true depth")):
-        place = (2 + i * picture.shape[1] // 4, 24)
+        place = (2 + i * (batch["aif"].shape[2] + GAP_PX), 24)
         cv2.putText(header, title, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8, (20, 20, 20), 2, cv2.LINE_AA)
     cv2.imwrite(str(OUT), np.concatenate([header, picture])[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     print(f"docs/images/{OUT.name}: {picture.shape[1]}x{picture.shape[0] + HEADER_PX}")

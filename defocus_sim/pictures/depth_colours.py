@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 RGB = NDArray[np.uint8]
 # No colour of viridis is without a hue.
 HOLE_RGB = (150, 150, 150)
-_MAP, _ERROR_MAP = cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_INFERNO
+DEPTH_MAP, ERROR_MAP = cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_INFERNO
 _PAPER, _INK = 255, 30
 _BAR_PX, _TICKS, _LINE_PX = 10, 5, 14
 _NEAREST_M = 1e-3
@@ -35,19 +35,19 @@ def depth_colours(depth_m: NDArray[Any], near_m: float, far_m: float, shown: NDA
     """
     shown = np.asarray(depth_m > 0) if shown is None else shown
     nearness = 1 / np.maximum(np.where(shown, depth_m, far_m), _NEAREST_M)
-    return _coloured(nearness, 1 / max(far_m, _NEAREST_M), 1 / max(near_m, _NEAREST_M), shown, _MAP)
+    return _coloured(nearness, 1 / max(far_m, _NEAREST_M), 1 / max(near_m, _NEAREST_M), shown, DEPTH_MAP)
 
 
 def error_colours(error: NDArray[Any], largest: float, shown: NDArray[np.bool_]) -> RGB:
     """`error` (H, W) as (H, W, 3) uint8 RGB from 0 (dark) to `largest` (bright); grey where not `shown`."""
-    return _coloured(error, 0.0, largest, shown, _ERROR_MAP)
+    return _coloured(error, 0.0, largest, shown, ERROR_MAP)
 
 
 def with_depth_bar(picture: RGB, near_m: float, far_m: float) -> RGB:
     """`picture` (H, W, 3) with the bar of `depth_colours` on its right, marked in metres."""
     height = picture.shape[0]
     inverse = np.linspace(1 / max(near_m, _NEAREST_M), 1 / max(far_m, _NEAREST_M), height)[:, None]
-    column = _coloured(inverse, inverse[-1, 0], inverse[0, 0], np.ones_like(inverse, bool), _MAP)
+    column = _coloured(inverse, inverse[-1, 0], inverse[0, 0], np.ones_like(inverse, bool), DEPTH_MAP)
     ticks = 1 / np.linspace(inverse[0, 0], inverse[-1, 0], _ticks(height))
     return _beside(picture, column, [f"{_digits(v)} m" for v in ticks])
 
@@ -56,7 +56,7 @@ def with_error_bar(picture: RGB, largest: float, unit: str = "m") -> RGB:
     """`picture` (H, W, 3) with the bar of `error_colours` on its right."""
     height = picture.shape[0]
     values = np.linspace(largest, 0, height)[:, None]
-    column = _coloured(values, 0.0, largest, np.ones_like(values, bool), _ERROR_MAP)
+    column = _coloured(values, 0.0, largest, np.ones_like(values, bool), ERROR_MAP)
     return _beside(picture, column, [f"{_digits(v)} {unit}" for v in np.linspace(largest, 0, _ticks(height))])
 
 

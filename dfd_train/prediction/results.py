@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageFont
 
-# Colours of depth, near ones bright; and of errors.
-FAR_DARK, NEAR_BRIGHT = cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_INFERNO
+from defocus_sim.pictures.depth_colours import DEPTH_MAP, depth_colours, error_colours
+
 # Pictures to look at are reduced to this.
 LONGEST_PX = 1600
 _SHEET_CELL_PX, _GAP_PX, _LABEL_PX = 760, 8, 26
@@ -24,7 +24,7 @@ Picture = NDArray[np.uint8]
 
 def colour_depth(nearness: Picture) -> Picture:
     """`nearness` (...,) uint8, 255 = nearest, as RGB (..., 3) uint8."""
-    row = cv2.applyColorMap(nearness.reshape(1, -1), FAR_DARK)[0, :, ::-1]
+    row = cv2.applyColorMap(nearness.reshape(1, -1), DEPTH_MAP)[0, :, ::-1]
     return np.asarray(row, np.uint8).reshape(*nearness.shape, 3)
 
 
@@ -37,10 +37,10 @@ def depth_picture(depth_m: NDArray[np.float32], *, unit_m: float = 1.0, unit: st
     nearness = 1 / np.maximum(small.astype(np.float64), 1e-3)
     far, near = (float(v) for v in np.percentile(nearness, (1, 99)))
     near = max(near, far * 1.001)
-    steps = np.rint(np.clip((nearness - far) / (near - far), 0, 1) * 255).astype(np.uint8)
+    picture = depth_colours(small, 1 / near, 1 / far, np.ones(small.shape, bool))
     at = [1 / (near + (far - near) * share) / unit_m for share in np.linspace(0, 1, _TICKS)]
     column = np.linspace(255, 0, small.shape[0]).round().astype(np.uint8)
-    return _with_bar(colour_depth(steps), colour_depth(column), [f"{_digits(v)} {unit}" for v in at])
+    return _with_bar(picture, colour_depth(column), [f"{_digits(v)} {unit}" for v in at])
 
 
 def uncertainty_bound_m(sigma_m: NDArray[np.float32]) -> float:
@@ -51,10 +51,9 @@ def uncertainty_bound_m(sigma_m: NDArray[np.float32]) -> float:
 def uncertainty_picture(sigma_m: NDArray[np.float32], *, unit_m: float = 1.0, unit: str = "m") -> Picture:
     """`sigma_m` (H, W) from 0 to `uncertainty_bound_m` with a bar; (h, w, 3) uint8 RGB, at most 1600 pixels."""
     small, bound = reduced(sigma_m, LONGEST_PX, cv2.INTER_AREA), uncertainty_bound_m(sigma_m)
-    steps = np.rint(np.clip(small / bound, 0, 1) * 255).astype(np.uint8)
-    column = np.linspace(255, 0, small.shape[0]).round().astype(np.uint8)[:, None]
+    column = np.linspace(bound, 0, small.shape[0])[:, None]
     at = [bound * share / unit_m for share in np.linspace(1, 0, _TICKS)]
-    bright, bar = (np.asarray(cv2.applyColorMap(a, NEAR_BRIGHT)[..., ::-1], np.uint8) for a in (steps, column))
+    bright, bar = (error_colours(a, bound, np.ones(a.shape, bool)) for a in (small, column))
     return _with_bar(bright, bar[:, 0], [f"± {_digits(v)} {unit}" for v in at])
 
 

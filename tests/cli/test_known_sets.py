@@ -20,7 +20,7 @@ COMMANDS = re.findall(r"^dfd-prepare .+$", SECTION, re.MULTILINE)
 (STEP_BEFORE,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 HW = (24, 32)
 # Nearer at the left, so that a wrong unit or a mirrored file shows.
-METRES = np.broadcast_to(np.linspace(1, 4, HW[1]), HW)
+METRES = np.broadcast_to(np.linspace(1, 3, HW[1]), HW)
 
 
 def colour(path, hw=HW):
@@ -78,7 +78,10 @@ def sun(root):
     for k, place in enumerate(("kv1/NYUdata/NYU0001", "kv2/kinect2data/000002_2014", "xtion/sun3ddata/brown/a")):
         colour(root / f"SUNRGBD/{place}/image/{k}-000003451449.jpg")
         for folder in ("depth", "depth_bfx"):
-            depth(root / f"SUNRGBD/{place}/{folder}/{k}-00000344182{k}.png", 8000)
+            path = root / f"SUNRGBD/{place}/{folder}/{k}-00000344182{k}.png"
+            path.parent.mkdir(parents=True)
+            # Bits rotated by 3, as the data set's own reader undoes it.
+            cv2.imwrite(str(path), np.rint(METRES * 1000).astype(np.uint16) << 3)
         (root / f"SUNRGBD/{place}/intrinsics.txt").write_text("520 0 320 0 520 240 0 0 1")
 
 
@@ -102,12 +105,13 @@ def diode(root):
 
 def hypersim(root):
     images = root / "hypersim/ai_001_001/images"
-    focal_px = 886.81 * HW[1] / 1024
-    rows, columns = (np.arange(n) - (n - 1) / 2 for n in HW)
-    ray_m = METRES * np.sqrt(rows[:, None] ** 2 + columns**2 + focal_px**2) / focal_px
+    # Of the data set's own size: the command of the page has the camera for it.
+    z_m, focal_px = METRES.repeat(32, 0).repeat(32, 1), 886.81
+    rows, columns = (np.arange(n) - (n - 1) / 2 for n in z_m.shape)
+    ray_m = z_m * np.sqrt(rows[:, None] ** 2 + columns**2 + focal_px**2) / focal_px
     for k in range(3):
         for view in ("color", "gamma", "tonemap"):
-            colour(images / f"scene_cam_00_final_preview/frame.{k:04}.{view}.jpg")
+            colour(images / f"scene_cam_00_final_preview/frame.{k:04}.{view}.jpg", z_m.shape)
         path = images / f"scene_cam_00_geometry_hdf5/frame.{k:04}.depth_meters.hdf5"
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(path, "w") as file:
@@ -115,12 +119,12 @@ def hypersim(root):
 
 
 def middlebury(root):
-    for scene in ("Adirondack-perfect", "Piano-perfect"):
-        place = root / "middlebury" / scene
-        for name in ("im0.png", "im1.png"):
-            colour(place / name)
-        cv2.imwrite(str(place / "disp0.pfm"), (0.2 * 1000 / METRES - 30).astype(np.float32))
-        (place / "calib.txt").write_text("cam0=[1000 0 16; 0 1000 12; 0 0 1]\ndoffs=30\nbaseline=200\n")
+    place = root / "Adirondack-perfect"
+    for name in ("im0.png", "im1.png"):
+        colour(place / name)
+    # As its calib.txt says: 4161.221 px, 176.252 mm, and 209.059 px between the principal points.
+    cv2.imwrite(str(place / "disp0.pfm"), (4161.221 * 0.176252 / METRES - 209.059).astype(np.float32))
+    (place / "calib.txt").write_text("cam0=[4161.221 0 1445.577; 0 4161.221 984.686; 0 0 1]\ndoffs=209.059\n")
 
 
 def replica(root):
@@ -158,7 +162,7 @@ SETS = {
     "scannet": (scannet, 6),
     "diode": (diode, 3),
     "hypersim": (hypersim, 3),
-    "middlebury": (middlebury, 2),
+    "middlebury": (middlebury, 1),
     "replica": (replica, 3),
     "bts": (bts, 3),
     "densedepth": (densedepth, 3),

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.lens import Lens, coc_at_infinity_px
+from defocus_sim.pictures.depth_colours import error_colours
 from dfd_train.errors import ConfigError
 from dfd_train.prediction.refocus import LARGEST_COC_SHARE
-from dfd_train.prediction.results import NEAR_BRIGHT, colour_depth, to_eight_bit, uncertainty_bound_m
+from dfd_train.prediction.results import colour_depth, to_eight_bit, uncertainty_bound_m
 
 # Larger screens gain nothing, phones lose time.
 LONGEST_PX = 1600
@@ -106,8 +107,8 @@ def _page(scene: PageScene, longest: int, quality: int) -> bytes:
     if scene.depth_sigma_m is not None:
         bound = uncertainty_bound_m(scene.depth_sigma_m)
         small = cv2.resize(scene.depth_sigma_m, page_size(depth.shape, _UNCERTAINTY_PX)[::-1])
-        picture = cv2.applyColorMap(np.rint(np.clip(small / bound, 0, 1) * 255).astype(np.uint8), NEAR_BRIGHT)
-        uncertainty = f'<img id="uncertainty" alt="uncertainty of the depth" src="{_jpeg(picture[..., ::-1], 85)}">'
+        picture = error_colours(small, bound, np.ones(small.shape, bool))
+        uncertainty = f'<img id="uncertainty" alt="uncertainty of the depth" src="{_jpeg(picture, 85)}">'
         views.append("uncertainty")
     content = {
         "width": width,
