@@ -355,7 +355,7 @@ def test_what_cannot_be_done_is_one_line(run: Path, tmp_path: Path) -> None:
         ((path, "--out", tmp_path / "o"), 2, "no weights of its own .* --checkpoint"),
         ((path, *common, "--refocus", "@160,3"), 1, r"160x120 pixels: it has no pixel 160,3"),
         ((path, *common, "--refocus", "@160"), 2, "write @X,Y"),
-        ((path, *common, "--scale", "2"), 2, "scale=2"),
+        ((path, *common, "--scale", "2"), 2, "--scale 2"),
         ((path, *common, "--lens", "leica"), 2, "neither a file nor one of paper"),
         ((path, *common, "--lens", "syndof"), 1, "solved for each picture"),
         ((path, *common, "--focus", "1mm"), 1, "must exceed the focal length"),
