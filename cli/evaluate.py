@@ -55,6 +55,9 @@ def main() -> None:
     HOW, "--cap-m", type=float, metavar="METRES", help="Depths beyond are not scored.  [default: 10; Make3D 70 = C1]"
 )
 @under(WHAT, "--make3d-root", metavar="DIR", help="Make3D's own files: score depth on their 55x305 grids.")
+@under(
+    HOW, "--border", "border_px", type=int, metavar="PX", default=0, help="Pixels left out of the scores at each side."
+)
 @under(HOW, "--pooled", is_flag=True, help="Every pixel weighs the same, instead of the mean over images.")
 @under(
     REPORT,

@@ -39,6 +39,7 @@ from dfd_train.evaluation.scoring import (
     score_split,
 )
 from dfd_train.evaluation.uncertainty import summarise_uncertainty
+from dfd_train.losses.ssim import WINDOW
 from dfd_train.model.build import Model
 from dfd_train.model.load import load_network
 from dfd_train.runs.checkpoint import FOLDER, Checkpoint, find_checkpoint, load_checkpoint, split_place
@@ -63,7 +64,8 @@ class EvalConfig:
     scored; None = 70 m for Make3D (its C1; C2 is 80 m), 10 m for all else. `convention`: "per-image" or "pooled" (see
     `metrics.summarise`). `out`: folder for report.json, report.md, per_image.csv and predictions.png, None = no files; an
     evaluation that was interrupted goes on from there. `html`: also report.html. `pictures`: images shown. `device`,
-    `prefetch` as in `TrainConfig`.
+    `prefetch` as in `TrainConfig`. `border_px`: pixels of the scored size at each side that the network sees and that are
+    not scored.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -82,13 +84,14 @@ class EvalConfig:
     pictures: int = 5
     device: str = "auto"
     prefetch: int = 2
+    border_px: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.size, str) and self.size != NATIVE:
             raise ConfigError(f"size={self.size!r} must be (height, width), {NATIVE!r} or None")
         if isinstance(self.size, tuple) and (len(self.size) != 2 or min(self.size) < 1):
             raise ConfigError(f"size={size_text(self.size)} must be at least 1 pixel a side")
-        for name, least in (("batch_size", 1), ("limit", 1), ("pictures", 0), ("prefetch", 0)):
+        for name, least in (("batch_size", 1), ("limit", 1), ("pictures", 0), ("prefetch", 0), ("border_px", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name}={value} must be at least {least}")
@@ -258,6 +261,7 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
     constant = None
     if "depth" in subject.net.config.heads and "train" in dataset.store.split_names:
         constant = mean_depth_m(ShardDataset(config.shards, "train"), cap_m)
+    _check_border(config, subject.size or dataset.frame_hw, truth)
     total = len(dataset) if config.limit is None else min(config.limit, len(dataset))
     asked = {
         "store_checksum": dataset.store.manifest.checksum,
@@ -267,6 +271,7 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
         "size_wh": list((subject.size or dataset.frame_hw)[::-1]),
         "cap_m": cap_m,
         "depth_scored_on": "the frames" if truth is None else "the source's own grid",
+        "border_px": config.border_px,
         "versions": versions(subject.device),
     }
     speaking = console if world.first else Console(quiet=True)
@@ -293,6 +298,7 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
                 indices=missing[world.rank :: world.size],
                 truth=truth,
                 profiles=True,
+                border_px=config.border_px,
             ):
                 own.append(score)
                 journal.append(score)
@@ -366,6 +372,19 @@ def _pictures(config: EvalConfig, scored: Mapping[str, _Scored]) -> tuple[NDArra
         return sheet, []
     networks = {name: (one.subject.net, one.subject.size) for name, one in scored.items()}
     return sheet, show_samples(networks, subject.dataset, samples, device=subject.device, cap_m=cap_m)
+
+
+def _check_border(config: EvalConfig, hw: tuple[int, int], truth: Truth | None) -> None:
+    if config.border_px == 0:
+        return
+    if truth is not None:
+        raise ConfigError(f"border_px={config.border_px} is of the frames: it cannot go with Make3D's own grids")
+    most = (min(hw) - WINDOW) // 2
+    if config.border_px > most:
+        raise ConfigError(
+            f"border_px={config.border_px} leaves too little of {size_text(hw)} to score: SSIM needs {WINDOW} px, so it "
+            f"can be {max(most, 0)} at most"
+        )
 
 
 def _sha256(checkpoint: str) -> str:

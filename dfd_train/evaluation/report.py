@@ -77,9 +77,10 @@ class Report:
         every = counted(s["images_in_split"], "image")
         pictures = every if s["images"] == s["images_in_split"] else f"{s['images']} of {every}"
         mean = "" if self.constant_depth_m is None else f", mean train depth {self.constant_depth_m:.3f} m"
+        border = f", {s['border_px']} px left out at each side" if s.get("border_px") else ""
         grid = "" if s["depth_scored_on"] == "the frames" else f" on {s['depth_scored_on']}"
         return (
-            f"{pictures} of {s['shards']} [{s['split']}] at {wide}x{high}, {s['convention']} metrics, "
+            f"{pictures} of {s['shards']} [{s['split']}] at {wide}x{high}{border}, {s['convention']} metrics, "
             f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after "
             f"{counted(s['epochs'], 'epoch')}, {counted(s['steps'], 'step')}"
             + (", given the sharp picture" if s["training"]["model"].get("input") == "aif" else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -99,6 +99,7 @@ def score_split(
     indices: Sequence[int] | None = None,
     truth: Truth | None = None,
     profiles: bool = False,
+    border_px: int = 0,
 ) -> Iterator[SampleScore]:
     """Score the first `limit` samples (all for None) of `dataset`, or those of `indices`, one after the other.
 
@@ -106,12 +107,14 @@ def score_split(
     once, changes no digit. `size`: (height, width) that frames are resized to, None = native.
     `constant_depth_m`: the depth map of doing nothing. `truth`: true depths to score on instead of the store's; the
     prediction is read off at the centres of its cells, bilinearly (see `TrueGrid`). `profiles`: sums by depth and sigma.
+    `border_px`: so many pixels (of `size`) at each side are seen by `net` and not scored; not with `truth`.
     Raises `EvaluationError` naming a sample that cannot be scored.
     """
     if indices is None:
         indices = range(len(dataset) if limit is None else min(limit, len(dataset)))
     for batch in stream_batches(dataset, batched(np.asarray(indices, np.int64), batch_size), prefetch=prefetch):
         for index, one, made in predict_samples(net, dataset, batch, size, device):
+            one, made = _within(one, border_px), _within(made, border_px)
             if dataset.measured and truth is None and not bool((one.depth_m > 0).any()):
                 # A photograph without depth: there is nothing to hold a depth map against.
                 made = made._replace(depth_m=None)
@@ -125,6 +128,19 @@ def score_split(
                 focus_m = float(dataset.focus_distance_m[index]) if dataset.pictures == 1 else 0.0
                 score = score._replace(**_closer(one, made, focus_m, cap_m))
             yield score
+
+
+_Maps = TypeVar("_Maps", Frames, Output)
+_PICTURES = ("defocused", "aif", "depth_m", "depth_sigma_m")
+
+
+def _within(maps: _Maps, border_px: int) -> _Maps:
+    """What is scored of `maps`, without `border_px` at each side."""
+    if border_px == 0:
+        return maps
+    inner = slice(border_px, -border_px)
+    found = {name: getattr(maps, name, None) for name in _PICTURES}
+    return maps._replace(**{name: one[..., inner, inner] for name, one in found.items() if one is not None})
 
 
 def first_picture(frames: Frames) -> Tensor:

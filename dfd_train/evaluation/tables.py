@@ -28,7 +28,7 @@ _MAKE3D_COLUMNS = {
 }  # fmt: skip
 _CAPS = {70.0: "c1", 80.0: "c2"}
 # What two runs must share for their figures to be comparable.
-_SHARED = ("source", "store_checksum", "split", "images", "size_wh", "convention", "depth_scored_on")
+_SHARED = ("source", "store_checksum", "split", "images", "size_wh", "convention", "depth_scored_on", "border_px")
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
@@ -147,7 +147,7 @@ def read_results(run: str) -> list[RunResult]:
             parts = content.get("reports") or {path.name if path.is_dir() else file.parent.name: content}
             for name, part in parts.items():
                 settings = {
-                    "depth_scored_on": "the frames", **_size_wh(part["settings"]), **part["settings"],
+                    "depth_scored_on": "the frames", "border_px": 0, **_size_wh(part["settings"]), **part["settings"],
                     "source": part["source"],
                 }  # fmt: skip
                 results.append(RunResult(name=name, settings=settings, figures=part["rows"]["prediction"]))
@@ -247,8 +247,9 @@ def _data(result: RunResult) -> str:
     wide, high = s["size_wh"]
     every = counted(s.get("images_in_split", s["images"]), "image")
     pictures = every if s["images"] == s.get("images_in_split", s["images"]) else f"{s['images']} of {every}"
+    border = f", {s['border_px']} px left out at each side" if s["border_px"] else ""
     return (
-        f"{pictures} of {s['shards']} ({s['source']}, {s['split']}) at {wide}x{high}, {s['convention']} "
+        f"{pictures} of {s['shards']} ({s['source']}, {s['split']}) at {wide}x{high}{border}, {s['convention']} "
         f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {counted(s['epochs'], 'epoch')}, "
         f"{s['training']['model']['name']} network"
     )

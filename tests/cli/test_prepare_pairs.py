@@ -80,8 +80,11 @@ def test_training_and_scores_of_photographs(run_command, photos, tmp_path, heads
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     assert (tmp_path / "run/best.pt").exists() or list((tmp_path / "run").rglob("best.pt"))
-    scored = run_command("dfd-eval", "--shards", "a.zarr", "--checkpoint", "run", "--out", "report", cwd=tmp_path)
+    options = ("--checkpoint", "run", "--out", "report", "--border", "8", "--json")
+    scored = run_command("dfd-eval", "--shards", "a.zarr", *options, cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["settings"]["border_px"] == 8
+    assert "8 px left out at each side" in (tmp_path / "report/report.md").read_text()
     report = json.loads((tmp_path / "report/report.json").read_text())
     names = {name for row in report["rows"].values() for name in row}
     assert {"psnr", "ssim"} <= names

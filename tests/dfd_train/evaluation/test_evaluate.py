@@ -42,7 +42,7 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     train(
         recipe_config(
-            "fast", shards=store, out=out, model="tiny", size="36x48", epochs=1, batch_size=10, lr=1e-9, device="cpu"
+            "fast", shards=store, out=out, model="tiny", size="48x36", epochs=1, batch_size=10, lr=1e-9, device="cpu"
         ),
         console=QUIET,
     )
@@ -194,7 +194,7 @@ def test_make3d_is_shown_beside_its_own_published_row(
 def test_a_network_of_one_head_is_scored_on_that_head(store: Path, tmp_path: Path, heads: str) -> None:
     out = tmp_path / "run"
     config = recipe_config(
-        "fast", shards=store, out=out, model="tiny", heads=heads, size="36x48", epochs=1, batch_size=10, device="cpu"
+        "fast", shards=store, out=out, model="tiny", heads=heads, size="48x36", epochs=1, batch_size=10, device="cpu"
     )
     train(config, console=QUIET)
     report = evaluated(store, out, out=str(tmp_path / "report"))
@@ -259,11 +259,45 @@ def test_a_checkpoint_file_that_was_copied_away_from_its_run_is_enough(store: Pa
 @pytest.mark.parametrize(
     ("field", "value"),
     [("size", "big"), ("size", (0, 4)), ("batch_size", 0), ("limit", 0), ("cap_m", 0.0), ("convention", "median"),
-     ("cap_m", float("nan"))],
+     ("cap_m", float("nan")), ("border_px", -1)],
 )  # fmt: skip
 def test_an_impossible_evaluation_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         EvalConfig(shards="s", checkpoint="c", **{field: value})
+
+
+class SpoiltEdges(nn.Module):
+    """Right, by the store's frames scaled, but for the outermost 4 pixels, which are wildly wrong."""
+
+    def forward(self, image: torch.Tensor) -> Output:
+        depth_m, aif = 1 + 5 * image[:, :1], 0.9 * image
+        for one, wrong in ((depth_m, 9.0), (aif, 1.0)):
+            inner = one[..., 4:-4, 4:-4].clone()
+            one.fill_(wrong)
+            one[..., 4:-4, 4:-4] = inner
+        return Output(depth_m, aif)
+
+
+def test_what_lies_in_the_border_changes_no_score(store: Path) -> None:
+    dataset = ShardDataset(store, "train")
+    scored = {"size": (36, 48), "device": CPU, "profiles": True, "constant_depth_m": 2.0}
+    for border_px, same in ((0, False), (3, False), (4, True), (10, True)):
+        spoilt, whole = (
+            list(score_split(net, dataset, **scored, border_px=border_px)) for net in (SpoiltEdges(), Deterministic())
+        )
+        assert ([s.predicted for s in spoilt] == [s.predicted for s in whole]) == same
+        assert {s.predicted.image.count for s in spoilt} == {(36 - 2 * border_px) * (48 - 2 * border_px) * 3}
+        assert {s.untouched.image.count for s in spoilt} == {(36 - 2 * border_px) * (48 - 2 * border_px) * 3}
+        assert max(s.profile.by_depth[:, 0].sum() for s in spoilt) <= (36 - 2 * border_px) * (48 - 2 * border_px)
+
+
+def test_the_border_is_said_and_one_that_leaves_nothing_is_refused(store: Path, run: Path, tmp_path: Path) -> None:
+    report = evaluated(store, run, border_px=5, out=str(tmp_path / "report"))
+    assert "5 px left out at each side" in report.text()
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["settings"]["border_px"] == 5
+    assert "left out" not in evaluated(store, run).text()
+    with pytest.raises(ConfigError, match=r"border_px=13 .* 12 at most"):
+        evaluated(store, run, border_px=13)
 
 
 def test_the_constant_depth_needs_some_depth(

@@ -37,7 +37,7 @@ def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("runs")
     for name, heads in (("both", "both"), ("sharp", "deblur")):
         config = recipe_config(
-            "fast", shards=store, out=folder / name, model="tiny", heads=heads, size="36x48", epochs=1, batch_size=10,
+            "fast", shards=store, out=folder / name, model="tiny", heads=heads, size="48x36", epochs=1, batch_size=10,
             device="cpu",
         )  # fmt: skip
         train(config, console=QUIET)
