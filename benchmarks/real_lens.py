@@ -5,7 +5,8 @@
 `real_pairs`: folders f2.8, f8, depth (16 bit, mm) of one camera focused at one distance; every second scene calibrates,
 the others are scored. PSNR in dB and SSIM against the f/2.8 photograph, after registration, within the border; means over
 scenes.
-Each variant is made by `defocus()` from the f/8 photograph as the registration left it (its light matched, corners too).
+Each variant is made by `defocus()` from the f/8 photograph as the registration left it (its light matched, corners too);
+those of the fall-off from the same photograph with its own corners, gains of the middle alone matched.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 from defocus_sim import Lens, defocus
-from defocus_sim.blur.light import linear_to_srgb, srgb_to_linear
+from defocus_sim.blur.light import corner_gain, linear_to_srgb, srgb_to_linear
 from defocus_sim.calibrate.curves import Photographs, blur_levels, measure
 from defocus_sim.calibrate.fit import fit_lens
 from defocus_sim.calibrate.report import fit_lines, fitted_lens
@@ -61,6 +62,13 @@ def best_gaussians(sharp, truth):
     return single[1], chosen
 
 
+def with_own_corners(sharp, corner_light, border):
+    """The f/8 photograph before its corners were matched; its middle is as bright as that of the defocused one."""
+    height, width = (side + 2 * border for side in sharp.shape[:2])
+    gain = corner_gain(height, width, corner_light)[border:-border, border:-border, None]
+    return np.rint(linear_to_srgb(srgb_to_linear(sharp.astype(np.float32) / 255) / gain) * 255).astype(np.uint8)
+
+
 def variants(sharp, depth_m, lenses):
     for place, lens in lenses.items():
         for mode in ("gather", "layered"):
@@ -74,6 +82,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="score every Nth of the scenes that do not calibrate")
     parser.add_argument("--limit", type=int, default=None, help="scored scenes")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -82,39 +91,52 @@ def main():
     folders = {role: options.folder / name for role, name in names.items()}
     source = PairsSource(**folders, depth_scale=1e-3, falloff=True)
     plain = PairsSource(**folders, depth_scale=1e-3)
-    calibration, scored, found = [], [], []
+    calibration, scored = [], []
     with source.open() as reader, plain.open() as even:
         for index, sample in enumerate(source.samples()):
             frame = reader.read(index)
             if index % 2 == 0:
                 calibration.append(
-                    Photographs(scene=sample.name, defocused=frame.defocused, sharp=frame.aif, depth_m=frame.depth_m)
+                    Photographs(
+                        scene=sample.name,
+                        defocused=frame.defocused,
+                        sharp=frame.aif,
+                        depth_m=frame.depth_m,
+                        corner_light=frame.found["corner_light"],
+                    )
                 )
             else:
                 scored.append((frame, even.read(index).aif))
-            found.append(frame.found["corner_light"])
-    scored = scored[: options.limit]
+    scored = scored[:: options.every][: options.limit]
     width = source.frame_hw()[1]
     published = source.stored_lens(Lens.preset("d3net-camera"))
     fit = fit_lens(measure(calibration))
     # What the f/8 photograph already has is not added again.
     calibrated = fitted_lens(fit, published)
     print("\n".join(fit_lines(fit, calibrated, published)))
+    with_falloff = plain.stored_lens(calibrated)
+    calibrated = calibrated.changed(corner_light=1.0)
     paper = published.changed(sigma_per_coc=0.25)
     lenses = {
         "published lens": paper,
         "published, less f/8": paper.beyond(f_number=8),
         "calibrated": calibrated,
     }
-    print(f"corner light: median {np.median(found):.3f}; {len(scored)} scenes of {width} px scored\n")
+    print(f"{len(scored)} scenes of {width} px scored\n")
     scores: dict[str, list[tuple[float, float]]] = {}
     for frame, even_aif in scored:
         truth, depth_m = frame.defocused, fill_holes(frame.depth_m)
         single, windows = best_gaussians(frame.aif, truth)
         pictures = [("sharp photograph, corners not matched", even_aif), ("sharp photograph", frame.aif)]
         pictures += [("best single Gaussian, peeking", single), ("best Gaussian per 15x15 window, peeking", windows)]
-        best = defocus(even_aif, depth_m, calibrated, psf="disc", linear_light=True)
-        pictures += [("gather, disc, linear, calibrated, corners not matched", best)]
+        own = with_own_corners(frame.aif, frame.found["corner_light"], source.border)
+        for name, start, lens in (
+            ("corners not matched, light of the whole", even_aif, calibrated),
+            ("corners not matched, light of the middle", own, calibrated),
+            ("corners by the lens's fall-off", own, with_falloff),
+        ):
+            made = defocus(start, depth_m, lens, psf="disc", linear_light=True)
+            pictures.append((f"gather, disc, linear, {name}", made))
         for name, seen in [*pictures, *variants(frame.aif, depth_m, lenses)]:
             scores.setdefault(name, []).append((psnr(seen, truth), ssim(seen, truth)))
     print(f"{'':56} {'PSNR dB':>8} {'SSIM':>7}")

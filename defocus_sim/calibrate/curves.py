@@ -37,7 +37,8 @@ _CLIPPED = 250
 class Photographs:
     """One scene: `defocused`, `sharp` (H, W, 3) uint8 sRGB of equal light, laid on each other; `depth_m` (H, W), 0 = hole.
 
-    `focus_distance_m`: where it is known, as in a focal stack.
+    `focus_distance_m`: where it is known, as in a focal stack. `corner_light`: of the defocused picture over the
+    sharp one as it was taken, where that was measured.
     """
 
     scene: str
@@ -45,6 +46,7 @@ class Photographs:
     sharp: NDArray[np.uint8]
     depth_m: NDArray[np.float32]
     focus_distance_m: float | None = None
+    corner_light: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class Curves:
 
     `gaussian`, `disc` (P, L): logarithm of the mean squared difference over the `levels_px` (L,): sigma, and a quarter of
     the disc's diameter. `patches`: how many there were with depth, textured or not. `width_px`: of the photographs.
+    `corner_light`: of the photographs of which it is known.
     """
 
     levels_px: NDArray[np.float64]
@@ -64,6 +67,7 @@ class Curves:
     scenes: tuple[str, ...]
     patches: int
     width_px: int
+    corner_light: tuple[float, ...] = ()
 
 
 def blur_levels(largest_sigma_px: float) -> NDArray[np.float64]:
@@ -83,8 +87,10 @@ def measure(photographs: Iterable[Photographs], *, largest_sigma_px: float = 8.0
     rows: list[tuple[NDArray[np.float64], ...]] = []
     scenes: dict[str, int] = {}
     patches, width = 0, 0
+    corners: list[float] = []
     for one in photographs:
         width = one.sharp.shape[1]
+        corners += [] if one.corner_light is None else [one.corner_light]
         index = scenes.setdefault(one.scene, len(scenes))
         per_m, chosen = _flat_patches(one.depth_m)
         usable = chosen & (_patch_means(_clipped(one)) < 0.02)
@@ -118,6 +124,7 @@ def measure(photographs: Iterable[Photographs], *, largest_sigma_px: float = 8.0
         scenes=tuple(scenes),
         patches=patches,
         width_px=width,
+        corner_light=tuple(corners),
     )
 
 

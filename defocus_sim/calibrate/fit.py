@@ -45,7 +45,8 @@ class Fit:
     `high_px`, `patches` (N,): sigma over 1/depth as measured, for the plot; of a focal stack over the 1/depth that has this
     blur at the focus distance that is given. `residual_px`: root of the weighted mean square of measured minus fitted
     sigma. `focus_offset_per_m`: of a focal stack, what has to be added to 1/distance as it was given; else None.
-    `warnings`: what the data can hardly tell.
+    `warnings`: what the data can hardly tell. `corner_light`: the median over the photographs, None
+    where it was not measured.
     """
 
     focus_distance_m: Estimate
@@ -63,6 +64,7 @@ class Fit:
     width_px: int
     focus_offset_per_m: float | None
     warnings: tuple[str, ...]
+    corner_light: Estimate | None = None
 
     def sigma_px(self, per_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sigma that the fitted lens gives 1/depth."""
@@ -103,9 +105,19 @@ def fit_lens(curves: Curves, *, resamplings: int = 200, seed: int = 0) -> Fit:
         width_px=curves.width_px,
         focus_offset_per_m=float(best[0]) if reference else None,
         warnings=_warnings(estimates, curves, reference),
+        corner_light=_median(curves.corner_light, seed),
     )
     left = found.sigma_px(found.per_m) - measured
     return Fit(**{**vars(found), "residual_px": float(np.sqrt(np.average(left**2, weights=counts)))})
+
+
+def _median(values: tuple[float, ...], seed: int) -> Estimate | None:
+    if not values:
+        return None
+    every = np.array(values)
+    drawn = np.random.default_rng(seed).choice(every, (500, len(every)))
+    low, high = np.percentile(np.median(drawn, axis=1), INTERVAL) if len(every) >= 3 else (np.nan, np.nan)
+    return Estimate(value=float(np.median(every)), low=float(low), high=float(high))
 
 
 @dataclass(frozen=True)

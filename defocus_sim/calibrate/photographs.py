@@ -46,6 +46,7 @@ def read_stored(store: ShardStore, chosen: list[tuple[str, int]]) -> Iterator[Ph
             defocused=sample["defocused"],
             sharp=sample["aif"],
             depth_m=sample["depth_m"],
+            corner_light=split.measured[index].get("corner_light") if index < len(split.measured) else None,
         )
 
 
@@ -67,7 +68,13 @@ def read_pairs(source: PairsSource, left_out: list[str], limit: int | None = Non
                 left_out.append(str(error))
                 continue
             if frame.defocused is not None:
-                yield Photographs(scene=sample.scene, defocused=frame.defocused, sharp=frame.aif, depth_m=frame.depth_m)
+                yield Photographs(
+                    scene=sample.scene,
+                    defocused=frame.defocused,
+                    sharp=frame.aif,
+                    depth_m=frame.depth_m,
+                    corner_light=(frame.found or {}).get("corner_light"),
+                )
 
 
 def read_stack(

@@ -36,6 +36,7 @@ def fitted_lens(fit: Fit, camera: Lens | None = None, sharp_aperture_mm: float |
         aperture_mm=float(np.hypot(added_mm, sharp_aperture_mm or 0.0)),
         sigma_per_coc=fit.sigma_per_coc.value,
         focus_blur_px=fit.focus_blur_px.value,
+        corner_light=1.0 if fit.corner_light is None else fit.corner_light.value,
         name=NAME,
     )
 
@@ -52,6 +53,8 @@ def fit_lines(fit: Fit, lens: Lens, camera: Lens | None = None) -> list[str]:
         f"  blur in focus         {_with_interval(fit.focus_blur_px)} px, sigma",
         f"  residual              {fit.residual_px:.3f} px of sigma, root mean square over depth",
     ]
+    if fit.corner_light is not None:
+        lines.append(f"  corner light          {_with_interval(fit.corner_light)} of the middle's, whole photograph")
     if fit.focus_offset_per_m is not None:
         lines.append(f"  focus scale           off by {fit.focus_offset_per_m:+.4f} /m (added to 1/distance as given)")
     if lens.focal_length_mm is None:
@@ -73,6 +76,9 @@ def fit_record(fit: Fit) -> dict[str, dict[str, Any]]:
         one: Estimate = getattr(fit, name)
         record[name] = one.value
         record[f"{name}_95"] = [one.low, one.high]
+    if fit.corner_light is not None:
+        record["corner_light"] = fit.corner_light.value
+        record["corner_light_95"] = [fit.corner_light.low, fit.corner_light.high]
     record["width_px"] = fit.width_px
     return {"calibration": record}
 

@@ -169,7 +169,9 @@ class PairsSource(ListedOnce[PhotoFrame]):
     def stored_lens(self, lens: Lens) -> Lens:
         """`lens` of the whole photographs as that of the frames within the border."""
         height, width = self.frame_hw()
-        return lens.cropped((height + 2 * self.border, width + 2 * self.border), (height, width))
+        lens = lens.cropped((height + 2 * self.border, width + 2 * self.border), (height, width))
+        # The sharp pictures of the store have it then.
+        return lens.changed(corner_light=1.0) if self.falloff else lens
 
     def provenance(self) -> dict[str, Any]:
         """Kind, options, the files' number and digest, and what was left out."""

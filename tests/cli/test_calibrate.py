@@ -50,6 +50,20 @@ def test_a_store_brings_its_own_camera(run_command, photos, tmp_path):
     assert lens.pixel_pitch_um == pytest.approx(23.6e3 / 320, rel=1e-6)
 
 
+@pytest.mark.parametrize(("prepared", "expected"), [(("--falloff",), 0.8), ((), 1.0)], ids=["falloff", "even"])
+def test_the_fall_off_of_a_store_is_part_of_the_lens(run_command, tmp_path, prepared, expected):
+    photographs.write_pairs(tmp_path, 4, lens=TRUE.changed(corner_light=0.8), size_wh=(320, 240))
+    options = (*CAMERA, "--f-number", "1.25", "--focus", "1.8m", *prepared, "--out", "a.zarr")
+    stored = run_command("dfd-prepare", "pairs", *FOLDERS, *options, cwd=tmp_path)
+    assert stored.returncode == 0, stored.stderr
+    made = calibrate("a.zarr", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    lens = Lens.load(tmp_path / "lens.toml")
+    assert lens.corner_light == pytest.approx(expected, abs=0.04)
+    assert ("corner light" in made.stdout) == bool(prepared)
+    assert ("corner_light_95" in (tmp_path / "lens.toml").read_text()) == bool(prepared)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
