@@ -79,7 +79,7 @@ def test_data_set_model_loss_and_metric_of_the_page_work_together(changed):
     for i in range(4):
         rgb = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
         np.savez(folder / "photos" / f"{i}.npz", rgb=rgb, depth_m=rng.uniform(1, 4, (40, 48)))
-    commands = re.search(r"### And then\n\n```sh\n(.*?)```", PAGE, re.DOTALL).group(1).splitlines()[1:]
+    commands = re.search(r"### And then\n\n<!--.*?-->\n```sh\n(.*?)```", PAGE, re.DOTALL).group(1).splitlines()
     assert len(commands) == 3
     for line in commands:
         result = run(*line.split())

@@ -13,19 +13,13 @@ SECTION = re.compile(r"^(\w+)\n-+\n((?:.*\n?)*?)(?=^\w+\n-+\n|\Z)", re.M)
 
 
 def documented(page):
-    """Name and object of every function that the page shows."""
-    for block in re.split(r"^::: ", (ROOT / "docs" / f"{page}.md").read_text(), flags=re.M)[1:]:
-        name, members = block.split("\n")[0].strip(), re.search(r"members: \[(.*?)\]", block)
-        try:
-            shown = importlib.import_module(name)
-        except ModuleNotFoundError:
-            module, _, member = name.rpartition(".")
-            shown, name = getattr(importlib.import_module(module), member), module
-            yield f"{name}.{member}", shown
-            continue
-        own = [n for n, v in vars(shown).items() if not n.startswith("_") and getattr(v, "__module__", "") == name]
-        for member in members[1].split(", ") if members else own:
-            yield f"{name}.{member}", getattr(shown, member)
+    """Name and object of every function that the page shows, by its marks `<!-- api: MODULE [NAME ...] -->`."""
+    for line in re.findall(r"<!-- api: (.+?) -->", (ROOT / "docs" / f"{page}.md").read_text()):
+        place, *names = line.split()
+        module = importlib.import_module(place)
+        own = [n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", "") == place]
+        for name in names or own:
+            yield f"{place}.{name}", getattr(module, name)
 
 
 FUNCTIONS = {name: thing for page in PAGES for name, thing in documented(page) if inspect.isfunction(thing)}

@@ -187,9 +187,9 @@ def test_names_that_do_not_pair_are_shown_with_what_would_help(tmp_path):
 
 def test_files_of_kinds_that_are_not_read_are_counted(tmp_path):
     write(tmp_path, "a.png", "a.npy")
-    (tmp_path / "b.gif").write_bytes(b"GIF89a")
+    (tmp_path / "b.dng").write_bytes(b"II*\0")
     (tmp_path / "notes.txt").write_text("no picture")
-    assert "1 .gif" in of(tmp_path).notes()[0]
+    assert "1 .dng" in of(tmp_path).notes()[0]
     assert ".txt" not in of(tmp_path).notes()[0]
 
 

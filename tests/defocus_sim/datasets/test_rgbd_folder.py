@@ -525,7 +525,7 @@ def test_a_folder_without_any_pair_or_none_at_all_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"root": None}, "root or pairs_csv"),
+        ({"root": None}, "or a list of them, pairs_csv"),
         ({"depth_scale": 0.0}, "depth_scale=0.0"),
         ({"depth_scale": float("nan")}, "depth_scale=nan"),
         ({"depth_scale": float("inf")}, "depth_scale=inf"),

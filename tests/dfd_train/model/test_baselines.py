@@ -209,12 +209,12 @@ def dfd_train(*arguments: object) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "pattern"),
     [
-        (("--model", "dncnn", "--heads", "depth"), "heads=depth is not possible with the model dncnn: it has deblur"),
-        (("--model", "gur-tiny", "--heads", "both"), "heads=both is not possible with the model gur-tiny"),
+        (("--model", "dncnn", "--heads", "depth"), "--heads depth is not possible with the model dncnn: it has deblur"),
+        (("--model", "gur-tiny", "--heads", "both"), "--heads both is not possible with the model gur-tiny"),
         (("--model", "anwar", "--heads", "deblur"), "it has both"),
-        (("--model", "ircnn", "--stem", "imagenet"), "stem=imagenet is not possible .* no encoder"),
-        (("--model", "ircnn", "--pretrained", "imagenet"), "pretrained=imagenet is not possible .* no encoder"),
-        (("--model", "gur", "--loss", "l1+l1"), r"loss=l1\+l1 means nothing to the model gur"),
+        (("--model", "ircnn", "--stem", "imagenet"), "--stem imagenet is not possible .* no encoder"),
+        (("--model", "ircnn", "--pretrained", "imagenet"), "--pretrained imagenet is not possible .* no encoder"),
+        (("--model", "gur", "--loss", "l1+l1"), r"--loss l1\+l1 means nothing to the model gur"),
         (("--model", "song-tiny"), "frame train-000 is there at one focus distance only .* --focus 1m,4m"),
         (("--model", "vgg"), "'vgg'"),
     ],
