@@ -66,8 +66,8 @@ class Metres(NamedTuple):
 def metres(stored: NDArray[Any], scale: float, units: DepthUnits, valid: NDArray[np.bool_] | None = None) -> Metres:
     """z in metres of the (H, W) numbers of a file, `scale` being what one unit is worth (m, px or 1/m).
 
-    0, negative, non-finite numbers, those of `units.invalid`, where `valid` is false, and z beyond 100 km are holes.
-    Raises `SourceError` where the bytes are in the wrong order.
+    0, negative, non-finite numbers, those that `units` names as invalid, where `valid` is false, and z beyond 100 km
+    are holes. Raises `SourceError` where the bytes are in the wrong order.
     """
     numbers = _unpacked(stored, units.bits)
     with np.errstate(invalid="ignore"):

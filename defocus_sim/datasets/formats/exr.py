@@ -31,7 +31,7 @@ def read_exr(path: Path) -> NDArray[Any]:
     """(H, W) float32 (uint32 where the file holds integers) of the depth channel, of the size of the display window.
 
     The depth channel is `Z`, else `depth`, else that of the one layer whose name says depth (`ViewLayer.Depth.Z`,
-    `zdepth.R`), else the only `Z` of a layer that is no vector, else the only channel, or `R` where R, G and B are the
+    "zdepth.R"), else the only `Z` of a layer that is no vector, else the only channel, or `R` where R, G and B are the
     same. What lies outside of the data window is 0, a hole. Raises `SourceError` naming the file where it is damaged, has
     no such channel, or several.
     """
