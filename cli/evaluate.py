@@ -71,7 +71,7 @@ def main() -> None:
 @under(REPORT, "--html/--no-html", default=True, help="Write report.html, too.")
 @under(HOW, "--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N.")
 def score(pooled: bool, more: tuple[str, ...], make3d_root: str | None, as_json: bool, **options: Any) -> None:
-    """Print depth and image metrics of checkpoints, beside the untouched input and a constant depth.
+    """Print depth and image metrics of checkpoints, beside the input as it is and the mean depth.
 
     Writes report.json, report.md, report.html, per_image.csv and predictions.png. The same command after Ctrl-C goes on
     where it was. Several processes share the images: torchrun --nproc-per-node N -m dfd_cli.evaluate --shards ...

@@ -39,7 +39,7 @@ def colours(comparison: Comparison) -> list[str]:
 
 
 def histograms(comparison: Comparison) -> list[Drawn]:
-    """(caption, SVG) for each metric that was measured; the untouched input in grey."""
+    """(caption, SVG) for each metric that was measured; the input, and the mean depth, in grey."""
     drawn = []
     for metric in HISTOGRAMS:
         every = [(comparison.first.input_per_image, GREY)]

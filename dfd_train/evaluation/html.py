@@ -25,14 +25,19 @@ def per_image_csv(comparison: Comparison) -> str:
     """A line for every image and checkpoint: image, checkpoint, its metrics, and the same of doing nothing."""
     text = io.StringIO(newline="")
     measured = _measured(comparison)
-    columns = ["image", "checkpoint", *measured, *(f"untouched_{name}" for name in measured)]
+    columns = ["image", "checkpoint", *measured, *(_of_nothing(name) for name in measured)]
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for name, report in comparison.reports.items():
         for image, metrics in report.per_image.items():
-            untouched = {f"untouched_{k}": v for k, v in report.input_per_image.get(image, {}).items()}
-            writer.writerow({"image": _cell(image), "checkpoint": _cell(name), **metrics, **untouched})
+            nothing = {_of_nothing(key): value for key, value in report.input_per_image.get(image, {}).items()}
+            writer.writerow({"image": _cell(image), "checkpoint": _cell(name), **metrics, **nothing})
     return text.getvalue()
+
+
+def _of_nothing(metric: str) -> str:
+    """The column of what doing nothing scores, by the name of its row in the table."""
+    return f"{'input' if metric in IMAGE_METRICS else 'mean_depth'}_{metric}"
 
 
 def _cell(text: str) -> str:
@@ -46,7 +51,7 @@ def html_page(comparison: Comparison, shown: Sequence[Shown]) -> str:
         "report.html",
         title="Depth from defocus: evaluation",
         comparison=comparison,
-        key=[*zip(comparison.reports, colours(comparison), strict=True), ("untouched", GREY)],
+        key=[*zip(comparison.reports, colours(comparison), strict=True), ("input, mean depth", GREY)],
         histograms=histograms(comparison),
         curves=curves(comparison),
         uncertainty=uncertainty(comparison),

@@ -72,7 +72,7 @@ def test_several_checkpoints_stand_in_one_table_with_their_own_digits(
     assert [line["image"] for line in lines] == [f"test-00{k}" for k in range(5)] * 2
     assert float(lines[2]["rmse"]) == content["both"]["per_image"]["test-002"]["rmse"]
     assert lines[7]["rmse"] == ""
-    assert set(lines[0]) > {"untouched_psnr", "untouched_rmse", *DEPTH_METRICS, *IMAGE_METRICS}
+    assert set(lines[0]) > {"input_psnr", "mean_depth_rmse", *DEPTH_METRICS, *IMAGE_METRICS}
 
 
 def test_the_page_asks_nothing_of_a_network_and_shows_every_section(
