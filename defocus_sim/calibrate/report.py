@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from defocus_sim.calibrate.fit import Estimate, Fit
-from defocus_sim.errors import LensError
 from defocus_sim.lens import Lens, coc_at_infinity_px
+from defocus_sim.pictures.plots import save_plot
 from defocus_sim.progress import counted
 
 NAME = "calibrated"
@@ -111,11 +111,7 @@ def save_fit_plot(fit: Fit, path: Path) -> Path:
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise LensError(f"the plot {path} cannot be written: {error}") from error
-    return path
+    return save_plot(figure, path)
 
 
 def _with_interval(one: Estimate) -> str:

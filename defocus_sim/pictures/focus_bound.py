@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from defocus_sim.errors import LensError
 from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
+from defocus_sim.pictures.plots import save_plot
 
 DEFAULT_ERRORS = (0.0, 0.1, 0.2)
 DEFAULT_FOCUS_M = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 40.0, 80.0)
@@ -160,8 +161,4 @@ def save_bound_plot(bound: FocusBound, path: Path, lens_name: str) -> Path:
     axes.set_title(f"What the width of the blur tells of depth, lens {lens_name}")
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise LensError(f"the plot {path} cannot be written: {error}") from error
-    return path
+    return save_plot(figure, path)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from defocus_sim.errors import LensError
 from defocus_sim.lens import Lens, coc_diameter_px, depth_of_field_m, sigma_px
+from defocus_sim.pictures.plots import save_plot
 
 DEFAULT_DEPTHS_M = (0.5, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 80.0)
 
@@ -71,11 +71,7 @@ def save_lens_plot(
     sigma_axis = axes.secondary_yaxis("right", functions=(sigma_of, coc_of))
     sigma_axis.set_ylabel("Gaussian sigma [px]")
     axes.legend(title="shaded: CoC within 1 px")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise LensError(f"the plot {path} cannot be written: {error}") from error
-    return path
+    return save_plot(figure, path)
 
 
 def _description(lens: Lens, width_px: int, *, focus: bool = True) -> str:
