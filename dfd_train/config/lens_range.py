@@ -12,6 +12,8 @@ from dfd_train.errors import ConfigError
 
 PSFS = ("gaussian", "disc", "both")
 LIGHTS = ("srgb", "linear", "both")
+# A camera's own softness; wider is defocus.
+MOST_SOFTNESS_PX = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +25,12 @@ class LensRange:
     closed until 98 % of a frame's pixels have a CoC within this many px; drawn by its logarithm. `near_depths`: share of
     the samples whose focus is the depth of a random pixel instead, times 0.7 to 1.4. `sigma_per_coc`, `focus_blur_px`: as
     in `Lens`. `psf`: "gaussian", "disc" or "both", `light`: "srgb", "linear" or "both", each with equal chance.
+    `layered`: share of the samples that are blurred in layers, so that what is near covers what is behind it as it does in
+    a camera, which is how a picture tells near from far; the others are gathered. `softness_px`: sigma of a blur that the
+    camera leaves on everything, sharp or not, which the target has as well: photographs are softer than renderings.
     `noise`: standard deviation in grey levels of 255. `sharpen`: weight of an unsharp mask. `jpeg`: quality, 100 = none.
 
-    Noise, sharpening and JPEG are not to be undone: they are added to the target as well.
+    Softness, noise, sharpening and JPEG are not to be undone: the target has them as well.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -40,6 +45,8 @@ class LensRange:
     focus_blur_px: tuple[float, float] = (0.0, 0.0)
     psf: str = "gaussian"
     light: str = "srgb"
+    layered: float = 0.0
+    softness_px: tuple[float, float] = (0.0, 0.0)
     noise: tuple[float, float] = (0.0, 0.0)
     sharpen: tuple[float, float] = (0.0, 0.0)
     jpeg: tuple[float, float] = (100.0, 100.0)
@@ -52,11 +59,14 @@ class LensRange:
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 low, high = value
-                may_be_zero = field.name in ("focus_blur_px", "noise", "sharpen")
+                may_be_zero = field.name in ("focus_blur_px", "softness_px", "noise", "sharpen")
                 if not (low <= high < float("inf") and (low >= 0 if may_be_zero else low > 0)):
                     raise ConfigError(f"lens_range {field.name}={low:g}..{high:g} must be positive, finite and rising")
-        if not 0 <= self.near_depths <= 1:
-            raise ConfigError(f"lens_range near_depths={self.near_depths:g} must lie between 0 and 1")
+        for name in ("near_depths", "layered"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"lens_range {name}={getattr(self, name):g} must lie between 0 and 1")
+        if self.softness_px[1] > MOST_SOFTNESS_PX:
+            raise ConfigError(f"lens_range softness_px={self.softness_px[1]:g} must be at most {MOST_SOFTNESS_PX:g}")
         if not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
             raise ConfigError(f"lens_range jpeg={self.jpeg[0]:g}..{self.jpeg[1]:g} must lie between 1 and 100")
 
@@ -80,15 +90,17 @@ class LensRange:
                 numbers = [_number(name, end.strip()) for end in re.split(r"\.\.", value)]
             except (ValueError, DefocusSimError) as error:
                 raise ConfigError(f"lens_range {part!r}: {error}") from error
-            if field == "near_depths":
+            if len(numbers) > (1 if field in _SHARES else 2):
+                raise ConfigError(f"lens_range {part!r}: give {'one number' if field in _SHARES else 'LOW..HIGH'}")
+            if field in _SHARES:
                 given[field] = numbers[0]
-            elif len(numbers) > 2:
-                raise ConfigError(f"lens_range {part!r}: give LOW..HIGH")
             else:
                 given[field] = (numbers[0], numbers[-1])
         return cls(**given)
 
 
+# One number each instead of a range.
+_SHARES = ("near_depths", "layered")
 # Names of the command line that have a unit in their value instead of in the name.
 _FIELDS = {"focus": "focus_m", "focal_length": "focal_length_mm", "sensor_width": "sensor_width_mm"}
 

@@ -21,7 +21,9 @@ class LossConfig:
     see `terms.silog_loss`). `image`: "l1", "charb" (eq 4, `eps` in units of [0, 1]) or
     "charb+ssim" (eq 5, weight `psi`). `deblur_weight`: lambda. `balance`: "literal" uses `deblur_weight` as it is; with
     "auto" it multiplies the ratio depth / deblur measured over the first `balance_steps` steps, which is then frozen:
-    `deblur_weight=1` lets both terms weigh alike at the start.
+    `deblur_weight=1` lets both terms weigh alike at the start. `relative`: a pixel's error of a circle of confusion weighs
+    by focus distance over depth, limited to 1/4 and 4: where two depths are possible, the answer is then the one whose
+    relative error is the least to be expected.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -29,6 +31,10 @@ class LossConfig:
     depth: str = option(
         "l1+grad", group=LOSS, flag="depth-loss", choices=DEPTH_TERMS, default_text="that of --loss: l1+grad",
         help="Depth side of the loss; silog: scale-invariant logarithmic.",
+    )  # fmt: skip
+    relative: bool = option(
+        False, group=LOSS, flag="relative-depth",
+        help="With --predict coc and coc+side: pixels weigh by 1/depth, as relative errors do.",
     )  # fmt: skip
     image: str = option("charb+ssim", choices=IMAGE_TERMS)
     mu: float = option(1e-3, at_least=0)

@@ -13,7 +13,7 @@ from dfd_train.config.compute import EngineConfig
 from dfd_train.config.geometry import Geometry
 from dfd_train.config.lens_range import LensRange
 from dfd_train.config.loss import TABLE_II, LossConfig, table_ii_row
-from dfd_train.config.model import VARIANTS, ModelConfig, tuples_from_lists, variant
+from dfd_train.config.model import OF_THE_LENS, VARIANTS, ModelConfig, tuples_from_lists, variant
 from dfd_train.config.optim import OptimConfig
 from dfd_train.config.options import (
     CHECKPOINTS,
@@ -171,6 +171,10 @@ class TrainConfig:
         require_local("out", self.out)
         if self.model.uncertainty and self.loss.depth == "silog":
             raise ConfigError("uncertainty is not possible with the depth loss silog: it has no scale of an error")
+        if self.loss.relative and (self.model.predict not in OF_THE_LENS or self.loss.depth == "silog"):
+            raise ConfigError(
+                "relative=True, of --relative-depth, needs predict=coc or coc+side, and a depth loss other than silog"
+            )
         if self.lens_range is not None and (self.model.about.pictures > 1 or self.model.input == "aif"):
             raise ConfigError(
                 f"lens_range is not possible with the model {self.model.name} and input={self.model.input}"
@@ -241,17 +245,18 @@ _AUTHORS = {
 # What the weights that come with the installation are trained with, on procedural scenes: `make weights`.
 _ANY_LENS = _FAST | {
     "model": replace(
-        variant("light"), stem="blur", init="kaiming", zero_last_aif=True, predict="coc+side", uncertainty=True,
-        lens_input=True, lens_hidden=0.5,
+        variant("light"), stem="blur", init="kaiming", zero_last_aif=True, predict="coc", uncertainty=True,
+        lens_input=True, lens_hidden=0.3,
     ),
+    "loss": replace(_FAST["loss"], relative=True),
     "optim": replace(_FAST["optim"], lr=2e-3, ema_decay=0.998),
     "geometry": Geometry(size=None, crop=(192, 192)),
     "engine": EngineConfig(precision="bf16", channels_last=True),
     "batch_size": 6,
     "epochs": 16,
-    "lens_range": "focus=0.3m..30m,near_depths=0.75,f_number=1..8,focal_length=20mm..100mm,sensor_width=13mm..36mm,"
-    "most_coc_px=3..20,psf=both,light=both,sigma_per_coc=0.24..0.32,focus_blur_px=0..0.7,noise=0..2.5,sharpen=0..0.8,"
-    "jpeg=55..100",
+    "lens_range": "focus=0.3m..30m,near_depths=0.8,f_number=1..8,focal_length=20mm..100mm,sensor_width=13mm..36mm,"
+    "most_coc_px=2..14,psf=both,light=both,layered=0.6,softness_px=0..1,sigma_per_coc=0.24..0.32,focus_blur_px=0..0.6,"
+    "noise=0..2,sharpen=0..0.6,jpeg=60..100",
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {"paper": {}, "authors": _AUTHORS, "fast": _FAST, "any-lens": _ANY_LENS}
 

@@ -25,10 +25,11 @@ from dfd_train.optics.camera import (
     PER_COC,
     SCALE_X,
     SCALE_Y,
+    SHARP_PX,
     aspect,
     coc_px_from,
 )
-from dfd_train.optics.camera_effects import jpeg, sharpened
+from dfd_train.optics.camera_effects import jpeg, sharpened, softened
 from dfd_train.optics.defocus import blur_size, kernel_width, linear_to_srgb, srgb_to_linear
 from dfd_train.optics.gather import gather
 from dfd_train.optics.resample import resampled
@@ -45,7 +46,7 @@ class LensDraws(NamedTuple):
     """The numbers drawn for each sample of a batch, (B,) float32 each but `seed` (B,) int64.
 
     `focus_m`, or a negative number: minus the factor on the depth of the pixel at the share `at` of the frame. The other
-    names are those of `LensRange`; `disc`, `linear`: 1 = yes.
+    names are those of `LensRange`; `disc`, `linear`, `layered`: 1 = yes.
     """
 
     focus_m: NDArray[np.float32]
@@ -62,6 +63,8 @@ class LensDraws(NamedTuple):
     sharpen: NDArray[np.float32]
     jpeg: NDArray[np.float32]
     seed: NDArray[np.int64]
+    layered: NDArray[np.float32]
+    softness_px: NDArray[np.float32]
 
 
 def draw_lenses(ranges: LensRange, indices: NDArray[np.int64], *, seed: int, epoch: int) -> LensDraws:
@@ -91,6 +94,8 @@ def draw_lenses(ranges: LensRange, indices: NDArray[np.int64], *, seed: int, epo
                 rng.uniform(*ranges.sharpen),
                 rng.uniform(*ranges.jpeg),
                 int(rng.integers(2**62)),
+                float(rng.random() < ranges.layered),
+                rng.uniform(*ranges.softness_px),
             )
         )
     columns = dict(zip(LensDraws._fields, zip(*rows, strict=True), strict=True))
@@ -143,23 +148,25 @@ def photographed(
 ) -> tuple[Frames, Tensor]:
     """`frames` as the drawn cameras take them, and the cameras (B, 8).
 
-    The defocused picture is made anew of the sharp one; what a camera adds after its lens (noise, sharpening, JPEG) is
-    added to both, as only the defocus is to be undone. `width_px`: of the frames before they were cut. `aspects`: (B,), see
-    `ShardDataset.aspects`; None: pixels are square.
+    The defocused picture is made anew of the sharp one; what a camera adds to everything (softness, noise, sharpening,
+    JPEG) is added to both, as only the defocus is to be undone. `width_px`: of the frames before they were cut.
+    `aspects`: (B,), see `ShardDataset.aspects`; None: pixels are square.
     """
     aif, depth_m = frames.aif, frames.depth_m
     cameras = cameras_of(draws, depth_m, width_px, aspects)
     device = aif.device
-    disc = torch.from_numpy(draws.disc).to(device) > 0.5
+    if draws.softness_px.any():
+        aif = softened(aif, torch.from_numpy(draws.softness_px).to(device))
+    disc, layered = (torch.from_numpy(column).to(device) > 0.5 for column in (draws.disc, draws.layered))
     linear = (torch.from_numpy(draws.linear).to(device) > 0.5)[:, None, None, None]
     source = torch.where(linear, srgb_to_linear(aif), aif)
     filled = _filled(depth_m)
     if aspects is None or bool((aspects == 1).all()):
-        blurred = _blurred(source, filled, cameras, disc)
+        blurred = _blurred(source, filled, cameras, disc, layered)
     else:
         # One by one: each becomes a picture of square pixels, of its own shape.
         rows = [slice(row, row + 1) for row in range(len(aif))]
-        blurred = torch.cat([_blurred_as_square(source[r], filled[r], cameras[r], disc[r]) for r in rows])
+        blurred = torch.cat([_blurred_as_square(source[r], filled[r], cameras[r], disc[r], layered[r]) for r in rows])
     blurred = torch.where(linear, linear_to_srgb(blurred), blurred).clamp(0, 1)
     taken = blurred
     if draws.noise.any():
@@ -173,15 +180,42 @@ def photographed(
     return Frames(taken, (aif + (taken - blurred)).clamp(0, 1), depth_m), cameras
 
 
-def _blurred(image: Tensor, depth_m: Tensor, cameras: Tensor, disc: Tensor) -> Tensor:
-    """`image` (B, 3, H, W) of square pixels under the blur of `cameras`."""
+def _blurred(image: Tensor, depth_m: Tensor, cameras: Tensor, disc: Tensor, layered: Tensor) -> Tensor:
+    """`image` (B, 3, H, W) of square pixels under the blur of `cameras`, each gathered or in layers."""
+    if bool(layered.any()):
+        pictures = []
+        for row, in_layers in enumerate(layered.tolist()):
+            r = slice(row, row + 1)
+            if in_layers:
+                pictures.append(_in_layers(image[r], depth_m[r], cameras[r], bool(disc[row])))
+            else:
+                pictures.append(_blurred(image[r], depth_m[r], cameras[r], disc[r], layered[r]))
+        return torch.cat(pictures)
     sigma, coc_px = blur_size(depth_m, cameras)
     if image.is_cuda:
         return gather(image, kernel_width(sigma, coc_px, disc), disc, truncate=_TRUNCATE)
     return _by_the_simulator(image, sigma, coc_px, disc)
 
 
-def _blurred_as_square(image: Tensor, depth_m: Tensor, camera: Tensor, disc: Tensor) -> Tensor:
+def _in_layers(image: Tensor, depth_m: Tensor, camera: Tensor, disc: bool) -> Tensor:
+    """One picture (1, 3, H, W) with occlusion, by the simulator, which does this on the CPU whatever the device."""
+    from defocus_sim.blur.layered import layered_blur
+
+    scale, most, sharp, per_coc, in_focus = camera[0, [SCALE_X, MOST_PX, SHARP_PX, PER_COC, IN_FOCUS_PX]].tolist()
+    coc_px = coc_px_from(depth_m, camera)[0, 0].clamp(-scale * most, scale * most)
+    made = layered_blur(
+        np.ascontiguousarray(image[0].cpu().numpy()),
+        coc_px.contiguous().cpu().numpy(),
+        psf=_PSFS[disc],
+        sigma_per_coc=per_coc,
+        sharp_below_px=scale * sharp,
+        focus_blur_px=scale * in_focus,
+        truncate=_TRUNCATE,
+    )
+    return torch.from_numpy(made)[None].to(image)
+
+
+def _blurred_as_square(image: Tensor, depth_m: Tensor, camera: Tensor, disc: Tensor, layered: Tensor) -> Tensor:
     """`_blurred` of one picture whose pixels are not square: drawn out until they are, blurred, and brought back."""
     height, width = image.shape[-2:]
     shape = float(aspect(camera)[0])
@@ -190,9 +224,8 @@ def _blurred_as_square(image: Tensor, depth_m: Tensor, camera: Tensor, disc: Ten
     scale = square_hw[1] / width
     square = camera.clone()
     square[:, SCALE_X] = square[:, SCALE_Y] = scale
-    seen = _blurred(
-        resampled(image, square_hw), F.interpolate(depth_m, size=square_hw, mode="nearest-exact"), square, disc
-    )
+    square_depth_m = F.interpolate(depth_m, size=square_hw, mode="nearest-exact")
+    seen = _blurred(resampled(image, square_hw), square_depth_m, square, disc, layered)
     return resampled(seen, (height, width))
 
 

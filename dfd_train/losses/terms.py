@@ -78,6 +78,8 @@ REBLUR_SMOOTHNESS = 1e-2
 SILOG_FOCUS, SILOG_NEAREST_M, SILOG_EPS = 0.85, 1e-3, 1e-3
 # From this CoC on the side of the focus counts in full.
 _FULL_SIDE_PX = 2.0
+# What limits the weight of a pixel.
+_MOST_WEIGHT = 4.0
 # How fast an edge of the image lets go of the smoothness, per unit of [0, 1].
 _EDGE_SHARPNESS = 10.0
 REBLUR_TERMS = ("depth", "reblur", "smooth")
@@ -178,12 +180,16 @@ def compute_losses(
             parts["silog"] = depth = silog_loss(output.depth_m, depth_m, images)
         else:
             residual, valid = answer_residual(output, depth_m, predict, camera)
-            parts["l1"] = depth = masked_l1(residual, valid, valid_pixels)
+            if config.relative and camera is not None:
+                weight = relative_weight(depth_m, camera)
+            else:
+                weight = None
+            parts["l1"] = depth = masked_l1(residual if weight is None else weight * residual, valid, valid_pixels)
             if output.log_scale is not None:
                 log_scale = output.log_scale - math.log(answer_unit(predict))
-                parts["laplace"] = depth = masked_laplace(residual, log_scale, valid, valid_pixels)
+                parts["laplace"] = depth = masked_laplace(residual, log_scale, valid, valid_pixels, weight)
             if output.side_logit is not None:
-                parts["side"] = side_loss(output.side_logit, depth_m, camera, valid_pixels)
+                parts["side"] = side_loss(output.side_logit, depth_m, camera, valid_pixels, weight)
                 depth = depth + parts["side"]
         if config.depth == "l1+grad":
             parts["grad"] = masked_gradient(residual, valid, across, down)
@@ -293,7 +299,33 @@ def answer_residual(output: Output, depth_m: Tensor, predict: str, camera: Tenso
     return torch.where(valid, (said - target) / answer_unit(predict), 0.0), valid
 
 
-def side_loss(logit: Tensor, depth_m: Tensor, camera: Tensor | None, count: Tensor | None = None) -> Tensor:
+def relative_weight(depth_m: Tensor, camera: Tensor) -> Tensor:
+    """What an error of a CoC counts for, where errors relative to the depth matter: focus distance over depth.
+
+    Parameters
+    ----------
+    depth_m
+        (B, 1, H, W) metres, 0 or non-finite = hole.
+    camera
+        (B, 8).
+
+    Returns
+    -------
+    Tensor
+        (B, 1, H, W), from 1/4 to 4.
+    """
+    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    nearness = camera[:, FOCUS_M, None, None, None] / torch.where(valid, depth_m, 1.0)
+    return nearness.clamp(1 / _MOST_WEIGHT, _MOST_WEIGHT)
+
+
+def side_loss(
+    logit: Tensor,
+    depth_m: Tensor,
+    camera: Tensor | None,
+    count: Tensor | None = None,
+    relative: Tensor | None = None,
+) -> Tensor:
     """Mean over the valid pixels of the surprise by the true side of the focus.
 
     A blur below `_FULL_SIDE_PX` weighs less, in proportion: at the focus the side means nothing.
@@ -306,6 +338,8 @@ def side_loss(logit: Tensor, depth_m: Tensor, camera: Tensor | None, count: Tens
         As for `compute_losses`.
     count
         Of how many pixels it is the mean; None: those of this batch.
+    relative
+        (B, 1, H, W) further weights; None: 1.
 
     Returns
     -------
@@ -315,11 +349,18 @@ def side_loss(logit: Tensor, depth_m: Tensor, camera: Tensor | None, count: Tens
     valid = torch.isfinite(depth_m) & (depth_m > 0)
     coc_px = answer_target(torch.where(valid, depth_m, 1.0), "coc", camera)
     weight = torch.where(valid, (coc_px.abs() / _FULL_SIDE_PX).clamp(max=1), 0.0)
+    weight = weight if relative is None else relative * weight
     surprise = weight * F.binary_cross_entropy_with_logits(logit, (coc_px < 0).to(logit), reduction="none")
     return surprise.sum() / (valid.sum().clamp(min=1) if count is None else count)
 
 
-def masked_laplace(residual: Tensor, log_scale: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:
+def masked_laplace(
+    residual: Tensor,
+    log_scale: Tensor,
+    valid: Tensor,
+    count: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Mean of `|r|/b + ln b` over the valid pixels: the surprise of a Laplace distribution.
 
     Parameters
@@ -330,6 +371,8 @@ def masked_laplace(residual: Tensor, log_scale: Tensor, valid: Tensor, count: Te
         ln b.
     count
         Of how many pixels it is the mean; None: those of this batch.
+    weight
+        (B, 1, H, W) of each pixel; None: 1.
 
     Returns
     -------
@@ -337,6 +380,7 @@ def masked_laplace(residual: Tensor, log_scale: Tensor, valid: Tensor, count: Te
         A scalar.
     """
     surprise = torch.where(valid, residual.abs() * torch.exp(-log_scale) + log_scale, 0.0)
+    surprise = surprise if weight is None else weight * surprise
     return surprise.sum() / (valid.sum().clamp(min=1) if count is None else count)
 
 

@@ -1,4 +1,4 @@
-"""What a camera does to a picture after its lens: sharpening and JPEG, on batches, on the device."""
+"""What a camera does to every picture beside the defocus: softness, sharpening and JPEG, on batches, on the device."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ _CHROMA = (
 )  # fmt: skip
 # JFIF's RGB -> YCbCr.
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
+def softened(image: Tensor, sigma_px: Tensor) -> Tensor:
+    """`image` (B, C, H, W) under a Gaussian of `sigma_px` (B,), each 0 to 1.5; at the border mirrored."""
+    reach = 5
+    at = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
+    kernels = torch.exp(-(at**2) / (2 * sigma_px.to(image)[:, None].clamp(min=1e-3) ** 2))
+    kernels /= kernels.sum(1, keepdim=True)
+    batch, channels, height, width = image.shape
+    weights = kernels.repeat_interleave(channels, dim=0)
+    planes = image.reshape(1, batch * channels, height, width)
+    planes = F.pad(planes, (reach, reach, reach, reach), mode="reflect")
+    planes = F.conv2d(planes, weights[:, None, None, :], groups=batch * channels)
+    return F.conv2d(planes, weights[:, None, :, None], groups=batch * channels).reshape(image.shape)
 
 
 def sharpened(image: Tensor, weight: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+from defocus_sim import Lens
+from defocus_sim import defocus as simulate
 from dfd_train.config.lens_range import LensRange
 from dfd_train.data.lens_draws import cameras_of, draw_lenses, photographed
 from dfd_train.data.transforms import Frames
@@ -75,6 +80,40 @@ def test_what_a_camera_adds_after_its_lens_is_not_to_be_undone() -> None:
     assert torch.allclose(made.aif, made.defocused, atol=1e-6)
 
 
+@pytest.mark.parametrize("psf", ["gaussian", "disc"])
+def test_in_layers_what_is_near_spreads_over_what_is_behind_it_as_the_simulator_has_it(psf: str) -> None:
+    """A gathered picture keeps the background sharp up to the edge of something near; a layered one does not."""
+    aif = torch.zeros(1, 3, 48, 64)
+    aif[..., 20:40] = 1
+    depth = torch.full((1, 1, 48, 64), 4.0)
+    depth[..., 20:40] = 1.2
+    given, ranges = Frames(aif * 0, aif, depth), LensRange(focus_m=(4.0, 4.0), psf=psf, most_coc_px=(9, 9))
+    index = np.zeros(1, np.int64)
+    made, cameras = photographed(given, draw_lenses(replace(ranges, layered=1.0), index, seed=0, epoch=0), 640)
+    gathered, same = photographed(given, draw_lenses(ranges, index, seed=0, epoch=0), 640)
+    assert torch.equal(cameras, same)
+    lens = Lens(
+        focus_distance_m=4.0,
+        aperture_mm=float(cameras[0, COC_PX]) * 4,
+        focal_length_px=1000,
+        sensor_distance="infinity",
+    )
+    expected = simulate(
+        aif[0].permute(1, 2, 0).numpy(), depth[0, 0].numpy(), lens, mode="layered", psf=psf, truncate=3.0
+    )  # type: ignore[arg-type]
+    assert float((made.defocused[0].permute(1, 2, 0) - torch.from_numpy(expected)).abs().max()) < 1.5 / 255
+    assert float(gathered.defocused[0, 0, 24, 18]) < 0.01 < 0.1 < float(made.defocused[0, 0, 24, 18])
+
+
+def test_softness_is_of_the_camera_and_is_not_to_be_undone() -> None:
+    ranges = LensRange(focus_m=(1.5, 3.0), most_coc_px=(8, 8), softness_px=(0.8, 0.8))
+    made, cameras = photographed(frames(), draw_lenses(ranges, INDICES, seed=0, epoch=0), 600)
+    soft = np.stack([[ndimage.gaussian_filter(p, 0.8, mode="mirror") for p in one] for one in frames().aif.numpy()])
+    assert float((made.aif - torch.from_numpy(soft)).abs().max()) < 1.5 / 255
+    expected = defocus(made.aif, frames().depth_m, cameras)
+    assert float((made.defocused - expected).abs().max()) < 2.5 / 255
+
+
 def test_holes_are_filled_for_the_blur_and_stay_holes() -> None:
     made, cameras = photographed(frames(holes=True), draw_lenses(RANGES, INDICES, seed=0, epoch=0), 48)
     assert torch.equal(made.depth_m, frames(holes=True).depth_m)
@@ -97,7 +136,8 @@ def test_ranges_are_read_as_people_write_them() -> None:
     [
         ("focus=2", "focus=2"), ("focus=3m..1m", "focus_m=3..1"), ("aperture=1..2", "aperture=1..2"),
         ("f_number=0..2", "f_number=0..2"), ("psf=box", "psf='box'"), ("jpeg=0..50", "jpeg=0..50"), ("noise", "noise"),
-        ("near_depths=2", "near_depths=2"), ("noise=a..b", "noise=a..b"), ("noise=1..2..3", "noise=1..2..3"),
+        ("near_depths=2", "near_depths=2"), ("layered=0.5..1", "one number"), ("softness_px=0..3", "softness_px=3"),
+        ("noise=a..b", "noise=a..b"), ("noise=1..2..3", "noise=1..2..3"),
     ],
 )  # fmt: skip
 def test_an_impossible_range_is_named(text: str, named: str) -> None:

@@ -11,6 +11,7 @@ from scipy import ndimage
 from defocus_sim.lens import Lens, coc_diameter_px
 from dfd_train.config.loss import LossConfig
 from dfd_train.config.model import ModelConfig, variant
+from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError
 from dfd_train.losses.terms import compute_losses, count_pixels, masked_laplace, side_loss
 from dfd_train.model.build import build_model, run_model
@@ -149,6 +150,48 @@ def test_the_side_is_learned_apart_from_the_width() -> None:
     logit = torch.zeros(1, 1, 1, 2, requires_grad=True)
     side_loss(logit, hole, camera).backward()
     assert logit.grad[0, 0, 0, 0] == 0 != logit.grad[0, 0, 0, 1]
+
+
+def test_an_error_that_is_relative_to_the_depth_weighs_by_focus_over_depth() -> None:
+    camera = camera_of(Lens.preset("paper", focus_distance_m=2.0), (480, 640))[None]
+    depth = torch.tensor([[[[1.0, 2.0, 4.0, 0.0, 80.0]]]])
+    answer = coc_px_from(torch.where(depth > 0, depth, 1.0), camera) + 8.0
+    log_scale = torch.full_like(depth, math.log(8.0))
+    found = {
+        relative: compute_losses(
+            Output(depth, None, answer, log_scale), depth, depth, LossConfig(depth="l1", relative=relative),
+            count_pixels(depth), predict="coc", camera=camera,
+        )
+        for relative in (False, True)
+    }  # fmt: skip
+    # Each is off by the unit of 8 px and says so, |r|/b + ln b = 1: 2 + 1 + 1/2 + 1/4 over the four that are known.
+    for term in ("l1", "laplace"):
+        assert float(found[False].parts[term]) == pytest.approx(1, rel=1e-4)
+        assert float(found[True].parts[term]) == pytest.approx(3.75 / 4, rel=1e-4)
+
+
+def test_of_two_depths_that_share_a_blur_the_answer_is_the_one_of_the_least_relative_error() -> None:
+    """One pixel in four is near, at a quarter of the far depth: an equal weight says far, a relative one near."""
+    camera = camera_of(Lens.preset("paper", focus_distance_m=2.0), (480, 640))[None]
+    depth = torch.tensor([1.25, 5.0, 5.0, 5.0]).reshape(1, 1, 1, 4)
+    coc_px = coc_px_from(depth, camera)
+    for relative, expected in ((False, coc_px[..., 1:2]), (True, coc_px[..., :1])):
+        config = LossConfig(depth="l1", relative=relative)
+        costs = [
+            float(
+                compute_losses(
+                    Output(depth, None, answer.expand_as(depth)), depth, depth, config,
+                    count_pixels(depth), predict="coc", camera=camera,
+                ).parts["l1"]
+            )
+            for answer in (expected, coc_px[..., :1] + coc_px[..., 1:2] - expected)
+        ]  # fmt: skip
+        assert costs[0] < costs[1]
+
+
+def test_relative_errors_need_an_answer_that_the_lens_turns_into_metres() -> None:
+    with pytest.raises(ConfigError, match="relative-depth"):
+        recipe_config("fast", shards="a", out="b", relative=True)
 
 
 def test_a_network_that_learned_to_do_without_its_lens_reads_the_same_in_a_picture_whatever_lens_is_guessed() -> None:
