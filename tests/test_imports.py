@@ -24,7 +24,7 @@ REFOCUS = ("defocus_sim.simulate", "defocus_sim.blur.options")
 # Blur while training: the simulator's own disc and kernels, so that both blur alike.
 SIMULATOR = {
     "defocus.py": ("defocus_sim.blur.disc",),
-    "lens_draws.py": ("defocus_sim.blur.gather",),
+    "blurred.py": ("defocus_sim.blur.gather", "defocus_sim.blur.layered"),
     # One reader of pictures: what opens for one command opens for all.
     "images.py": ("defocus_sim.datasets.formats.pictures",),
 }

@@ -23,7 +23,8 @@ class LensRange:
     `focus_m`: metres; a focus distance is drawn by its logarithm. `f_number`, `focal_length_mm`, `sensor_width_mm` (across
     the whole frame): by their logarithms; the focus is kept beyond twice the focal length. `most_coc_px`: the aperture is
     closed until 98 % of a frame's pixels have a CoC within this many px; drawn by its logarithm. `near_depths`: share of
-    the samples whose focus is the depth of a random pixel instead, times 0.7 to 1.4. `sigma_per_coc`, `focus_blur_px`: as
+    the samples whose focus is the depth of one of their pixels instead, times 0.7 to 1.4: of the nearer ones more often, as
+    people focus on what is in front (a quarter of the frame is nearer in the median). `sigma_per_coc`, `focus_blur_px`: as
     in `Lens`. `psf`: "gaussian", "disc" or "both", `light`: "srgb", "linear" or "both", each with equal chance.
     `layered`: share of the samples that are blurred in layers, so that what is near covers what is behind it as it does in
     a camera, which is how a picture tells near from far; the others are gathered. `softness_px`: sigma of a blur that the

@@ -245,10 +245,9 @@ _AUTHORS = {
 # What the weights that come with the installation are trained with, on procedural scenes: `make weights`.
 _ANY_LENS = _FAST | {
     "model": replace(
-        variant("light"), stem="blur", init="kaiming", zero_last_aif=True, predict="coc", uncertainty=True,
+        variant("light"), stem="blur", init="kaiming", zero_last_aif=True, predict="coc+side", uncertainty=True,
         lens_input=True, lens_hidden=0.3,
     ),
-    "loss": replace(_FAST["loss"], relative=True),
     "optim": replace(_FAST["optim"], lr=2e-3, ema_decay=0.998),
     "geometry": Geometry(size=None, crop=(192, 192)),
     "engine": EngineConfig(precision="bf16", channels_last=True),

@@ -20,7 +20,7 @@ from defocus_sim.lens import Lens
 from defocus_sim.progress import Meter, clock, counted
 from dfd_train.config.train import SCORES, TrainConfig, changed_fields
 from dfd_train.data.held_out import train_and_val
-from dfd_train.data.lens_draws import compile_blur, draw_lenses, photographed
+from dfd_train.data.lens_draws import draw_lenses, photographed
 from dfd_train.data.order import MicroBatch
 from dfd_train.data.store_facts import store_facts
 from dfd_train.data.stream import Batch
@@ -32,6 +32,7 @@ from dfd_train.errors import ConfigError, NonFiniteError
 from dfd_train.model.camera_nets import CameraNet
 from dfd_train.model.pretrained import start_encoder
 from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.optics.blurred import compile_blur
 from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from dfd_train.runs.run_folder import create_run, run_config
 from dfd_train.runs.start_from import start_from
@@ -228,7 +229,8 @@ class _Run:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.lenses is not None:
             # Before the clock of the rates starts, and by one process for all where they share a machine.
-            self.world.first_does(lambda: compile_blur(self.world.device))
+            layered = self.lenses.layered > 0
+            self.world.first_does(lambda: compile_blur(self.world.device, layered=layered))
         total = self.stream.steps_per_epoch * config.epochs
         with Meter("step", total, done=state.step, console=self.console) as meter:
             while state.epoch < config.epochs:

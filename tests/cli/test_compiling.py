@@ -79,7 +79,8 @@ from defocus_sim.blur.options import Rendering
 from defocus_sim.datasets.synthetic.source import SyntheticSource
 from defocus_sim.lens import PRESETS, Lens
 from defocus_sim.simulate import compile_kernels, defocus
-from dfd_train.data.lens_draws import _by_the_simulator, compile_blur
+from dfd_train.optics.blurred import _by_the_simulator, blurred_by, compile_blur
+from dfd_train.optics.camera import camera_of
 from dfd_train.prediction.refocus import compile_refocus, refocus
 
 rng = np.random.default_rng(0)
@@ -98,6 +99,11 @@ before = kernels() if compile_blur(torch.device("cpu")) is None else None
 sigma = torch.rand(2, 1, 40, 50) * 6
 _by_the_simulator(torch.rand(2, 3, 40, 50), sigma, 4 * sigma, torch.tensor([True, False]))
 report("train", before)
+before = kernels() if compile_blur(torch.device("cpu"), layered=True) is None else None
+camera = camera_of(lens, (40, 50))[None].expand(2, -1)
+both = torch.tensor([True, False])
+blurred_by(torch.rand(2, 3, 40, 50), torch.rand(2, 1, 40, 50) * 4 + 1, camera, both, torch.tensor([True, True]))
+report("train in layers", before)
 before = kernels() if compile_refocus() is None else None
 for dtype, largest in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1)):
     refocus((rng.random((40, 50, 3)) * largest).astype(dtype), depth, lens)
@@ -121,5 +127,5 @@ for scenes in ("rooms", "varied"):
 def test_what_is_compiled_before_the_clock_starts_is_all_that_the_work_needs():
     done = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=True, timeout=600)
     lines = done.stdout.splitlines()
-    assert len(lines) == 12
+    assert len(lines) == 13
     assert [line for line in lines if not line.endswith(" {}")] == []
