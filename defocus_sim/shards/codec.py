@@ -29,13 +29,13 @@ class ChunkDamage(ValueError):
 
 def encode_chunk(sample: NDArray[Any], codec: Blosc | None) -> bytes:
     """The chunk of one contiguous sample."""
-    if codec is None:
-        payload = sample.tobytes()
-    else:
-        raw = np.ascontiguousarray(sample).reshape(-1).view(np.uint8)
+    raw = np.ascontiguousarray(sample).reshape(-1).view(np.uint8)
+    payload = raw.data
+    if codec is not None:
         shuffle = _SHUFFLE[codec.shuffle]
         payload = blosc.compress(raw, codec.cname.encode(), codec.clevel, shuffle, codec.blocksize, codec.typesize)
-    return payload + crc32c(payload).to_bytes(CRC_BYTES, "little")
+    # One copy: it is made under the interpreter's lock.
+    return b"".join((payload, crc32c(payload).to_bytes(CRC_BYTES, "little")))
 
 
 def decode_chunk(chunk: Bytes, codec: Blosc | None, out: Bytes) -> None:
