@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,11 +89,11 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def alone(store: Path, out: Path, kind: str, epochs: int = 2, lr: float = 1e-2) -> Path:
+def alone(store: Path, out: Path, kind: str, epochs: int = 2, lr: float = 1e-2, **more: Any) -> Path:
     """The same by one process with batches of four: two epochs of 4, 4 and 2 samples."""
     start(
         shards=store, out=out, model="tiny", size="48x33", device="cpu", tensorboard=False, recipe="paper", lr=lr,
-        epochs=epochs, batch_size=4, batch_norm=kind,
+        epochs=epochs, batch_size=4, batch_norm=kind, **more,
     )  # fmt: skip
     return out
 
@@ -113,6 +114,23 @@ def test_two_processes_with_batches_of_two_equal_one_with_batches_of_four(store:
     whole = alone(store, tmp_path / "one", "frozen")
     assert_close(run, whole, FROZEN_TOLERANCE)
     assert_same_numbers(run, whole)
+
+
+def test_two_processes_draw_the_lenses_that_one_draws(store: Path, tmp_path: Path) -> None:
+    ranges = (
+        "focus=0.5m..4m,near_depths=0.5,f_number=1..2,sensor_width=5mm,most_coc_px=2..6,psf=both,light=both,"
+        "layered=0.5,noise=0..3,jpeg=60..100"
+    )
+    run = tmp_path / "two"
+    settings = ("--epochs", 2, "--batch-size", 2, "--batch-norm", "frozen", "--lr", "1e-2", "--lens-range", ranges)
+    done = launch(2, "--shards", store, "--out", run, *SMALL, *settings)
+    assert done.returncode == 0, done.stderr
+    whole = alone(store, tmp_path / "one", "frozen", lens_range=ranges)
+    assert_close(run, whole, FROZEN_TOLERANCE)
+    assert_same_numbers(run, whole)
+    # Other lenses are another training.
+    others = alone(store, tmp_path / "others", "frozen", lens_range=ranges.replace("2..6", "2..7"))
+    assert rows(others)[0]["total"] != rows(whole)[0]["total"]
 
 
 @pytest.mark.slow
