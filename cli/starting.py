@@ -1,4 +1,4 @@
-"""Signals that come while a command is still importing: one line and the usual exit code, however many come."""
+"""What has to be in order before a command imports anything: its signals and its standard streams."""
 
 from __future__ import annotations
 
@@ -23,6 +23,25 @@ def _is_command() -> bool:
         return False
     named = os.path.basename(sys.argv[0]) if sys.argv else ""
     return named.startswith("dfd-") or (named == "-m" and any(word.startswith("dfd_cli.") for word in sys.orig_argv))
+
+
+def keep_standard_streams() -> None:
+    """Let standard input, output and error that were closed lead nowhere; in what is no command do nothing.
+
+    Else the next file that is opened takes their number, and what libraries print goes into it: into a shard.
+    """
+    if not _is_command():
+        return
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, so this one.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - open as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def end_in_one_line() -> None:

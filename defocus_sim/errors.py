@@ -1,7 +1,14 @@
 """The error tree: one base for the package, each leaf also the built-in error that a caller would expect.
 
-Every message is one line: what is wrong, the offending value, and what to do about it.
+Every message is one line: what is wrong, the offending value, and what to do about it. Besides, JSON and TOML that others
+wrote, of which whatever is wrong is a `ValueError`.
 """
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
 
 
 class DefocusSimError(Exception):
@@ -70,3 +77,52 @@ class ConversionTakenOverError(ConvertError):
 
 class ConversionInterruptedError(ConvertError):
     """A conversion that was interrupted; what was finished is kept and can be resumed."""
+
+
+def parse_json(content: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Parameters
+    ----------
+    content
+        The text, or its bytes.
+
+    Returns
+    -------
+    Any
+        Its value.
+
+    Raises
+    ------
+    ValueError
+        For anything that cannot be read: no JSON, another encoding, numbers of thousands of digits, thousands of brackets
+        inside one another.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_toml(content: str) -> dict[str, Any]:
+    """What a TOML text says.
+
+    Parameters
+    ----------
+    content
+        The text.
+
+    Returns
+    -------
+    dict[str, Any]
+        Its tables.
+
+    Raises
+    ------
+    ValueError
+        As `parse_json`.
+    """
+    try:
+        return tomllib.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,14 @@ import numpy as np
 import tomli_w
 from numpy.typing import ArrayLike, NDArray
 
-from defocus_sim.errors import LensError
+from defocus_sim.errors import LensError, parse_toml
 
 # How JSON and the command line say `max_coc_px=math.inf`.
 NO_CAP = "none"
 
 SensorDistance = Literal["thin-lens", "infinity"]
+# Of any number of a lens in its unit; beyond, products of a few of them are no numbers any more.
+_LEAST, _MOST = 1e-15, 1e15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +82,20 @@ class Lens:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
                 raise LensError(f"{field.name}={value!r} is not a number")
+            try:
+                value = float(value)
+            except OverflowError:
+                raise LensError(f"{field.name} is a number of hundreds of digits, beyond every lens") from None
             if field.name in ("sharp_below_px", "focus_blur_px"):
                 if not (math.isfinite(value) and value >= 0):
-                    raise LensError(f"{field.name}={value} must be finite and >= 0")
+                    raise LensError(f"{field.name}={value:g} must be finite and >= 0")
             elif not (math.isfinite(value) and value > 0) and (field.name, value) != ("max_coc_px", math.inf):
                 raise LensError(f"{field.name}={value:g} must be finite and > 0")
-            object.__setattr__(self, field.name, float(value))
+            if value and value != math.inf and not _LEAST <= value <= _MOST:
+                raise LensError(f"{field.name}={value:g} is beyond every lens: give {_LEAST:g} to {_MOST:g}")
+            object.__setattr__(self, field.name, value)
+        if not isinstance(self.name, str):
+            raise LensError(f"name={self.name!r} is not text")
         if self.corner_light > 1:
             raise LensError(f"corner_light={self.corner_light:g} must lie in (0, 1]: the share of the middle's light")
         self._exactly_one("the aperture", ("aperture_mm", "f_number", "solve_max_coc_px"))
@@ -496,10 +505,10 @@ def _width_px(depth_m: ArrayLike, width_px: int | None) -> int | None:
 def _read_fields(path: Path, known: Collection[str]) -> dict[str, Any]:
     """The fields of the table `[lens]`; raises `LensError`, without the file's name, for anything that is no lens."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise LensError(f"the lens cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise LensError(f"not a TOML file ({error})") from error
     fields = content.get("lens")
     if not isinstance(fields, dict):

@@ -35,3 +35,23 @@ class ExportError(DfdTrainError, RuntimeError):
 
 class DistributedError(DfdTrainError, RuntimeError):
     """Another process of the run failed, ended or does not answer."""
+
+
+def memory_shortage(error: BaseException) -> str | None:
+    """What to say of an error, where it is about a shortage of memory.
+
+    Parameters
+    ----------
+    error
+        Any, as Python or torch raise it.
+
+    Returns
+    -------
+    str | None
+        A line on the machine's memory or a GPU's; None for an error about something else.
+    """
+    reason = str(error).partition("\n")[0].partition(". GPU ")[0]
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if known or "not enough memory" in reason or "can't allocate memory" in reason:
+        return f"memory is short: {reason or 'no more could be had'}"
+    return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import struct
+import uuid
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -31,12 +33,19 @@ _UNREADABLE = (
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Make `content` the file `path` in one rename, on disk before it is visible; raises `OSError`, leaving nothing."""
     temporary = path.with_name(f".{path.name}.partial")
+    file = _opened_alone(temporary)
+    if file is None:
+        # Another command is writing the same file at this moment: the later rename wins.
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+        file = open(temporary, "wb")  # noqa: SIM115 - closed below
     try:
-        with open(temporary, "wb") as file:
+        with file:
+            file.truncate(0)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            # While it is held, so that nobody else opens what is about to be whole.
+            os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -45,6 +54,23 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _opened_alone(path: Path) -> BinaryIO | None:
+    """The file `path` for writing, left over or new, held against other processes; None where one of them holds it."""
+    file = open(path, "ab")  # noqa: SIM115 - the caller's
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Renamed meanwhile by who held it before: that is a whole file now.
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        # A file system without locks.
+        return file
+    file.close()
+    return None
 
 
 def load_tensors(path: Path, what: str) -> Any:

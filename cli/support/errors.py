@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,7 +17,7 @@ from dfd_cli.support.output import finish_output, say
 from dfd_cli.support.signals import orderly_end
 
 from defocus_sim.errors import ConversionInterruptedError, DefocusSimError
-from dfd_train.errors import DfdTrainError
+from dfd_train.errors import DfdTrainError, memory_shortage
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -31,6 +32,16 @@ def _fail(message: str, code: int) -> int:
     with suppress(OSError):
         say("Error: " + " ".join(message.split()), err=True)
     return code
+
+
+def _while_printing(error: OSError) -> bool:
+    """Whether it came of printing: such an error names no file."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return error.filename is None and any(name.startswith(("click.utils", "rich.console")) for name in modules)
+
+
+def _unwritable(problem: str | None) -> str:
+    return f"standard output cannot be written: {problem or 'an error of the system'}"
 
 
 def _system_error(error: OSError) -> str:
@@ -59,7 +70,7 @@ class _OneLineErrors(Documented):
             code = self._exit_code(args, prog_name, **extra)
         problem = finish_output()
         if problem is not None and code == 0:
-            code = _fail(f"standard output cannot be written: {problem}", EXIT_WRONG_INPUT)
+            code = _fail(_unwritable(problem), EXIT_WRONG_INPUT)
         sys.exit(code)
 
     def _exit_code(self, args: Sequence[str] | None, prog_name: str | None, **extra: Any) -> int:
@@ -80,9 +91,15 @@ class _OneLineErrors(Documented):
             # Whoever read the output (`head`) has seen enough.
             return EXIT_CLOSED_PIPE
         except OSError as error:
-            return _fail(_system_error(error), EXIT_WRONG_INPUT)
-        except MemoryError as error:
-            return _fail(f"memory is short: {error or 'no more could be had'}", EXIT_WRONG_INPUT)
+            text = _unwritable(error.strerror) if _while_printing(error) else _system_error(error)
+            return _fail(text, EXIT_WRONG_INPUT)
+        except RecursionError:
+            return _fail("something in a file is nested too deeply to be read", EXIT_WRONG_INPUT)
+        except (MemoryError, RuntimeError) as error:
+            shortage = memory_shortage(error)
+            if shortage is None:
+                raise
+            return _fail(shortage, EXIT_WRONG_INPUT)
         return result if isinstance(result, int) else 0
 
 

@@ -30,7 +30,7 @@ from defocus_sim.convert.plan import (
 )
 from defocus_sim.convert.sample import BadFrame
 from defocus_sim.convert.task import RUN, ShardResult, ShardTask, finished_shard, owner
-from defocus_sim.errors import ConversionTakenOverError, ConvertError
+from defocus_sim.errors import ConversionTakenOverError, ConvertError, parse_json
 from defocus_sim.shards.manifest import Manifest, SplitManifest
 from defocus_sim.shards.storage import TEMPORARY_SUFFIX, storage_at
 from defocus_sim.shards.store import STATE_FOLDER, UNFINISHED_SUFFIX, open_store
@@ -116,8 +116,8 @@ class ConversionState:
                 storage_at(aside).remove()
             return []
         try:
-            before = json.loads(self.storage.read(SETTINGS))
-            skipped = [BadFrame(**bad) for bad in json.loads(self.storage.read(SKIPPED))] if SKIPPED in sizes else []
+            before = parse_json(self.storage.read(SETTINGS))
+            skipped = [BadFrame(**bad) for bad in parse_json(self.storage.read(SKIPPED))] if SKIPPED in sizes else []
         except (ValueError, TypeError) as error:
             raise ConvertError(f"{self.place} cannot be resumed, its state is damaged: use --overwrite") from error
         differences = differing_settings(before, description)

@@ -14,7 +14,7 @@ from typing import Any
 
 from defocus_sim.convert.plan import ConversionSettings, PlannedSample
 from defocus_sim.convert.sample import BadFrame, MadeSample, OnError, sample_maker
-from defocus_sim.errors import ConversionTakenOverError
+from defocus_sim.errors import ConversionTakenOverError, parse_json
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.manifest import ShardFile, digest
 from defocus_sim.shards.storage import Storage, storage_at
@@ -121,7 +121,7 @@ def finished_shard(task: ShardTask, sizes: Mapping[str, int]) -> ShardResult | N
     if task.marker not in sizes:
         return None
     try:
-        content = json.loads(storage_at(task.place).read(task.marker))
+        content = parse_json(storage_at(task.place).read(task.marker))
         checksum = content.pop("checksum")
         if content["plan"] != task.plan or checksum != digest(content):
             return None

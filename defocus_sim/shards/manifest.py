@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
@@ -174,7 +175,7 @@ class Manifest:
             raise ShardCorruptError(f"{where}: the manifest does not match its own checksum, it was changed or damaged")
         try:
             manifest = cls._parse(rest)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ShardCorruptError(f"{where}: the manifest is incomplete ({type(error).__name__}: {error})") from error
         return manifest
 
@@ -208,8 +209,8 @@ class Manifest:
                 raise ValueError(f"the lists of split {name!r} differ in length")
             if not all(type(text) is str for key in ("names", "scenes") for text in split[key]):
                 raise ValueError(f"a name in split {name!r} is not text")
-            if not all(type(number) in (int, float) for key in columns[3:] for number in split[key]):
-                raise ValueError(f"a focus distance or aperture in split {name!r} is not a number")
+            if not all(type(n) in (int, float) and 0 <= n < math.inf for key in columns[3:] for n in split[key]):
+                raise ValueError(f"a focus distance or aperture in split {name!r} is not a number from 0")
             if any(type(lens) is not int or not 0 <= lens < len(content["lenses"]) for lens in split["lens"]):
                 raise ValueError(f"a sample of split {name!r} has a lens that is not listed")
             if "/" in name or name in ("", ".", ".."):
@@ -220,9 +221,7 @@ class Manifest:
         covered = {"zarr.json", *(f"{name}/{part}zarr.json" for name in splits for part in ("", *_FOLDERS))}
         if not isinstance(metadata, dict) or not set(metadata) <= covered:
             raise ValueError("metadata names files that are not metadata")
-        for key in ("rendering", "source", "statistics"):
-            if not isinstance(content[key], dict):
-                raise ValueError(f"{key} is no table")
+        _check_described(content)
         return cls(
             size_hw=(height, width),
             samples_per_shard=per_shard,
@@ -234,6 +233,42 @@ class Manifest:
             format_version=content["format_version"],
             **{key: content[key] for key in ("rendering", "source", "statistics", "created_by", "settings")},
         )
+
+
+def _check_described(content: Mapping[str, Any]) -> None:
+    """Raise what `_parse` may raise where a manifest describes its store otherwise than the conversion does."""
+    for key in ("rendering", "source", "statistics"):
+        if not isinstance(content[key], dict):
+            raise ValueError(f"{key} is no table")
+    texts = [content["created_by"], content["settings"]]
+    texts += [frame[key] for frame in content["skipped"] for key in ("name", "reason")]
+    texts += [content["rendering"][key] for key in ("mode", "psf") if content["rendering"]]
+    statistics = content["statistics"]
+    counts = [statistics["samples"], statistics["unblurred"], content["source"].get("border_px") or 0]
+    counts += [statistics.get(key, 0) for key in ("too_near_px", "wide_coc_samples", "limited_px", "limited_samples")]
+    for text, count in statistics.get("notes", ()):
+        texts.append(text)
+        counts.append(count)
+    lists = {"coc_px": 2, "psnr_db_range": 2, "depth_m": 5}
+    described = [(statistics.get(key), length) for key, length in lists.items()]
+    described.append((None if statistics["psnr_db"] is None else [statistics["psnr_db"]], 1))
+    if not all(type(text) is str for text in texts):
+        raise ValueError("a name is not text")
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("a count is not a whole number from 0")
+    for numbers, length in described:
+        finite = numbers is None or all(type(number) in (int, float) and abs(number) < 1e300 for number in numbers)
+        if not finite or (numbers is not None and len(numbers) != length):
+            raise ValueError("the statistics are not the numbers that they should be")
+    blurred = statistics["psnr_db"] is not None
+    if blurred != (statistics["psnr_db_range"] is not None) or (blurred and counts[1] >= counts[0]):
+        raise ValueError("the statistics contradict one another")
+    for lens in content["lenses"]:
+        if lens != UNKNOWN_LENS:
+            Lens(**lens)
+    for part in content["source"].get("parts", ()):
+        if not isinstance(part["source"], dict):
+            raise ValueError("the source of a part is no table")
 
 
 def blurred_hw(manifest: Manifest, split: SplitManifest, index: int) -> tuple[int, int] | None:

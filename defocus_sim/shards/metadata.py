@@ -5,10 +5,10 @@ The arrays are `sharding_indexed`, one sample a chunk; see docs/shard-format.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from defocus_sim.errors import parse_json
 from defocus_sim.shards.layout import ARRAYS, MANIFEST_ATTRIBUTE, ArraySpec, Compression
 from defocus_sim.shards.manifest import Manifest, digest
 from defocus_sim.shards.storage import Storage
@@ -64,7 +64,7 @@ def metadata_digest(content: bytes) -> str:
 
     Raises `ValueError` for what is not a JSON object.
     """
-    described = json.loads(content)
+    described = parse_json(content)
     if not isinstance(described, dict):
         raise ValueError("it is not Zarr metadata")
     attributes = described.get("attributes")
@@ -82,14 +82,14 @@ def is_rewritten(storage: Storage, manifest: Manifest) -> bool:
         # Of a manifest that zarr takes for impossible.
         return False
     for name, content in ours.items():
-        wanted = json.loads(content)
+        wanted = parse_json(content)
         if wanted["node_type"] != "array":
             continue
         try:
-            found = json.loads(storage.read(name))
+            found = parse_json(storage.read(name))
             if not isinstance(found, dict) or any(found.get(key) != wanted[key] for key in _LAYOUT):
                 return True
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             # Gone or damaged: that is not what other programs do.
             continue
     return False

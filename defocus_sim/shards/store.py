@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError, StorageTimeoutError
+from defocus_sim.errors import ShardCorruptError, ShardError, ShardMissingError, StorageTimeoutError, parse_json
 from defocus_sim.lens import Lens
 from defocus_sim.shards.foreign import ForeignStore, ZarrSplit, open_foreign, root_of
 from defocus_sim.shards.identity import ROOT, StoreIdentity
@@ -143,13 +142,13 @@ def open_store(place: str | Path, *, check_files: bool = True) -> ShardStore:
     storage = storage_at(place)
     try:
         identity, metadata = StoreIdentity.read(storage)
-        content = json.loads(metadata)
+        content = parse_json(metadata)
     except (FileNotFoundError, NotADirectoryError):
         root = root_of(storage)
         if root is None:
             raise _no_store(storage) from None
         return _foreign(storage, root)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ShardCorruptError(f"{storage.describe(ROOT)} cannot be read as JSON ({error})") from error
     except StorageTimeoutError:
         raise
@@ -287,7 +286,7 @@ def _metadata_damage(store: ShardStore, record: MetadataRecord) -> str | None:
         return f"{where} is missing"
     except StorageTimeoutError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return f"{where} cannot be read: {error}"
 
 

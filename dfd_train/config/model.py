@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dfd_train.config.options import NETWORK, check_options, option
+from dfd_train.config.options import NETWORK, check_options, check_types, option
 from dfd_train.errors import ConfigError
 
 # The weights that come with an installation, and that are taken where no others are named.
@@ -23,6 +23,8 @@ OF_THE_LENS = ("coc", "coc+side")
 INPUT_RANGES = ("unit", "signed")
 INPUTS = ("defocused", "aif")
 DECONVOLUTIONS = ("hqs", "wiener")
+# Of a block and of a convolution: far beyond every network of this kind, and what only damage asks for is refused at once.
+MOST_LAYERS, MOST_CHANNELS = 128, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +107,9 @@ class ModelConfig:
 
     name: str = "full"
     method: str = option("2hded", choices=tuple(METHODS))
-    stem_width: int = option(64, at_least=1)
-    growth: int = option(32, at_least=1)
-    bottleneck: int = option(4, at_least=1)
+    stem_width: int = option(64, at_least=1, at_most=MOST_CHANNELS)
+    growth: int = option(32, at_least=1, at_most=MOST_CHANNELS)
+    bottleneck: int = option(4, at_least=1, at_most=MOST_LAYERS)
     blocks: tuple[int, ...] = (6, 12, 24, 16)
     decoder: tuple[int, ...] = (512, 256, 128, 64, 64)
     heads: tuple[str, ...] = option(
@@ -141,10 +143,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_options(self, "model ")
-        if len(self.blocks) != 4 or min(self.blocks) < 1:
-            raise ConfigError(f"model blocks={self.blocks} must be four positive numbers")
-        if len(self.decoder) != 5 or min(self.decoder) < 1:
-            raise ConfigError(f"model decoder={self.decoder} must be five positive numbers")
+        if len(self.blocks) != 4 or not 1 <= min(self.blocks) <= max(self.blocks) <= MOST_LAYERS:
+            raise ConfigError(f"model blocks={self.blocks} must be four numbers from 1 to {MOST_LAYERS}")
+        if len(self.decoder) != 5 or not 1 <= min(self.decoder) <= max(self.decoder) <= MOST_CHANNELS:
+            raise ConfigError(f"model decoder={self.decoder} must be five numbers from 1 to {MOST_CHANNELS}")
         plain = self.method in ("2hded", "d3net")
         for field, usual in (("predict", "depth"), ("uncertainty", False), ("lens_input", False)):
             if getattr(self, field) != usual and not (plain and "depth" in self.heads):
@@ -181,6 +183,13 @@ class ModelConfig:
         return self.about.camera or self.predict in OF_THE_LENS or self.lens_input
 
     @property
+    def has_usual_widths(self) -> bool:
+        """Whether it is as wide and deep as one of the `WIDTHS`."""
+        usual = (ModelConfig(**settings) for settings in WIDTHS.values())
+        names = ("stem_width", "growth", "bottleneck", "blocks", "decoder")
+        return any(all(getattr(self, name) == getattr(one, name) for name in names) for one in usual)
+
+    @property
     def learned(self) -> tuple[str, ...]:
         """Those of its heads that training improves."""
         return tuple(head for head in self.heads if head in self.about.learned)
@@ -189,8 +198,9 @@ class ModelConfig:
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """The configuration that `dataclasses.asdict` turned into JSON; raises `ConfigError` for unknown fields."""
         try:
+            check_types(cls, values)
             return cls(**tuples_from_lists(values))
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise ConfigError(f"not a model configuration: {error}") from error
 
 

@@ -6,7 +6,7 @@ checks and the reproduction read it from there. A field without `help` is set in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -95,6 +95,29 @@ def options_of(config: type, part: str = "") -> dict[str, Option]:
         for f in fields(config)
         if _KEY in f.metadata
     }
+
+
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+
+
+def check_types(part: type, values: Any) -> None:
+    """Raise `TypeError` where `values` (as JSON has them) do not have the plain types of the dataclass `part`'s fields."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{str(values)[:50]!r} is no table")
+    for field_ in fields(part):
+        kind, _, optional = str(field_.type).partition(" | ")
+        value = values.get(field_.name)
+        if field_.name not in values or optional not in ("", "None") or (value is None and optional):
+            continue
+        inner = kind.removeprefix("tuple[").partition(",")[0]
+        if inner not in _TYPES:
+            continue
+        if inner != kind and not isinstance(value, list | tuple):
+            raise TypeError(f"{field_.name} = {value!r} is no list")
+        parts: Iterable[Any] = (value,) if inner == kind else value or ()
+        for one in parts:
+            if not isinstance(one, _TYPES[inner]) or (isinstance(one, bool) and inner != "bool"):
+                raise TypeError(f"{field_.name} = {value!r} is not of the type {kind}")
 
 
 def check_options(config: Any, prefix: str = "") -> None:

@@ -7,7 +7,6 @@ At the top of a file stand the options of the command line (`lr = 1e-3`, `model 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import tomli_w
 
+from defocus_sim.errors import parse_toml
 from dfd_train.config.train import OPTIONS, PARTS, TrainConfig, nearest, recipe_config, with_options
 from dfd_train.errors import ConfigError, DfdTrainError
 
@@ -31,10 +31,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a TOML file; raises `ConfigError` where it cannot be read."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8", errors="surrogateescape"))
+        return parse_toml(Path(path).read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError as error:
         raise ConfigError(f"config {path} not found") from error
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"config {path} cannot be read: {error}") from error
 
 

@@ -26,6 +26,7 @@ from dfd_train.config.options import (
     Option,
     about,
     check_options,
+    check_types,
     option,
     options_of,
 )  # fmt: skip
@@ -202,29 +203,13 @@ class TrainConfig:
         """The inverse of `to_dict`, also after JSON; raises `ConfigError` where the fields are not this class's."""
         try:
             for name, part in PARTS.items():
-                _check_types(part, values[name])
-            _check_types(cls, values)
+                check_types(part, values[name])
+            check_types(cls, values)
             nested = {name: part(**tuples_from_lists(values[name])) for name, part in PARTS.items()}
             # A run from before there was a split for validation trained on all of train, and goes on so.
             return cls(**{"val_fraction": 0.0, **values, **nested})
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ConfigError(f"not a training configuration of this version: {error}") from error
-
-
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
-
-
-def _check_types(part: type, values: Mapping[str, Any]) -> None:
-    """Raise `TypeError` for a field of the dataclass `part` whose value in `values` is of another plain type."""
-    for field_ in fields(part):
-        kind, _, optional = str(field_.type).partition(" | ")
-        value = values.get(field_.name)
-        if kind not in _TYPES or optional not in ("", "None") or field_.name not in values:
-            continue
-        if value is None and optional:
-            continue
-        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-            raise TypeError(f"{field_.name} = {value!r} is not of the type {kind}")
 
 
 _FAST: dict[str, Any] = {

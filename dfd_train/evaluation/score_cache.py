@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from defocus_sim.errors import parse_json
 from dfd_train.errors import EvaluationError
 from dfd_train.evaluation.metrics import DepthSums, ImageScore, ImageSums
 from dfd_train.evaluation.scoring import Profile, SampleScore
@@ -92,7 +93,7 @@ def _to_json(score: SampleScore) -> str:
 
 
 def _from_json(line: str) -> SampleScore:
-    position, name, predicted, untouched, profile, by_side, sure = json.loads(line)
+    position, name, predicted, untouched, profile, by_side, sure = parse_json(line)
     first, second = (
         ImageScore(
             name=name,

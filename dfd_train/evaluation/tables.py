@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from defocus_sim.errors import parse_json
 from defocus_sim.progress import counted
 from dfd_train.config.loss import TABLE_II
 from dfd_train.config.model import METHODS
@@ -136,6 +137,9 @@ def read_results(run: str) -> list[RunResult]:
     """
     path = Path(run)
     files = [path] if path.is_file() else sorted({*path.glob("report.json"), *path.glob("*/report.json")})
+    if not files and path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        # `glob` finds nothing there and says nothing.
+        raise EvaluationError(f"{run} cannot be read: Permission denied")
     if not files:
         raise EvaluationError(
             f"{run} has no report yet: dfd-eval --shards STORE --checkpoint {run} --out {path / 'report'}"
@@ -143,7 +147,7 @@ def read_results(run: str) -> list[RunResult]:
     results = []
     for file in files:
         try:
-            content = json.loads(file.read_bytes())
+            content = parse_json(file.read_bytes())
             parts = content.get("reports") or {path.name if path.is_dir() else file.parent.name: content}
             for name, part in parts.items():
                 settings = {
@@ -155,7 +159,7 @@ def read_results(run: str) -> list[RunResult]:
                 if lacking:
                     raise KeyError(", ".join(lacking))
                 _check_report(settings, part["rows"]["prediction"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise EvaluationError(f"{file} is no report of dfd-eval: {type(error).__name__} {error}") from error
     return results
 

@@ -18,8 +18,12 @@ def load_network(config: ModelConfig, weights: Mapping[str, Tensor], device: tor
     Of a checkpoint: `load_network(checkpoint.config.model, checkpoint.evaluated)`. Raises `CheckpointError` where the
     weights do not fit.
     """
-    net = build_model(config)
     try:
+        if not config.has_usual_widths:
+            # Shapes first: what a file says of its network may be more than its weights, and more than the memory.
+            with torch.device("meta"):
+                build_model(config).load_state_dict(dict(weights), assign=True)
+        net = build_model(config)
         net.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).split("\n")[0]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from defocus_sim.errors import parse_json
 from dfd_train.config.train import TrainConfig
 from dfd_train.errors import CheckpointError, CheckpointMissingError, ConfigError
 from dfd_train.files import load_tensors, write_atomically
@@ -219,7 +220,7 @@ def _check_marker(path: Path) -> None:
     if path.parent.name != FOLDER or not marker_path.is_file():
         return
     try:
-        marker = json.loads(marker_path.read_bytes())
+        marker = parse_json(marker_path.read_bytes())
         size, digest = int(marker["bytes"]), str(marker["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the marker {marker_path} cannot be read: {error}") from error

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from defocus_sim.errors import parse_json
 from dfd_train.config.toml import toml_text
 from dfd_train.config.train import TrainConfig
 from dfd_train.errors import CheckpointMissingError, ConfigError
@@ -86,8 +87,8 @@ def run_config(run: Path) -> TrainConfig:
     if not path.is_file():
         raise CheckpointMissingError(f"{run} holds no run to resume: {CONFIG_FILE} not found")
     try:
-        return TrainConfig.from_dict(json.loads(path.read_bytes())["config"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return TrainConfig.from_dict(parse_json(path.read_bytes())["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from defocus_sim.errors import parse_json
 from dfd_train.config.model import ModelConfig
-from dfd_train.errors import CheckpointError, CheckpointMissingError, ExportError
+from dfd_train.errors import CheckpointError, CheckpointMissingError, ConfigError, ExportError
 from dfd_train.files import write_atomically
 
 SUFFIX = ".safetensors"
@@ -46,15 +47,16 @@ def read_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointMissingError(f"weights {path} not found")
     try:
-        with safe_open(path, "pt") as file:
+        # What may not be read is said to be missing there.
+        with open(path, "rb"), safe_open(path, "pt") as file:
             about = (file.metadata() or {}).get(_MODEL)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if about is None:
             raise CheckpointError(f"weights {path} do not say which model they are of: none of dfd-train")
-        config = ModelConfig.from_dict(json.loads(about))
+        config = ModelConfig.from_dict(parse_json(about))
     except CheckpointError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ConfigError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"weights {path} cannot be read: damaged, or of another kind ({reason})") from error
     return config, {name: w.float() if w.dtype == torch.float16 else w for name, w in weights.items()}

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from defocus_sim.errors import parse_json
 from defocus_sim.progress import counted
 from dfd_train.config.reproduction import STACK_HINT, Plan, runs
 from dfd_train.config.train import TrainConfig, changed_fields
@@ -85,7 +86,7 @@ def _trained(config: TrainConfig, console: Console) -> bool:
 def _scored(plan: Plan, config: TrainConfig, console: Console) -> None:
     report = Path(config.out) / REPORT / "report.json"
     if report.is_file():
-        settings = json.loads(report.read_bytes())["settings"]
+        settings = parse_json(report.read_bytes())["settings"]
         asked = min(plan.limit or settings["images_in_split"], settings["images_in_split"])
         if settings["epochs"] == config.epochs and settings["images"] == asked:
             return
@@ -127,7 +128,7 @@ def _noted(plan: Plan, table: PaperTable) -> PaperTable:
 
 
 def _report(config: TrainConfig) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((Path(config.out) / REPORT / "report.json").read_bytes())
+    content: dict[str, Any] = parse_json((Path(config.out) / REPORT / "report.json").read_bytes())
     return content
 
 

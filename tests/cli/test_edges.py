@@ -95,13 +95,31 @@ def test_interrupted_however_often_a_conversion_ends_with_130_and_one_line(numbe
     assert lines_of(error)[-1].startswith("Error: interrupted")
 
 
-def test_a_full_standard_output_is_one_line(run_command):
+@pytest.mark.parametrize("words", [("dfd-prepare", "lens"), ("dfd-eval", "--help"), ("dfd-prepare", "info", "--json")])
+def test_a_full_standard_output_is_one_line_that_names_it(words, small_store):
+    words = (*words, small_store.url) if "info" in words else words
     with open("/dev/full", "w") as full:
-        process = started("dfd-prepare", "lens", stdout=full)
+        process = started(*words, stdout=full)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 2
-    (line,) = lines_of(error)
-    assert "No space left" in line
+    assert lines_of(error) == ["Error: standard output cannot be written: No space left on device"]
+
+
+def test_streams_that_are_closed_do_not_become_files_of_the_results(tmp_path):
+    # A library that prints to standard output while the first file that is opened would have its number.
+    (tmp_path / "rich.py").write_text(
+        "import os\nfile = open('first', 'w')\nos.write(1, b'noise')\nraise SystemExit(0)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    script = f"exec {BIN / 'dfd-prepare'} info nowhere <&- >&- 2>&-"
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, timeout=60, check=True)
+    assert (tmp_path / "first").read_bytes() == b""
+
+
+def test_a_command_without_standard_streams_does_its_work(small_store, tmp_path):
+    script = f"exec {BIN / 'dfd-prepare'} preview {small_store.url} --out sheet.png <&- >&- 2>&-"
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, timeout=60, check=True)
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_whoever_reads_the_output_may_go_before_its_end():

@@ -233,3 +233,32 @@ def test_only_a_lens_without_a_length_in_pixels_is_the_same_for_every_frame():
     for lens in (Lens.preset("kinect"), Lens.preset("d3net-script"), Lens.preset("paper", focus_blur_px=0.3),
                  Lens.preset("paper", max_coc_px=20), Lens.preset("syndof")):  # fmt: skip
         assert lens.counts_pixels
+
+
+CAMERA = {"aperture_mm": 10.0, "focal_length_px": 500.0}
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), 1e300, 1e-300, 5e-324, float("nan"), float("inf"), True, "2", [2]]
+)
+@pytest.mark.parametrize("field", ["focus_distance_m", "aperture_mm", "sigma_per_coc", "focus_blur_px", "corner_light"])
+def test_numbers_that_no_lens_has_are_refused_before_anything_is_computed(field, value):
+    with pytest.raises(LensError, match=field):
+        Lens(**{"focus_distance_m": 2.0, **CAMERA, field: value})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000,
+        "[" + ".".join("a" * 100_000) + "]",
+        "[lens]\nfocus_distance_m = " + "9" * 5000,
+        "lens = 3",
+        "\0",
+    ],
+    ids=["deep", "deep key", "digits", "number", "zero byte"],
+)
+def test_a_lens_file_of_any_content_is_a_named_error(text, tmp_path):
+    (tmp_path / "lens.toml").write_text(text)
+    with pytest.raises(LensError, match=r"lens\.toml: "):
+        Lens.load(tmp_path / "lens.toml")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from dfd_train.config.toml import configured
 from dfd_train.config.train import TrainConfig, recipe_config
 from dfd_train.errors import CheckpointError, ConfigError, EvaluationError
 from dfd_train.evaluation.html import _cell
@@ -18,7 +19,9 @@ from dfd_train.evaluation.metrics import DepthSums, ImageScore, ImageSums
 from dfd_train.evaluation.score_cache import ScoreJournal
 from dfd_train.evaluation.scoring import Profile, SampleScore
 from dfd_train.evaluation.tables import read_results
+from dfd_train.files import _opened_alone, write_atomically
 from dfd_train.prediction.images import find_pictures, read_picture
+from dfd_train.prediction.photo.lens import parse_lens
 from dfd_train.runs.checkpoint import load_checkpoint
 from dfd_train.runs.run_folder import METRICS_FILE, MetricsLog, run_config
 
@@ -137,3 +140,35 @@ def test_a_pipe_and_a_device_are_refused_at_once(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe.png", Path("/dev/zero")):
         with pytest.raises(PictureError, match="no file"):
             read_picture(path)
+
+
+def test_of_two_commands_that_write_one_file_at_once_each_writes_a_whole_one(tmp_path: Path) -> None:
+    # The second begins while the first is half-way, and ends before it.
+    path, seen = tmp_path / "a.bin", []
+
+    first = _opened_alone(tmp_path / ".a.bin.partial")
+    assert first is not None
+    first.write(b"1" * 1000)
+    write_atomically(path, b"2" * 100)
+    seen.append(path.read_bytes())
+    first.close()
+    write_atomically(path, b"3" * 10)
+    seen.append(path.read_bytes())
+    assert seen == [b"2" * 100, b"3" * 10]
+    assert [one.name for one in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("text", ["lr = " + "9" * 5000, "a = " + "[" * 100_000, "a = " + "{b=" * 5000])
+def test_a_config_of_any_content_is_a_named_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.toml cannot be read"):
+        configured(tmp_path / "run.toml", shards="s", out="o")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"photograph":' * 50_000, "[]", '{"lens": {"focus_distance_m": 1' + "0" * 400 + "}}"]
+)
+def test_the_record_of_a_photograph_that_is_damaged_is_no_lens(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"a\.json does not describe a lens"):
+        parse_lens(str(tmp_path / "a.json"))

@@ -36,7 +36,7 @@ def write_store(root, arrays, per_shard, compression):
         lenses=(Lens.preset("paper").to_json(),),
         rendering={},
         source={},
-        statistics={},
+        statistics={"samples": count, "coc_px": None, "psnr_db": None, "psnr_db_range": None, "unblurred": 0},
         splits={"train": split},
         created_by="test",
         settings="",

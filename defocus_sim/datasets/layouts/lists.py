@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -248,9 +249,17 @@ def _ends(path: Path) -> Iterator[str]:
         yield end.removesuffix(path.suffix)
 
 
+def _split(line: str, separator: str) -> list[str]:
+    try:
+        return split_line(line, separator)
+    except csv.Error:
+        # A quote that is part of a name.
+        return []
+
+
 def _cells(line: str) -> Iterator[str]:
     """The whole line, then its cells by any separator, each with slashes and without what leads to the name."""
-    for text in (line, *(cell for separator in "\t;, " for cell in split_line(line.replace("\t", " "), separator))):
+    for text in (line, *(cell for separator in "\t;, " for cell in _split(line.replace("\t", " "), separator))):
         path = text.strip().strip('"').replace("\\", "/").lstrip("/").removeprefix("./").rstrip("/")
         if path:
             yield path

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from defocus_sim.errors import LensError
+from defocus_sim.errors import LensError, parse_json
 from defocus_sim.lens import PRESET_ALIASES, PRESETS, Lens
 from dfd_train.errors import ConfigError
 from dfd_train.prediction.photo.exif import FULL_FRAME_DIAGONAL_MM, PhotoTags
@@ -196,7 +195,7 @@ def parse_lens(text: str) -> Lens:
     if path.suffix.lower() != ".json":
         return Lens.load(path)
     try:
-        fields = json.loads(path.read_text())
+        fields = parse_json(path.read_text())
         for room in ("photograph", "lens"):
             fields = fields.get(room, fields)
         return Lens(**fields)

@@ -279,3 +279,35 @@ def test_samples_are_read_into_the_arrays_of_the_caller(tmp_path, compression):
         np.testing.assert_array_equal(out[name], array)
     with pytest.raises(ShardError, match="must be contiguous"):
         split.read([0, 1, 2], out=out)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("statistics", "coc_px"), []), (("statistics", "coc_px"), "xy"), (("statistics", "coc_px"), [1, None]),
+        (("statistics", "depth_m"), [1, 2, 3]), (("statistics", "depth_m"), [10**400] * 5),
+        (("statistics", "psnr_db"), "x"), (("statistics", "psnr_db_range"), None),
+        (("statistics", "samples"), 1.5), (("statistics", "samples"), 0),
+        (("statistics", "unblurred"), 10**6), (("statistics", "notes"), [[1, 2]]), (("statistics", "limited_px"), "1"),
+        (("rendering",), {"mode": 3}), (("rendering",), {"psf": "disc"}), (("lenses", 0), {"a": 1}), (("lenses", 0), {}),
+        (("lenses", 0, "name"), ["x"]), (("lenses", 0, "aperture_mm"), float("nan")), (("skipped",), [{"name": 1}]),
+        (("source",), {"parts": [{}]}), (("source",), {"border_px": "x"}), (("created_by",), 3), (("settings",), {}),
+        (("splits", "train", "focus_distance_m", 0), float("nan")), (("splits", "train", "aperture_mm", 0), -1.0),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_describes_what_cannot_be_is_refused_though_its_checksum_fits(
+    place, value, small_store, tmp_path
+):
+    shutil.copytree(small_store.url, tmp_path / "a.zarr")
+    path = tmp_path / "a.zarr" / "zarr.json"
+    root = json.loads(path.read_bytes())
+    manifest = root["attributes"]["dfd"]
+    manifest.pop("checksum")
+    node = manifest
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    manifest["checksum"] = digest(manifest)
+    path.write_text(json.dumps(root))
+    with pytest.raises(ShardCorruptError, match="the manifest is incomplete"):
+        open_store(tmp_path / "a.zarr")

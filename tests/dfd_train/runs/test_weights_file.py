@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,28 @@ def test_the_weights_of_a_run_become_those_that_predict_takes_by_default(
     found = CliRunner().invoke(predict_command.main, command)
     assert found.exit_code == 0, found.output
     assert (tmp_path / "o" / "a_restored.png").exists()
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["[" * 100_000, '{"a":' * 50_000, "[]", "null", "3", '"x"', "9" * 5000, '{"name": NaN}', '{"method": null}',
+     '{"name": 3}', '{"stem_width": null}', '{"stem_width": true}', '{"stem_width": 2147483648}', '{"stem_width": 1.5}',
+     '{"growth": 1e999}',
+     '{"blocks": [1000000000, 1, 1, 1]}', '{"blocks": ["a", 1, 1, 1]}', '{"blocks": 3}', '{"decoder": [[], 1, 1, 1, 1]}',
+     '{"heads": [1]}', '{"stem_width": 8192, "growth": 8192, "blocks": [128, 128, 128, 128]}'],
+)  # fmt: skip
+def test_what_a_file_says_of_its_network_is_checked_before_the_network_is_built(about: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(3)}, path, {weights_file._MODEL: about})
+    with pytest.raises(CheckpointError):
+        dfd_train.load(path)
+
+
+def test_a_file_that_asks_for_more_network_than_it_has_weights_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    wide = '{"stem_width": 8192, "growth": 4096, "bottleneck": 32, "decoder": [8192, 8192, 8192, 8192, 8192]}'
+    save_file({"a": torch.zeros(3)}, path, {weights_file._MODEL: wide})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="do not fit"):
+        dfd_train.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19, "half a GiB in kB"
