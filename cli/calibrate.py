@@ -10,7 +10,8 @@ from typing import Any
 import click
 from dfd_cli.support.errors import OneLineCommand
 from dfd_cli.support.help import under
-from dfd_cli.support.parameters import Aperture, ApertureParam, LengthParam
+from dfd_cli.support.output import say
+from dfd_cli.support.parameters import Aperture, ApertureParam, LengthParam, OutputPath, not_an_input
 from dfd_cli.support.progress import sample_progress
 
 from defocus_sim.lens import Lens
@@ -56,9 +57,16 @@ _PATH = click.Path(path_type=Path)
     help="Aperture of the sharp photographs: their own blur is added to what is measured.",
 )
 @under(PHOTOS, "--largest-sigma", type=click.FloatRange(1, 60), metavar="PX", default=8.0, help="Widest blur to try.")
-@under(RESULT, "--out", type=_PATH, metavar="TOML", default="lens.toml", help="The lens, for --lens.")
 @under(
-    RESULT, "--plot", type=_PATH, metavar="FILE", show_default="beside --out", help="Sigma over depth, PNG, PDF or SVG."
+    RESULT, "--out", type=OutputPath(dir_okay=False), metavar="TOML", default="lens.toml", help="The lens, for --lens."
+)
+@under(
+    RESULT,
+    "--plot",
+    type=OutputPath(dir_okay=False),
+    metavar="FILE",
+    show_default="beside --out",
+    help="Sigma over depth, PNG, PDF or SVG.",
 )
 @under(RESULT, "--seed", type=click.IntRange(min=0), metavar="N", default=0, help="Of the resampling.")
 def main(store: str | None, out: Path, plot: Path | None, **options: Any) -> None:
@@ -71,6 +79,9 @@ def main(store: str | None, out: Path, plot: Path | None, **options: Any) -> Non
     from defocus_sim.calibrate.fit import fit_lens
     from defocus_sim.calibrate.report import fit_lines, fit_record, fitted_lens, save_fit_plot
 
+    plot = plot or out.with_suffix(".png")
+    for place in (out, plot):
+        not_an_input(place, *(options[name] for name in ("lens_file", "sharp", "depth_dir", "stack")))
     left_out: list[str] = []
     photographs, camera = _photographs(store, left_out, options)
     with sample_progress("measuring", unit="pairs") as report:
@@ -79,9 +90,9 @@ def main(store: str | None, out: Path, plot: Path | None, **options: Any) -> Non
     lens = fitted_lens(fit, camera, _sharp_aperture_mm(options["sharp_aperture"], camera))
     lines = fit_lines(fit, lens, camera)
     lines += [f"  left out: {text}" for text in left_out]
-    click.echo("\n".join(lines))
-    click.echo(f"lens: {lens.save(out, fit_record(fit))}")
-    click.echo(f"plot: {save_fit_plot(fit, plot or out.with_suffix('.png'))}")
+    say("\n".join(lines))
+    say(f"lens: {lens.save(out, fit_record(fit))}")
+    say(f"plot: {save_fit_plot(fit, plot)}")
 
 
 def _photographs(store: str | None, left_out: list[str], options: dict[str, Any]) -> tuple[Iterator[Any], Lens | None]:

@@ -19,6 +19,7 @@ from dfd_cli.support.parameters import (
     LengthParam,
     OutputPath,
     SizeParam,
+    not_an_input,
 )
 
 from dfd_train.config.model import DEFAULT_WEIGHTS
@@ -185,11 +186,15 @@ def export(checkpoint: str, onnx: Path | None, program: Path | None, weights: Pa
     """Write a checkpoint's network for other programs; height and width of the image stay free."""
     if onnx is None and program is None and weights is None:
         raise click.UsageError("there is nothing to write: give --onnx FILE, --torch FILE or --weights FILE")
-    if weights is not None and weights.suffix != ".safetensors":
-        raise click.UsageError(f"--weights {weights} must end in .safetensors")
-    for path in (onnx, program, weights):
-        if path is not None and path.resolve() == Path(checkpoint).resolve():
-            raise click.UsageError(f"{path} is the checkpoint itself: write to another FILE")
+    # By their kinds they can be no checkpoint and no other file of a run.
+    for name, path, suffix in (
+        ("onnx", onnx, ".onnx"),
+        ("torch", program, ".pt2"),
+        ("weights", weights, ".safetensors"),
+    ):
+        if path is not None and path.suffix != suffix:
+            raise click.UsageError(f"--{name} {path} must end in {suffix}")
+        not_an_input(path, checkpoint)
     from dfd_train.prediction.export import write_onnx, write_program
     from dfd_train.prediction.predict import load
     from dfd_train.runs.weights_file import write_weights

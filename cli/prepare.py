@@ -26,7 +26,7 @@ from dfd_cli.support.options import (
     with_options,
 )
 from dfd_cli.support.output import say
-from dfd_cli.support.parameters import DistancesParam, OutputPath, SizeParam
+from dfd_cli.support.parameters import DistancesParam, OutputPath, SizeParam, not_an_input
 from dfd_cli.support.progress import sample_progress
 from dfd_cli.support.summary import info_json, info_lines
 
@@ -300,6 +300,7 @@ def lens(
     """A lens in numbers: circle of confusion and sigma over depth, depth of field; or where best to focus it."""
     from defocus_sim.pictures.lens_report import DEFAULT_DEPTHS_M, lens_table, save_lens_plot
 
+    not_an_input(plot, bound, options["lens_file"])
     camera, focus_m = lens_from_options(**options)
     if bound is not None:
         _say_bound(camera, options["focus"] or (), bound, depth_scale, width, plot)
@@ -343,6 +344,7 @@ def preview(store: str, samples: int, out: Path | None) -> None:
     from defocus_sim.pictures.preview import save_contact_sheet, sheet_path
     from defocus_sim.shards.store import open_store
 
+    not_an_input(out, store)
     say(save_contact_sheet(open_store(store), out or sheet_path(store), samples))
 
 

@@ -65,6 +65,8 @@ def plot(runs: tuple[Path, ...], out: Path | None) -> None:
     """Draw the losses, scores and speed of runs, from their metrics.csv, into one PNG."""
     from dfd_train.runs.curves import plot_runs
 
+    if out is not None and out.suffix.lower() != ".png":
+        raise click.UsageError(f"--out {out} must end in .png")
     say(plot_runs(runs, out or runs[0] / "curves.png"))
 
 

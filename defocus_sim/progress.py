@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,6 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+# C0, DEL, C1, what ends lines elsewhere, what turns the direction of writing, and halves of pairs.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 LINE_EVERY_S = 10.0
 # Columns of the bar, and from which width of the terminal on it is the wide one.
 _NARROW_BAR, _WIDE_BAR, _WIDE_FROM = 10, 24, 100
@@ -107,3 +110,23 @@ def clock(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """`number` and `noun` as one says it: "1 epoch", "2 epochs"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def one_line(text: str, keep: str = "") -> str:
+    """A text as it can be shown anywhere.
+
+    Parameters
+    ----------
+    text
+        Such as the name of a file.
+    keep
+        Control characters that stay.
+
+    Returns
+    -------
+    str
+        `text` with control characters as escapes that can be read (`\\x1b`).
+    """
+    return _CONTROL.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
+    )

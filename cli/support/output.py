@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import Any
 
 import click
 from rich.console import Console
 
-# C0 but tab and line end, DEL, C1, and what turns the direction of writing.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from defocus_sim.progress import one_line
 
 
 def plain(text: object) -> str:
     """`text` with control characters as escapes that can be read (`\\x1b`); line ends and tabs stay."""
-    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), str(text))
+    return one_line(str(text), keep="\n\t")
 
 
 def say(text: object, *, err: bool = False) -> None:

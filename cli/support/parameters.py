@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,16 @@ class OutputPath(click.Path):
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(value)):
             self.fail(f"{value} is a URL: this is written to a local place, which can be copied there", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def not_an_input(out: Path | None, *inputs: str | Path | None) -> None:
+    """Refuse, as a usage error, a file to write that is one of the files `inputs` that the command reads."""
+    for place in inputs:
+        if out is None or place is None:
+            continue
+        with suppress(OSError, ValueError):
+            if os.path.samefile(out, place):
+                raise click.UsageError(f"{out} is read by this command: write to another file")
 
 
 class NoiseParam(_Text):

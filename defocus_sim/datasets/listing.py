@@ -17,6 +17,7 @@ import numpy as np
 
 from defocus_sim.datasets.base import SampleRef
 from defocus_sim.errors import SourceError
+from defocus_sim.progress import one_line
 
 # Up to this many bytes are hashed by content (a few seconds); beyond it names and sizes have to do.
 HASHED_BYTES = 2 * 10**9
@@ -45,8 +46,8 @@ def natural_key(text: str) -> tuple[Any, ...]:
 
 
 def printable(name: str) -> str:
-    """`name` with bytes that are no UTF-8 as `\\xe9`, so that it can be written to any file and shown anywhere."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """`name` with bytes that are no UTF-8 and control characters as `\\xe9`: it can be written and shown anywhere."""
+    return one_line(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def identity(files: Iterable[tuple[str, Path]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from defocus_sim.progress import one_line
 from dfd_train.evaluation.charts import FEWEST_PIXELS, GREY, colours, curves, histograms, uncertainty
 from dfd_train.evaluation.figures import Picture, Shown
 from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
@@ -41,8 +42,8 @@ def _of_nothing(metric: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """`text` so that a spreadsheet takes it for text: a name may begin like a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """`text` so that a spreadsheet takes it for text, and a terminal: a name may begin like a formula, or hold codes."""
+    return one_line(f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text)
 
 
 def html_page(comparison: Comparison, shown: Sequence[Shown]) -> str:
@@ -83,7 +84,7 @@ def _per_image(comparison: Comparison) -> list[list[str]]:
     for name, report in comparison.reports.items():
         for image, metrics in report.per_image.items():
             values = [f"{metrics[m]:.4g}" if m in metrics else "" for m in measured]
-            cells.append([image, *([name] if several else []), *values])
+            cells.append([one_line(image), *([one_line(name)] if several else []), *values])
     return cells
 
 

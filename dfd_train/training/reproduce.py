@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from dfd_train.config.reproduction import STACK_HINT, Plan, runs
 from dfd_train.config.train import TrainConfig, changed_fields
 from dfd_train.data.stream import ShardDataset
 from dfd_train.distributed.device import pick_device, versions
-from dfd_train.errors import CheckpointMissingError, ConfigError
+from dfd_train.errors import CheckpointMissingError, ConfigError, EvaluationError
 from dfd_train.evaluation.evaluate import EvalConfig, evaluate
-from dfd_train.evaluation.tables import PaperTable, paper_table, write_tables
+from dfd_train.evaluation.tables import PaperTable, paper_table, read_results, write_tables
 from dfd_train.files import write_atomically
 from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint
-from dfd_train.runs.run_folder import CONFIG_FILE, METRICS_FILE, run_config
+from dfd_train.runs.curves import read_curves
+from dfd_train.runs.run_folder import CONFIG_FILE, run_config
 from dfd_train.training.train import train
 
 PAPER_EPOCHS = 500
@@ -85,8 +86,9 @@ def _trained(config: TrainConfig, console: Console) -> bool:
 
 def _scored(plan: Plan, config: TrainConfig, console: Console) -> None:
     report = Path(config.out) / REPORT / "report.json"
-    if report.is_file():
-        settings = parse_json(report.read_bytes())["settings"]
+    # A report that is damaged, as after a power cut, is made again.
+    with suppress(EvaluationError, KeyError, TypeError):
+        settings = read_results(str(report))[0].settings if report.is_file() else {}
         asked = min(plan.limit or settings["images_in_split"], settings["images_in_split"])
         if settings["epochs"] == config.epochs and settings["images"] == asked:
             return
@@ -134,12 +136,14 @@ def _report(config: TrainConfig) -> dict[str, Any]:
 
 def _facts(config: TrainConfig) -> dict[str, Any]:
     """What results.json says of one run."""
-    with open(Path(config.out) / METRICS_FILE, newline="") as file:
-        rates = [float(row["samples_per_s"]) for row in csv.DictReader(file)]
+    # Of a file that is damaged, what can be read.
+    rates: list[float] = []
+    with suppress(ConfigError):
+        rates = read_curves(Path(config.out)).get("samples_per_s", ([], []))[1]
     report = _report(config)
     return {
         "scores": report["rows"],
-        "samples_per_s": sorted(rates)[len(rates) // 2],
+        "samples_per_s": sorted(rates)[len(rates) // 2] if rates else None,
         "epochs": report["settings"]["epochs"],
         "steps": report["settings"]["steps"],
         "images": report["settings"]["images"],

@@ -48,3 +48,40 @@ def test_a_contact_sheet_that_cannot_be_written_leaves_a_finished_store_finished
     assert result.returncode == 0, result.stderr
     assert "cannot be written" in result.stdout
     assert run_command("dfd-prepare", "verify", tmp_path / "a.zarr").returncode == 0
+
+
+STACK = "dfd-calibrate --stack {run}/stack.csv --depth-at 1m "
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dfd-predict export --checkpoint {run} --torch {run}/checkpoints/best.pt",
+        "dfd-predict export --checkpoint {run} --onnx {run}/config.json",
+        "dfd-predict export --checkpoint {run}/w.safetensors --weights {run}/w.safetensors",
+        "dfd-train plot {run} --out {run}/metrics.csv",
+        "dfd-prepare lens --bound {run}/depth.png --depth-scale 0.001 --plot {run}/depth.png",
+        "dfd-prepare lens --lens {run}/lens.toml --plot {run}/lens.toml",
+        STACK + "--sharp {run}/lens.png --plot {run}/lens.png --out b.toml",
+        STACK + "--sharp {run}/lens.png --out {run}/lens.toml",
+        STACK + "--sharp {run}/lens.png --out {run}/other.toml --lens {run}/other.toml",
+    ],
+)
+def test_no_file_that_a_command_reads_or_that_makes_a_run_is_overwritten(command, tmp_path, run_command):
+    names = (
+        "config.json",
+        "metrics.csv",
+        "w.safetensors",
+        "depth.png",
+        "lens.toml",
+        "other.toml",
+        "stack.csv",
+        "lens.png",
+    )
+    (tmp_path / "checkpoints").mkdir()
+    for name in (*names, "checkpoints/best.pt"):
+        (tmp_path / name).write_text("content")
+    result = run_command(*command.format(run=tmp_path).split())
+    assert_one_line_refusal(result, "must end in" if "must end" in result.stderr else "is read by this command")
+    for name in (*names, "checkpoints/best.pt"):
+        assert (tmp_path / name).read_text() == "content"

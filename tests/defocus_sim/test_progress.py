@@ -11,7 +11,7 @@ import termios
 
 import pytest
 
-from defocus_sim.progress import fitting
+from defocus_sim.progress import fitting, one_line
 
 PROGRAM = """
 from defocus_sim.progress import Meter
@@ -68,3 +68,8 @@ def test_numbers_go_from_the_end_where_there_is_no_room():
     assert fitting(["one", "two", "three"], 8) == "one  two"
     assert fitting(["one", "", "two"], 100) == "one  two"
     assert fitting(["longer than that"], 5) == ""
+
+
+def test_a_name_of_any_characters_is_one_line_without_commands_to_a_terminal():
+    assert one_line("a\x1b[31m\x9b\u202e\n\udce9é") == r"a\x1b[31m\x9b\u202e\n\udce9é"
+    assert one_line("a\tb\n", keep="\n\t") == "a\tb\n"

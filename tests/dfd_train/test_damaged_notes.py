@@ -120,8 +120,9 @@ def test_a_report_of_another_kind_is_named(content: object, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
 def test_no_cell_of_a_report_begins_like_a_formula(name: str) -> None:
-    assert _cell(name) == f"'{name}"
+    assert _cell(name) == f"'{name}".replace("\t", r"\t")
     assert _cell("frame-1") == "frame-1"
+    assert _cell("\x1b[31mred\x9b31m") == r"\x1b[31mred\x9b31m"
 
 
 def test_names_that_cannot_be_looked_up_are_a_problem_each(tmp_path: Path) -> None:

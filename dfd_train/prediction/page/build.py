@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from defocus_sim.lens import Lens, coc_at_infinity_px
 from defocus_sim.pictures.depth_colours import error_colours
+from defocus_sim.progress import one_line
 from dfd_train.errors import ConfigError
 from dfd_train.prediction.refocus import LARGEST_COC_SHARE
 from dfd_train.prediction.results import colour_depth, to_eight_bit, uncertainty_bound_m
@@ -128,7 +129,7 @@ def _page(scene: PageScene, longest: int, quality: int) -> bytes:
         "nearness": pack_bytes(steps),
     }
     parts = {
-        "TITLE": escape(scene.title),
+        "TITLE": escape(one_line(scene.title)),
         "STEM": escape(scene.stem, quote=True),
         "ASPECT": f"{width / height:.5f}",
         "BEFORE": _jpeg(before, quality),
