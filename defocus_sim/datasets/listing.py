@@ -1,4 +1,4 @@
-"""Files of a data set's folder: their order, what was left out, what identifies them."""
+"""Files of a data set's folder: their order, what was left out, what identifies them, which split they are of."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -122,6 +122,51 @@ class ListedOnce(ABC, Generic[File]):
         part.__dict__.pop("listing", None)
         part.__dict__["files"] = {frame: self.files[frame] for frame in frames}
         return part
+
+
+class Listed(Protocol):
+    """A pair of files, with its split and scene where a list says them."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the pairs."""
+        ...
+
+    @property
+    def split(self) -> str | None:
+        """ "train", "val", "test", or None."""
+        ...
+
+    @property
+    def scene(self) -> str | None:
+        """None: it is of its own."""
+        ...
+
+
+def samples_of(
+    pairs: Sequence[Listed], test: Collection[str] | None, test_fraction: float, val_fraction: float, seed: int
+) -> tuple[SampleRef, ...]:
+    """`pairs` in their order, each in the split that is said of it; where none is said of any, by the names `test`.
+
+    Where there are none either, `test_fraction` of them are drawn with `seed`; then `val_fraction` of the training, see
+    `hold_out_val`. Raises `SourceError` for a scene in two splits, and where a single scene would have to be divided.
+    """
+    scenes = [pair.scene or pair.name for pair in pairs]
+    if any(pair.split for pair in pairs):
+        splits = [pair.split or "train" for pair in pairs]
+    elif test is not None:
+        splits = ["test" if pair.name in test else "train" for pair in pairs]
+    else:
+        require_divisible(scenes, test_fraction, "--test-fraction")
+        drawn = draw_scenes(scenes, test_fraction, seed)
+        splits = ["test" if scene in drawn else "train" for scene in scenes]
+    together: dict[str, str] = {}
+    for scene, split in zip(scenes, splits, strict=True):
+        if together.setdefault(scene, split) != split:
+            raise SourceError(f"scene {scene} would be in two splits: keep its frames together")
+    samples = [SampleRef(name=p.name, scene=c, split=s) for p, c, s in zip(pairs, scenes, splits, strict=True)]
+    require_divisible([s.scene for s in samples if s.split == "train"], val_fraction, "--val-fraction")
+    return hold_out_val(samples, val_fraction, seed)
 
 
 def draw_scenes(scenes: Sequence[str], fraction: float, seed: int | Sequence[int]) -> frozenset[str]:

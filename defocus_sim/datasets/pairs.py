@@ -21,11 +21,9 @@ from defocus_sim.datasets.listing import (
     Listing,
     Skipped,
     check_fraction,
-    draw_scenes,
-    hold_out_val,
     identity,
     looked_at,
-    require_divisible,
+    samples_of,
     val_note,
 )
 from defocus_sim.datasets.pairing import (
@@ -137,15 +135,11 @@ class PairsSource(ListedOnce[PhotoFrame]):
         for frame in self.listing.frames:
             if frame.pair.depth is not None and frame.depth is not None:
                 metres_per_unit(frame.pair.depth, frame.depth.integer, self.depth_scale, self.units.kind)
-        splits = self._splits(pairs, skipped)
-        scenes: dict[str, str] = {}
-        for pair in pairs:
-            if scenes.setdefault(pair.scene or pair.name, splits[pair.name]) != splits[pair.name]:
-                raise SourceError(f"scene {pair.scene or pair.name} would be in two splits: keep its frames together")
-        samples = [SampleRef(name=p.name, scene=p.scene or p.name, split=splits[p.name]) for p in pairs]
-        training = [sample.scene for sample in samples if sample.split == "train"]
-        require_divisible(training, self.val_fraction, "--val-fraction")
-        return hold_out_val(samples, self.val_fraction, self.seed)
+        if any(pair.split for pair in pairs) and (self.test_list is not None or self.test_fraction):
+            raise SourceError("the pairs come with their split: give no other one")
+        listed = [Pair(name=pair.name, colour=pair.defocused, depth=pair.sharp) for pair in pairs]
+        test = None if self.test_list is None else names_listed(self.test_list, listed, skipped)
+        return samples_of(pairs, test, self.test_fraction, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[Skipped, ...]:
         """Files that give no sample, with the reason."""
@@ -218,20 +212,6 @@ class PairsSource(ListedOnce[PhotoFrame]):
             return pairs_in_dpdd_layout(self.root)
         pair = pairs_by_order if self.by_order else pairs_by_name
         return pair(Path(self.defocused or ""), Path(self.sharp or ""), self.depth)
-
-    def _splits(self, pairs: list[PhotoPair], skipped: tuple[Skipped, ...]) -> dict[str, str]:
-        if any(pair.split for pair in pairs):
-            if self.test_list is not None or self.test_fraction:
-                raise SourceError("the pairs come with their split: give no other one")
-            return {pair.name: pair.split or "train" for pair in pairs}
-        if self.test_list is not None:
-            listed = [Pair(name=pair.name, colour=pair.defocused, depth=pair.sharp) for pair in pairs]
-            test = names_listed(self.test_list, listed, skipped)
-            return {pair.name: "test" if pair.name in test else "train" for pair in pairs}
-        names = [pair.scene or pair.name for pair in pairs]
-        require_divisible(names, self.test_fraction, "--test-fraction")
-        scenes = draw_scenes(names, self.test_fraction, self.seed)
-        return {pair.name: "test" if (pair.scene or pair.name) in scenes else "train" for pair in pairs}
 
 
 class _PairReader:

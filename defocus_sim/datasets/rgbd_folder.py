@@ -28,11 +28,9 @@ from defocus_sim.datasets.listing import (
     Listing,
     Skipped,
     check_fraction,
-    draw_scenes,
-    hold_out_val,
     identity,
     looked_at,
-    require_divisible,
+    samples_of,
     val_note,
 )
 from defocus_sim.datasets.pairing import (
@@ -136,15 +134,13 @@ class RgbdFolderSource(ListedOnce[FramePair]):
             )
         for frame in self.listing.frames:
             self.metres_per_unit(frame.pair.depth, frame.depth.integer)
-        splits = self._splits(pairs, skipped)
-        scenes: dict[str, str] = {}
-        for pair in pairs:
-            if scenes.setdefault(pair.scene or pair.name, splits[pair.name]) != splits[pair.name]:
-                raise SourceError(f"scene {pair.scene or pair.name} would be in two splits: keep its frames together")
-        samples = [SampleRef(name=p.name, scene=p.scene or p.name, split=splits[p.name]) for p in pairs]
-        training = [sample.scene for sample in samples if sample.split == "train"]
-        require_divisible(training, self.val_fraction, "--val-fraction")
-        return hold_out_val(samples, self.val_fraction, self.seed)
+        if any(pair.split for pair in pairs):
+            if self.test_list is not None or self.test_fraction:
+                raise SourceError(f"{self.pairs_csv} has a column for the split: give no other one")
+            if self.val_fraction and any(pair.split == "val" for pair in pairs):
+                raise SourceError(f"{self.pairs_csv} and val_fraction both say what val is: give one of them")
+        test = None if self.test_list is None else names_listed(self.test_list, pairs, skipped)
+        return samples_of(pairs, test, self.test_fraction, self.val_fraction, self.seed)
 
     def skipped(self) -> tuple[Skipped, ...]:
         """Files that give no sample, with the reason."""
@@ -244,21 +240,6 @@ class RgbdFolderSource(ListedOnce[FramePair]):
     def metres_per_unit(self, path: Path, integer: bool) -> float:
         """Metres per unit of a depth file; raises `SourceError` where nothing says it."""
         return metres_per_unit(path, integer, self.depth_scale, self.units.kind)
-
-    def _splits(self, pairs: list[Pair], skipped: tuple[Skipped, ...]) -> dict[str, str]:
-        if any(pair.split for pair in pairs):
-            if self.test_list is not None or self.test_fraction:
-                raise SourceError(f"{self.pairs_csv} has a column for the split: give no other one")
-            if self.val_fraction and any(pair.split == "val" for pair in pairs):
-                raise SourceError(f"{self.pairs_csv} and val_fraction both say what val is: give one of them")
-            return {pair.name: pair.split or "train" for pair in pairs}
-        if self.test_list is not None:
-            test = names_listed(self.test_list, pairs, skipped)
-            return {pair.name: "test" if pair.name in test else "train" for pair in pairs}
-        names = [pair.scene or pair.name for pair in pairs]
-        require_divisible(names, self.test_fraction, "--test-fraction")
-        scenes = draw_scenes(names, self.test_fraction, self.seed)
-        return {pair.name: "test" if (pair.scene or pair.name) in scenes else "train" for pair in pairs}
 
 
 class _RgbdReader:

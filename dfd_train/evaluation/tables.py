@@ -19,7 +19,6 @@ from dfd_train.evaluation.paper_tables import FAULTS, MAKE3D, TABLE2, TABLE3, TA
 from dfd_train.evaluation.report import markdown_table, text_table
 from dfd_train.files import write_atomically
 
-FORMATS = ("markdown", "latex", "html")
 _NYU_COLUMNS = {
     "rmse": "RMSE", "abs_rel": "AbsRel", "delta1": "d1", "delta2": "d2", "delta3": "d3", "psnr": "PSNR", "ssim": "SSIM",
 }  # fmt: skip
