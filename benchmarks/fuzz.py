@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from fuzz_cases import Cases  # noqa: E402 - found only now
 
-# Of every 40 cases; stores and resumed conversions take longest.
+# Of every 50 cases; stores and resumed conversions take longest.
 SHARE = {
     "labelled": 4, "splits": 3, "grid": 3, "colour": 6, "depth": 6, "photograph": 4, "store": 2, "manifest": 3, "state": 1,
-    "checkpoint": 4, "notes": 4,
+    "checkpoint": 4, "notes": 4, "weights": 4, "lens": 2, "list": 4,
 }  # fmt: skip
 KINDS = tuple(SHARE)
 SECONDS_A_CASE = 60
@@ -46,6 +46,10 @@ def prepared(kind, folder):
         cases.prepare_pictures()
     if kind in ("checkpoint", "notes"):
         cases.prepare_run()
+    if kind == "weights":
+        cases.prepare_weights()
+    if kind == "list":
+        cases.prepare_lists()
     return cases
 
 

@@ -32,6 +32,8 @@ NO_CAP = "none"
 SensorDistance = Literal["thin-lens", "infinity"]
 # Of any number of a lens in its unit; beyond, products of a few of them are no numbers any more.
 _LEAST, _MOST = 1e-15, 1e15
+# As the CoC is limited to the frame, so is the blur that is made of it, and the memory that the blur takes.
+_MOST_OF = {"sigma_per_coc": 1.0, "focus_blur_px": 500.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ class Lens:
             object.__setattr__(self, "max_coc_px", math.inf)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if value is None and "None" not in str(field.type):
+                raise LensError(f"{field.name} is missing: it must be a {field.type}")
             if field.name in ("name", "sensor_distance") or value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
@@ -93,6 +97,8 @@ class Lens:
                 raise LensError(f"{field.name}={value:g} must be finite and > 0")
             if value and value != math.inf and not _LEAST <= value <= _MOST:
                 raise LensError(f"{field.name}={value:g} is beyond every lens: give {_LEAST:g} to {_MOST:g}")
+            if value > _MOST_OF.get(field.name, math.inf):
+                raise LensError(f"{field.name}={value:g} must be at most {_MOST_OF[field.name]:g}")
             object.__setattr__(self, field.name, value)
         if not isinstance(self.name, str):
             raise LensError(f"name={self.name!r} is not text")

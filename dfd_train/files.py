@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pickle
@@ -32,6 +33,9 @@ _UNREADABLE = (
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Make `content` the file `path` in one rename, on disk before it is visible; raises `OSError`, leaving nothing."""
+    if path.exists() and not path.is_file():
+        # By the rename, /dev/null would become a file.
+        raise OSError(errno.EEXIST, "it is a folder, a device or a pipe, not a file", str(path))
     temporary = path.with_name(f".{path.name}.partial")
     file = _opened_alone(temporary)
     if file is None:

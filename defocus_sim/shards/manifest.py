@@ -251,6 +251,7 @@ def _check_described(content: Mapping[str, Any]) -> None:
         counts.append(count)
     lists = {"coc_px": 2, "psnr_db_range": 2, "depth_m": 5}
     described = [(statistics.get(key), length) for key, length in lists.items()]
+    described.append((statistics["coc_px"], 2))
     described.append((None if statistics["psnr_db"] is None else [statistics["psnr_db"]], 1))
     if not all(type(text) is str for text in texts):
         raise ValueError("a name is not text")

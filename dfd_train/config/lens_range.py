@@ -14,6 +14,14 @@ PSFS = ("gaussian", "disc", "both")
 LIGHTS = ("srgb", "linear", "both")
 # A camera's own softness; wider is defocus.
 MOST_SOFTNESS_PX = 1.5
+# Of every number that is not told otherwise; what is beyond is no camera's, and blurs nothing or all that there is.
+_LEAST, _MOST = 1e-3, 1e6
+_MOST_OF = {
+    "sigma_per_coc": 1.0,
+    "focus_blur_px": 100.0,
+    "noise": 255.0,
+    "sharpen": 100.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +71,11 @@ class LensRange:
                 may_be_zero = field.name in ("focus_blur_px", "softness_px", "noise", "sharpen")
                 if not (low <= high < float("inf") and (low >= 0 if may_be_zero else low > 0)):
                     raise ConfigError(f"lens_range {field.name}={low:g}..{high:g} must be positive, finite and rising")
+                least, most = 0.0 if may_be_zero else _LEAST, _MOST_OF.get(field.name, _MOST)
+                if not least <= low <= high <= most:
+                    raise ConfigError(
+                        f"lens_range {field.name}={low:g}..{high:g} must lie between {least:g} and {most:g}"
+                    )
         for name in ("near_depths", "layered"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"lens_range {name}={getattr(self, name):g} must lie between 0 and 1")

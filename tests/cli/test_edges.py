@@ -1,12 +1,15 @@
 """However a command ends, it says so in one line, and no name it prints commands the terminal."""
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
 from commands import BIN
+from PIL import Image
 
 RED = "\x1b[31m"
 
@@ -184,3 +187,92 @@ def test_a_limit_on_the_size_of_files_is_one_line_for_a_merge(small_store, tmp_p
     assert result.returncode == 2, result.stderr
     assert "too large" in lines_of(result.stderr)[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def no_file_larger_than_a_page():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+@pytest.fixture(scope="module")
+def made_run(tmp_path_factory, run_command):
+    """A store, a run on it and a picture, all small."""
+    place = tmp_path_factory.mktemp("made")
+    words = ("synthetic", "--count", "6", "--size", "64x48", "--test-fraction", "0.4", "--out", "a.zarr", "-q")
+    assert run_command("dfd-prepare", *words, cwd=place).returncode == 0
+    train = (
+        "--recipe",
+        "fast",
+        "--model",
+        "tiny",
+        "--epochs",
+        "1",
+        "--crop",
+        "48",
+        "--batch-size",
+        "2",
+        "--no-tensorboard",
+    )
+    assert run_command("dfd-train", "--shards", "a.zarr", "--out", "run", *train, cwd=place).returncode == 0
+    (place / "pictures").mkdir()
+    for number in range(40):
+        Image.new("RGB", (400, 300), (number, 90, 30)).save(place / "pictures" / f"{number}.png")
+    return place
+
+
+COMMANDS = {
+    "eval": ("dfd-eval", "--shards", "a.zarr", "--checkpoint", "run", "--out"),
+    "predict": ("dfd-predict", "pictures", "--checkpoint", "run", "--out"),
+    "train": (
+        "dfd-train",
+        "--shards",
+        "a.zarr",
+        "--model",
+        "tiny",
+        "--size",
+        "48",
+        "--epochs",
+        "1",
+        "--no-tensorboard",
+        "--out",
+    ),
+    "merge": ("dfd-prepare", "merge", "a.zarr", "a.zarr", "--out"),
+    "prepare": ("dfd-prepare", "synthetic", "--count", "2", "--size", "64x48", "--out"),
+    "export": ("dfd-predict", "export", "--checkpoint", "run", "--weights"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_limit_on_the_size_of_files_is_named_by_every_command(name, made_run, tmp_path):
+    process = started(
+        *COMMANDS[name], tmp_path / "out.safetensors", cwd=made_run, preexec_fn=no_file_larger_than_a_page
+    )
+    _, error = process.communicate(timeout=120)
+    assert process.returncode in (1, 2), error
+    assert all("too large" in line for line in lines_of(error) if line.startswith("Error"))
+    assert "Error" in error
+
+
+@pytest.mark.parametrize("name", ["eval", "predict"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_evaluation_and_prediction_end_with_130_and_one_line(name, number, made_run, tmp_path):
+    process = started(*COMMANDS[name], tmp_path / "out", cwd=made_run)
+    limit = time.monotonic() + 60
+    while process.poll() is None and not list(tmp_path.rglob("*.*")) and time.monotonic() < limit:
+        time.sleep(0.005)
+    for _ in range(6):
+        process.send_signal(number)
+        time.sleep(0.01)
+    _, error = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("it was done before the signal came")
+    assert process.returncode == 130, error
+    assert [line for line in lines_of(error) if line.startswith("Error")] == ["Error: interrupted"]
+
+
+def test_a_run_that_was_killed_with_its_first_file_begins_anew_with_overwrite(made_run, tmp_path, run_command):
+    shutil.copytree(made_run / "a.zarr", tmp_path / "a.zarr")
+    (tmp_path / "out").mkdir()
+    shutil.copy(made_run / "run" / "run.toml", tmp_path / "out" / "run.toml")
+    result = run_command(*COMMANDS["train"], "out", "--overwrite", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "checkpoints" / "best.pt").is_file()

@@ -239,7 +239,7 @@ CAMERA = {"aperture_mm": 10.0, "focal_length_px": 500.0}
 
 
 @pytest.mark.parametrize(
-    "value", [10**400, -(10**400), 1e300, 1e-300, 5e-324, float("nan"), float("inf"), True, "2", [2]]
+    "value", [10**400, -(10**400), 1e300, 1e-300, 5e-324, float("nan"), float("inf"), True, "2", [2], None]
 )
 @pytest.mark.parametrize("field", ["focus_distance_m", "aperture_mm", "sigma_per_coc", "focus_blur_px", "corner_light"])
 def test_numbers_that_no_lens_has_are_refused_before_anything_is_computed(field, value):
@@ -262,3 +262,10 @@ def test_a_lens_file_of_any_content_is_a_named_error(text, tmp_path):
     (tmp_path / "lens.toml").write_text(text)
     with pytest.raises(LensError, match=r"lens\.toml: "):
         Lens.load(tmp_path / "lens.toml")
+
+
+@pytest.mark.parametrize("field", ["sigma_per_coc", "focus_blur_px"])
+def test_a_blur_wider_than_any_frame_is_no_lens(field):
+    # One number of a lens file else asks for terabytes, as a depth of a millimetre did.
+    with pytest.raises(LensError, match=f"{field}=1e.06 must be at most"):
+        Lens(**{"focus_distance_m": 2.0, **CAMERA, field: 1e6})

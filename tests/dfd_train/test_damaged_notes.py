@@ -173,3 +173,13 @@ def test_the_record_of_a_photograph_that_is_damaged_is_no_lens(text: str, tmp_pa
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ConfigError, match=r"a\.json does not describe a lens"):
         parse_lens(str(tmp_path / "a.json"))
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a file"):
+        write_atomically(tmp_path / "pipe", b"content")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [one.name for one in tmp_path.iterdir()] == ["pipe"]

@@ -169,6 +169,34 @@ class Cases:
             except ConvertError:
                 assert self.unfinished.exists()
 
+    def prepare_weights(self):
+        """Weights of a small network, with what they say of it."""
+        import torch
+
+        from dfd_train.config.model import variant
+        from dfd_train.model.build import build_model
+        from dfd_train.runs.weights_file import read_weights, write_weights
+
+        net = build_model(variant("tiny"), generator=torch.Generator().manual_seed(0))
+        path = self.folder / "a.safetensors"
+        write_weights(path, net.config, net.state_dict())
+        self.weights, self.loaded = path.read_bytes(), read_weights(path)[1]
+
+    def prepare_lists(self):
+        """Pictures with depth, and lists of them in several forms."""
+        self.prepare_pictures()
+        for number in range(4):
+            (self.folder / f"{number}.png").write_bytes(self.pictures["a.png"])
+            (self.folder / f"{number}d.png").write_bytes(self.pictures["d.png"])
+        rows = [(f"{self.folder}/{k}.png", f"{self.folder}/{k}d.png") for k in range(4)]
+        plain = "\n".join(f"{a},{b},{'train' if k else 'test'},scene{k}" for k, (a, b) in enumerate(rows))
+        self.lists = [
+            plain.encode(),
+            ("rgb;depth\n" + "\n".join(f'"{a}";"{b}"' for a, b in rows)).encode(),
+            plain.encode("utf-16"),
+            "\n".join(f"{k}.5 {a} {k}.6 {b}" for k, (a, b) in enumerate(rows)).encode(),
+        ]
+
     def run(self, kind, number, seed):
         """Do one case; raises what it raises."""
         chance = random.Random(f"{kind} {seed} {number}")
@@ -241,6 +269,18 @@ class Cases:
         manifest["checksum"] = digest(manifest)
         (place / "zarr.json").write_text(json.dumps(root))
         self._arrays(place)
+        self._told(place)
+
+    @staticmethod
+    def _told(place):
+        """What the command line says of a store."""
+        from dfd_cli.support.summary import info_json, info_lines
+
+        from defocus_sim.shards.store import open_store
+
+        store = open_store(place)
+        assert info_lines(store)
+        json.dumps(info_json(store), allow_nan=False)
 
     @staticmethod
     def _arrays(place):
@@ -302,6 +342,64 @@ class Cases:
         path = self.work / name
         path.write_bytes(mutated(self.pictures[name], chance, 0, chance.choice((64, 400, None))))
         assert read_picture(path).pixels.size
+
+    def _weights(self, chance):
+        """Loaded as a network whose weights are of their shapes, or refused; safetensors has no checksum over the data."""
+        from dfd_train.prediction.predict import load
+
+        path = self.work / "a.safetensors"
+        if chance.random() < 0.5:
+            size = int.from_bytes(self.weights[:8], "little")
+            header = json.loads(self.weights[8 : 8 + size])
+            about = header["__metadata__"]
+            model = json.loads(about["dfd_train model"])
+            about["dfd_train model"] = json.dumps(changed_leaf(model, chance))
+            if chance.random() < 0.5:
+                changed_leaf(header, chance)
+            text = json.dumps(header).encode()
+            path.write_bytes(len(text).to_bytes(8, "little") + text + self.weights[8 + size :])
+        else:
+            path.write_bytes(mutated(self.weights, chance, *chance.choice(((0, None), (0, 8), (8, 3000)))))
+        found = load(path).state_dict()
+        assert all(found[name].shape == weight.shape for name, weight in self.loaded.items() if name in found)
+
+    def _lens(self, chance):
+        """lens.toml and the record of a photograph: a lens that blurs, or a named error."""
+        from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
+        from dfd_train.prediction.photo.lens import parse_lens
+
+        fields = Lens(focus_distance_m=2.0, aperture_mm=10.0, focal_length_mm=50.0, sensor_width_mm=36.0).to_json()
+        fields = {key: value for key, value in fields.items() if value is not None}
+        path = self.work / chance.choice(("lens.toml", "lens.json"))
+        if path.suffix == ".json":
+            content = json.dumps(changed_leaf({"photograph": {"lens": fields}}, chance))
+        else:
+            node = changed_leaf({"lens": fields}, chance)
+            rows = node.get("lens") if isinstance(node.get("lens"), dict) else {}
+            content = "[lens]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in rows.items())
+        data = content.encode()
+        path.write_bytes(data if chance.random() < 0.6 else mutated(data, chance))
+        lens = parse_lens(str(path))
+        if lens.solve_max_coc_px is None:
+            found = sigma_px(coc_diameter_px(np.array([0.5, 2.0, 1e3]), lens, width_px=640), lens)
+            assert np.isfinite(found).all()
+
+    def _list(self, chance):
+        """A list of pairs, as two data sets read it, and as names of test frames."""
+        from defocus_sim.datasets.pairs import PairsSource
+        from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
+
+        path = self.work / "list.csv"
+        path.write_bytes(mutated(chance.choice(self.lists), chance))
+        match chance.randrange(3):
+            case 0:
+                source = RgbdFolderSource(pairs_csv=path, depth_scale=0.001)
+            case 1:
+                source = PairsSource(pairs_csv=path, depth_scale=0.001, motion="none")
+            case _:
+                source = RgbdFolderSource(root=self.folder, depth_scale=0.001, test_list=path)
+        assert source.samples()
+        assert all("\n" not in left.reason for left in source.skipped())
 
     def _checkpoint(self, chance):
         """Away from its marker: loaded with the very weights, or refused."""

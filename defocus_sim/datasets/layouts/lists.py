@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -129,8 +130,10 @@ def listed_path(cell: str, folders: Sequence[Path]) -> Path | None:
     for spelling in spellings:
         for folder in folders:
             path = folder / spelling
-            if path.is_file() or path.is_symlink():
-                return path
+            # A name that is too long for the system, or has a zero byte, is of no file.
+            with suppress(OSError, ValueError):
+                if path.is_file() or path.is_symlink():
+                    return path
     return None
 
 

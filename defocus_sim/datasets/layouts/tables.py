@@ -121,7 +121,11 @@ def _is_comment(line: str, folder: Path) -> bool:
     if not line.startswith("#"):
         return False
     first = re.split(r"[,;\t]", line)[0].strip().strip('"')
-    return not (is_file_name(first) and (folder / first).exists())
+    try:
+        return not (is_file_name(first) and (folder / first).exists())
+    except OSError:
+        # Too long for the name of a file.
+        return True
 
 
 def _separator(lines: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -619,3 +620,14 @@ def test_the_kinect_frames_of_the_real_data_convert(real_data):
             assert 0.2 < (frame.depth_m == 0).mean() < 0.4
             assert frame.depth_m[frame.depth_m > 0].min() > 0.4
             assert 5 < frame.depth_m.max() < 10
+
+
+@pytest.mark.parametrize("start", ["a" * 5000, "#" + "a" * 5000, '"x', "c/" * 3000])
+def test_a_line_that_names_what_can_be_no_file_is_a_named_error_or_left_out(start, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((24, 32, 3), np.uint8))
+    np.save(tmp_path / "a.npy", np.ones((24, 32), np.float32))
+    for text in (f"{start}.png,d.png", f"a.png,a.npy\n{start}.png,d.png"):
+        (tmp_path / "list.csv").write_text(text)
+        for options in ({"pairs_csv": tmp_path / "list.csv"}, {"root": tmp_path, "test_list": tmp_path / "list.csv"}):
+            with suppress(SourceError):
+                assert RgbdFolderSource(**options).samples()

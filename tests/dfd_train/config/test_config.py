@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dfd_train.config.lens_range import LensRange
 from dfd_train.config.model import VARIANTS
 from dfd_train.config.optim import OptimConfig
 from dfd_train.config.train import TrainConfig, changed_fields, recipe_config, with_options
@@ -130,3 +131,14 @@ def test_public_names_are_there() -> None:
 @pytest.mark.parametrize("model", VARIANTS)
 def test_every_recipe_goes_with_every_model(recipe: str, model: str) -> None:
     assert config(recipe, model=model).model.name == model
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sigma_per_coc=1e9..1e9", "focus_blur_px=1e6..1e6", "noise=1e30..1e30", "sharpen=1e308..1e308", "jpeg=nan..nan",
+     "most_coc_px=1e-300..1e-300", "most_coc_px=1e300..1e300", "f_number=1e-300..1e300", "sensor_width=1e-12m..1e-12m",
+     "focal_length=1e9m..1e9m", "focus=1e-9m..1m", "near_depths=nan", "softness_px=2..2"],
+)  # fmt: skip
+def test_lenses_that_no_camera_has_are_refused_before_training(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"lens_range {text.split('=')[0]}"):
+        LensRange.parse(text)
