@@ -6,11 +6,13 @@
 the others are scored. PSNR in dB and SSIM against the f/2.8 photograph, after registration, within the border; means over
 scenes.
 Each variant is made by `defocus()` from the f/8 photograph as the registration left it (its light matched, corners too);
-those of the fall-off from the same photograph with its own corners, gains of the middle alone matched.
+those of the fall-off from the same photograph with its own corners, gains of the middle alone matched. Depth is the
+sensor's, or guided by the f/8 photograph (`dfd-prepare --guide-depth`); the calibration uses the latter.
 """
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from defocus_sim.blur.light import corner_gain, linear_to_srgb, srgb_to_linear
 from defocus_sim.calibrate.curves import Photographs, blur_levels, measure
 from defocus_sim.calibrate.fit import fit_lens
 from defocus_sim.calibrate.report import fit_lines, fitted_lens
+from defocus_sim.convert.guided_depth import guide_depth
 from defocus_sim.datasets.pairs import PairsSource
 from defocus_sim.simulate import fill_holes
 
@@ -69,9 +72,11 @@ def with_own_corners(sharp, corner_light, border):
     return np.rint(linear_to_srgb(srgb_to_linear(sharp.astype(np.float32) / 255) / gain) * 255).astype(np.uint8)
 
 
-def variants(sharp, depth_m, lenses):
+def variants(sharp, depth_m, guided_m, lenses):
     for place, lens in lenses.items():
         for mode in ("gather", "layered"):
+            guided = defocus(sharp, guided_m, lens, mode=mode, psf="disc", linear_light=True)
+            yield f"{mode}, disc, linear, guided depth, {place}", guided
             for psf in ("gaussian", "disc"):
                 for linear in (False, True):
                     seen = defocus(sharp, depth_m, lens, mode=mode, psf=psf, linear_light=linear)
@@ -90,9 +95,8 @@ def main():
     names = {"defocused": "f2.8", "sharp": "f8", "depth": "depth"}
     folders = {role: options.folder / name for role, name in names.items()}
     source = PairsSource(**folders, depth_scale=1e-3, falloff=True)
-    plain = PairsSource(**folders, depth_scale=1e-3)
     calibration, scored = [], []
-    with source.open() as reader, plain.open() as even:
+    with source.open() as reader:
         for index, sample in enumerate(source.samples()):
             frame = reader.read(index)
             if index % 2 == 0:
@@ -101,50 +105,51 @@ def main():
                         scene=sample.name,
                         defocused=frame.defocused,
                         sharp=frame.aif,
-                        depth_m=frame.depth_m,
+                        depth_m=np.where(frame.depth_m > 0, guide_depth(frame.depth_m, frame.aif), np.float32(0)),
                         corner_light=frame.found["corner_light"],
                     )
                 )
             else:
-                scored.append((frame, even.read(index).aif))
+                scored.append(frame)
     scored = scored[:: options.every][: options.limit]
     width = source.frame_hw()[1]
     published = source.stored_lens(Lens.preset("d3net-camera"))
     fit = fit_lens(measure(calibration))
-    # What the f/8 photograph already has is not added again.
+    # Measured from the f/8 photographs: what they already have is not in it.
     calibrated = fitted_lens(fit, published)
     print("\n".join(fit_lines(fit, calibrated, published)))
-    with_falloff = plain.stored_lens(calibrated)
+    whole = tuple(side + 2 * source.border for side in source.frame_hw())
+    with_falloff = calibrated.cropped(whole, source.frame_hw())
     calibrated = calibrated.changed(corner_light=1.0)
     paper = published.changed(sigma_per_coc=0.25)
     lenses = {
         "published lens": paper,
-        "published, less f/8": paper.beyond(f_number=8),
         "calibrated": calibrated,
     }
     print(f"{len(scored)} scenes of {width} px scored\n")
     scores: dict[str, list[tuple[float, float]]] = {}
-    for frame, even_aif in scored:
+    for done, frame in enumerate(scored, start=1):
         truth, depth_m = frame.defocused, fill_holes(frame.depth_m)
+        guided_m = guide_depth(frame.depth_m, frame.aif)
         single, windows = best_gaussians(frame.aif, truth)
-        pictures = [("sharp photograph, corners not matched", even_aif), ("sharp photograph", frame.aif)]
+        pictures = [("sharp photograph", frame.aif)]
         pictures += [("best single Gaussian, peeking", single), ("best Gaussian per 15x15 window, peeking", windows)]
         own = with_own_corners(frame.aif, frame.found["corner_light"], source.border)
         for name, start, lens in (
-            ("corners not matched, light of the whole", even_aif, calibrated),
-            ("corners not matched, light of the middle", own, calibrated),
+            ("corners not matched", own, calibrated),
             ("corners by the lens's fall-off", own, with_falloff),
         ):
             made = defocus(start, depth_m, lens, psf="disc", linear_light=True)
             pictures.append((f"gather, disc, linear, {name}", made))
-        for name, seen in [*pictures, *variants(frame.aif, depth_m, lenses)]:
+        for name, seen in [*pictures, *variants(frame.aif, depth_m, guided_m, lenses)]:
             scores.setdefault(name, []).append((psnr(seen, truth), ssim(seen, truth)))
+        if options.out is not None:
+            options.out.write_text(json.dumps(scores, indent=1))
+        print(f"\r{done} of {len(scored)}", end="", file=sys.stderr, flush=True)
     print(f"{'':56} {'PSNR dB':>8} {'SSIM':>7}")
     for name, rows in scores.items():
         print(f"{name:56} {np.mean([r[0] for r in rows]):8.2f} {np.mean([r[1] for r in rows]):7.4f}")
     print(f"\n{time.monotonic() - started:.0f} s")
-    if options.out is not None:
-        options.out.write_text(json.dumps(scores, indent=1))
 
 
 if __name__ == "__main__":

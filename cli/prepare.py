@@ -19,6 +19,7 @@ from dfd_cli.support.options import (
     LENS,
     RENDERING,
     RESIZE,
+    SENSOR_DEPTH,
     STORE,
     depth_units,
     lens_from_options,
@@ -83,7 +84,7 @@ def main() -> None:
     help="filled: in-painted depths. raw: rawDepths, with holes.",
 )
 @val_fraction(0.1)
-@with_options(LENS, RENDERING, RESIZE, STORE)
+@with_options(SENSOR_DEPTH, LENS, RENDERING, RESIZE, STORE)
 def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, val_fraction: float, **options: Any) -> None:
     """NYU-Depth v2: the labelled set, nyu_depth_v2_labeled.mat.
 
@@ -159,7 +160,7 @@ def synthetic(count: int, size: tuple[int, int], scenes: str, scale: str | None,
     help="Working size in px, read directly.",
 )
 @val_fraction(0.1)
-@with_options(LENS, RENDERING, STORE)
+@with_options(SENSOR_DEPTH, LENS, RENDERING, STORE)
 def make3d(folder: Path, size: tuple[int, int], val_fraction: float, **options: Any) -> None:
     """Make3D: the FOLDER with Train400Img, Train400Depth, Test134 and Test134Depth.
 
@@ -235,7 +236,7 @@ def make3d(folder: Path, size: tuple[int, int], val_fraction: float, **options: 
     is_flag=True,
     help="Turn depth as the EXIF of its picture says: it was made of the picture as stored.",
 )
-@with_options(DEPTH_FILES, LENS, RENDERING, RESIZE, STORE)
+@with_options(DEPTH_FILES, SENSOR_DEPTH, LENS, RENDERING, RESIZE, STORE)
 def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
     """Your own images with metric depth: a FOLDER, paired by name, or a list with --pairs.
 

@@ -9,7 +9,17 @@ import click
 from dfd_cli.support.conversion import run_conversion
 from dfd_cli.support.errors import OneLineCommand
 from dfd_cli.support.help import under
-from dfd_cli.support.options import DATA_SET, DEPTH_FILES, LENS, RESIZE, STORE, depth_units, val_fraction, with_options
+from dfd_cli.support.options import (
+    DATA_SET,
+    DEPTH_FILES,
+    LENS,
+    RESIZE,
+    SENSOR_DEPTH,
+    STORE,
+    depth_units,
+    val_fraction,
+    with_options,
+)
 
 MATCH = "Laying the sharp picture on the defocused one"
 _FOLDER = click.Path(path_type=Path)
@@ -85,7 +95,7 @@ _FOLDER = click.Path(path_type=Path)
     help="match: give the sharp picture the defocused one's light, a gain a channel in linear light.",
 )
 @under(MATCH, "--falloff", is_flag=True, help="Match the light of the corners, too.")
-@with_options(DEPTH_FILES, LENS, RESIZE, STORE)
+@with_options(DEPTH_FILES, SENSOR_DEPTH, LENS, RESIZE, STORE)
 def pairs(folder: Path | None, exposure: str, **options: Any) -> None:
     """Real photographs: pairs of a defocused and a sharp picture, with depth or without.
 

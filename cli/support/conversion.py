@@ -31,6 +31,7 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
         focus_distances_m=focus_m,
         **({"rendering": rendering_from_options(**options)} if blurred else {}),
         size_hw=options.get("size_hw"),
+        guide_depth=options.get("guide_depth", False),
         **{key: options[key] for key in ("samples_per_shard", "compression", "seed", "limit")},
     )
     out = options["out"] or f"{source.kind}.zarr"

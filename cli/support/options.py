@@ -213,6 +213,15 @@ DEPTH_FILES = (
         help="Added to disparity (Middlebury's doffs).",
     ),
 )
+# Where a sensor measured the depth.
+SENSOR_DEPTH = (
+    under(
+        DEPTH_HEADING,
+        "--guide-depth",
+        is_flag=True,
+        help="Move the edges of depth to those of the sharp picture before the blur (guided filter, 16 px).",
+    ),
+)
 RESIZE = (
     under(
         PICTURE,

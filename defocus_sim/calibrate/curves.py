@@ -1,8 +1,9 @@
-"""How well a sharp photograph, blurred by a known amount, agrees with the defocused one, patch by patch.
+"""How well a sharp photograph, blurred by a known amount, agrees with the defocused one, over depth.
 
-A patch at one depth has one blur. The mean squared difference of linear light over the amount of blur, its *curve*, has its
-minimum there; a patch without texture has a flat curve and says nothing. Both pictures are seen through the same kernels
-as the simulator's gather.
+Pixels at one depth have one blur. The squared difference of the pictures (sRGB, what PSNR counts) over the amount of blur,
+their *curve*, has its minimum there. Both pictures are seen through the same kernels as the simulator's gather, so that
+the lens which is fitted to the curves is the one whose simulation agrees best. Patches without texture have flat curves
+and say nothing: enough of the others are asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.blur.layers import disc_quarter_kernel
-from defocus_sim.blur.light import F32, srgb_to_linear
+from defocus_sim.blur.light import F32, linear_to_srgb, srgb_to_linear
 from defocus_sim.errors import CalibrationError
 
 Psf = Literal["gaussian", "disc"]
@@ -26,11 +27,13 @@ _DIAMETERS_PER_SIGMA = 4.0
 # 1/depth within a patch may vary by this share of that in its middle.
 _FLAT_SHARE = 0.06
 # In logarithms of the squared difference: a patch whose curve spans less has no texture.
-LEAST_CONTRAST = 0.3
-# One patch is worth no more than this: behind an occlusion edge or where something moved no blur fits.
-_MOST_CONTRAST = 3.0
-# Clipped in either picture, a pixel's light is not known.
+_LEAST_CONTRAST = 0.3
+# Clipped in either picture, a pixel's light is not known, nor is what a blur makes of its surroundings.
 _CLIPPED = 250
+_CLIPPED_REACH_PX = 7
+# Slices of 1/depth, of equal width, that one scene is cut into; farther out than these shares of its pixels lie none.
+_SLICES = 128
+_OUTERMOST = (0.001, 0.999)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +54,27 @@ class Photographs:
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Curves of patches with texture. `per_m` (P,): 1/depth of each; `scene` (P,): index into `scenes`; `focus_per_m` (P,).
+    """Curves of slices of depth, R over all scenes, and where there was texture to see blur by.
 
-    `gaussian`, `disc` (P, L): logarithm of the mean squared difference over the `levels_px` (L,): sigma, and a quarter of
-    the disc's diameter. `patches`: how many there were with depth, textured or not. `width_px`: of the photographs.
-    `corner_light`: of the photographs of which it is known.
+    `gaussian`, `disc` (R, L): summed squared difference in levels of 8 bits over the `levels_px` (L,): sigma, and a quarter
+    of the disc's diameter. `pixels`, `offset_per_m`, `scene` (R,): how many there are, their mean 1/depth, less that of
+    the focus where that is known, and the index into `scenes`. `textured_per_m` (P,): 1/depth of every patch with texture;
+    `textured_offset_per_m`: less that of the focus. `patches`: how many there were with depth, textured or not.
+    `focus_per_m`: the median of the known ones, 0 where none is. `width_px`: of the photographs. `corner_light`: of the
+    photographs of which it is known.
     """
 
     levels_px: NDArray[np.float64]
-    per_m: NDArray[np.float64]
-    focus_per_m: NDArray[np.float64]
-    scene: NDArray[np.int64]
     gaussian: NDArray[np.float64]
     disc: NDArray[np.float64]
+    pixels: NDArray[np.float64]
+    offset_per_m: NDArray[np.float64]
+    scene: NDArray[np.int64]
+    textured_per_m: NDArray[np.float64]
+    textured_offset_per_m: NDArray[np.float64]
     scenes: tuple[str, ...]
     patches: int
+    focus_per_m: float
     width_px: int
     corner_light: tuple[float, ...] = ()
 
@@ -79,12 +88,12 @@ def blur_levels(largest_sigma_px: float) -> NDArray[np.float64]:
 
 
 def measure(photographs: Iterable[Photographs], *, largest_sigma_px: float = 8.0) -> Curves:
-    """The curves of every patch with depth and texture; see `Curves`.
+    """The curves of every slice of depth of every scene; see `Curves`.
 
     Raises `CalibrationError` where there is no photograph or no depth.
     """
     levels = blur_levels(largest_sigma_px)
-    rows: list[tuple[NDArray[np.float64], ...]] = []
+    found: list[_Scene] = []
     scenes: dict[str, int] = {}
     patches, width = 0, 0
     corners: list[float] = []
@@ -92,44 +101,85 @@ def measure(photographs: Iterable[Photographs], *, largest_sigma_px: float = 8.0
         width = one.sharp.shape[1]
         corners += [] if one.corner_light is None else [one.corner_light]
         index = scenes.setdefault(one.scene, len(scenes))
-        per_m, chosen = _flat_patches(one.depth_m)
-        usable = chosen & (_patch_means(_clipped(one)) < 0.02)
-        patches += int(usable.sum())
-        if not usable.any():
-            continue
-        ours, theirs = (srgb_to_linear(p.astype(F32) / F32(255)) for p in (one.defocused, one.sharp))
-        curves = [np.stack([_patch_errors(ours, _blurred(theirs, s, psf))[usable] for s in levels], axis=1)
-                  for psf in ("gaussian", "disc")]  # fmt: skip
-        gaussian, disc = (np.log(np.maximum(curve, 1e-9)) for curve in curves)
-        kept = np.ptp(gaussian, axis=1) > LEAST_CONTRAST
-        count = int(kept.sum())
-        focus = 0.0 if one.focus_distance_m is None else 1 / one.focus_distance_m
-        rows.append(
-            (per_m[usable][kept], np.full(count, focus), np.full(count, index, float), gaussian[kept], disc[kept])
-        )
+        made, seen = _measure_one(one, index, levels)
+        patches += seen
+        if made is not None:
+            found.append(made)
     if not scenes:
         raise CalibrationError("there is no pair of photographs to measure")
     if patches == 0:
         raise CalibrationError(
             "no patch has one depth and is not clipped: a calibration needs photographs with metric depth"
         )
-    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    known = [one.focus_per_m for one in found for _ in one.textured]
+    offsets = [one.textured - one.focus_per_m for one in found]
     return Curves(
         levels_px=levels,
-        per_m=columns[0],
-        focus_per_m=columns[1],
-        scene=columns[2].astype(np.int64),
-        gaussian=_capped(columns[3]),
-        disc=_capped(columns[4]),
+        gaussian=np.concatenate([one.gaussian for one in found]),
+        disc=np.concatenate([one.disc for one in found]),
+        pixels=np.concatenate([one.pixels for one in found]),
+        offset_per_m=np.concatenate([one.per_m - one.focus_per_m for one in found]),
+        scene=np.concatenate([np.full(len(one.per_m), one.index) for one in found]),
+        textured_per_m=np.concatenate([one.textured for one in found]),
+        textured_offset_per_m=np.concatenate(offsets),
         scenes=tuple(scenes),
         patches=patches,
+        focus_per_m=float(np.median(known)) if known else 0.0,
         width_px=width,
         corner_light=tuple(corners),
     )
 
 
-def _capped(curves: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.minimum(curves - curves.min(axis=1, keepdims=True), _MOST_CONTRAST))
+@dataclass(frozen=True)
+class _Scene:
+    """What one pair adds to `Curves`."""
+
+    index: int
+    focus_per_m: float
+    gaussian: NDArray[np.float64]
+    disc: NDArray[np.float64]
+    pixels: NDArray[np.float64]
+    per_m: NDArray[np.float64]
+    textured: NDArray[np.float64]
+
+
+def _measure_one(one: Photographs, index: int, levels: NDArray[np.float64]) -> tuple[_Scene | None, int]:
+    """The curves of one pair, None where no pixel counts, and how many of its patches have depth and are not clipped."""
+    unknown = _clipped(one)
+    patch_per_m, flat = _flat_patches(one.depth_m)
+    usable = flat & (_patch_means(unknown.astype(F32)) < 0.02)
+    reach = np.ones((2 * _CLIPPED_REACH_PX + 1,) * 2, np.uint8)
+    counted = (one.depth_m > 0) & (cv2.dilate(unknown.astype(np.uint8), reach) == 0)
+    if not counted.any():
+        return None, int(usable.sum())
+    per_m = 1 / one.depth_m[counted].astype(np.float64)
+    low, high = np.quantile(per_m, _OUTERMOST)
+    inside = (per_m >= low) & (per_m <= high)
+    counted[counted] = inside
+    place = np.minimum(((per_m[inside] - low) / max(high - low, 1e-9) * _SLICES).astype(np.intp), _SLICES - 1)
+    pixels = np.bincount(place, minlength=_SLICES).astype(np.float64)
+    present = pixels > 0
+    mean = np.bincount(place, weights=per_m[inside], minlength=_SLICES)[present] / pixels[present]
+    ours, light = one.defocused.astype(F32), srgb_to_linear(one.sharp.astype(F32) / F32(255))
+    curves: dict[str, list[NDArray[np.float64]]] = {"gaussian": [], "disc": []}
+    patches: list[NDArray[np.float64]] = []
+    for psf, rows in curves.items():
+        for sigma in levels:
+            seen = linear_to_srgb(_blurred(light, float(sigma), psf)) * F32(255)
+            square = ((seen - ours) ** 2).sum(axis=2)
+            rows.append(np.bincount(place, weights=square[counted], minlength=_SLICES)[present].astype(np.float64))
+            if psf == "gaussian":
+                patches.append(_patch_means(square)[usable])
+    contrast = np.ptp(np.log(np.maximum(patches, 1e-3)), axis=0)
+    return _Scene(
+        index=index,
+        focus_per_m=0.0 if one.focus_distance_m is None else 1 / one.focus_distance_m,
+        gaussian=np.stack(curves["gaussian"], axis=1),
+        disc=np.stack(curves["disc"], axis=1),
+        pixels=pixels[present],
+        per_m=mean,
+        textured=patch_per_m[usable][contrast > _LEAST_CONTRAST],
+    ), int(usable.sum())
 
 
 def _blurred(light: NDArray[F32], sigma_px: float, psf: str) -> NDArray[F32]:
@@ -143,12 +193,8 @@ def _blurred(light: NDArray[F32], sigma_px: float, psf: str) -> NDArray[F32]:
     return np.asarray(cv2.filter2D(light, -1, kernel, borderType=cv2.BORDER_REFLECT), F32)
 
 
-def _clipped(one: Photographs) -> NDArray[F32]:
-    return ((one.defocused.max(axis=2) > _CLIPPED) | (one.sharp.max(axis=2) > _CLIPPED)).astype(F32)
-
-
-def _patch_errors(ours: NDArray[F32], theirs: NDArray[F32]) -> NDArray[np.float64]:
-    return _patch_means(((ours - theirs) ** 2).sum(axis=2))
+def _clipped(one: Photographs) -> NDArray[np.bool_]:
+    return np.asarray((one.defocused.max(axis=2) > _CLIPPED) | (one.sharp.max(axis=2) > _CLIPPED))
 
 
 def _patch_means(values: NDArray[F32]) -> NDArray[np.float64]:

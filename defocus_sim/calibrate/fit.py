@@ -2,13 +2,15 @@
 
 Blur is linear in 1/depth, `coc = P |1/S - 1/x|`, so the fit has three numbers for each kernel: 1/S, the power P, and the
 blur in focus; the last two add as variances. Where focus distances are known (a focal stack), what is fitted instead of
-1/S is how far the focus scale is off. What is minimised is the sum of the patches' curves at the blur that the lens gives
-them: agreement of pictures, not of widths.
+1/S is how far the focus scale is off. What is minimised is the squared difference of the whole pictures at the blur that
+the lens gives them, each scene in units of its own: the lens is the one with which simulated pictures reach the highest
+mean PSNR.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +44,10 @@ class Fit:
 
     `focus_distance_m`; `coc_at_infinity_px`: diameter of the disc that agrees best; `sigma_at_infinity_px`: sigma of the
     Gaussian that does; `sigma_per_coc`: their ratio; `focus_blur_px`: sigma in focus. `per_m`, `measured_px`, `low_px`,
-    `high_px`, `patches` (N,): sigma over 1/depth as measured, for the plot; of a focal stack over the 1/depth that has this
-    blur at the focus distance that is given. `residual_px`: root of the weighted mean square of measured minus fitted
-    sigma. `focus_offset_per_m`: of a focal stack, what has to be added to 1/distance as it was given; else None.
-    `warnings`: what the data can hardly tell. `corner_light`: the median over the photographs, None
+    `high_px` (N,): sigma over 1/depth as measured, for the plot; of a focal stack over the 1/depth that has this blur at
+    the focus distance that is given. `patches`: how many have texture. `residual_px`: root of the weighted mean square of
+    measured minus fitted sigma. `focus_offset_per_m`: of a focal stack, what has to be added to 1/distance as it was
+    given; else None. `warnings`: what the data can hardly tell. `corner_light`: the median over the photographs, None
     where it was not measured.
     """
 
@@ -58,7 +60,7 @@ class Fit:
     measured_px: NDArray[np.float64]
     low_px: NDArray[np.float64]
     high_px: NDArray[np.float64]
-    patches: NDArray[np.int64]
+    patches: int
     residual_px: float
     scenes: int
     width_px: int
@@ -75,18 +77,22 @@ class Fit:
 def fit_lens(curves: Curves, *, resamplings: int = 200, seed: int = 0) -> Fit:
     """Fit a thin lens to `curves`; raises `CalibrationError` where they cannot tell: no texture, or one depth."""
     _require_information(curves)
-    tables = _Tables.of(curves)
     everything = np.ones(len(curves.scenes))
+    tables = _Tables.of(curves)
     best = _solve(tables, everything, None)
+    # In units of what is left of each scene with this lens: of all scenes together, PSNR is what is raised.
+    tables = tables.in_units_of(best)
+    best = _solve(tables, everything, best)
     rng = np.random.default_rng(seed)
     drawn = []
     if len(curves.scenes) >= 3:
         for _ in range(resamplings):
             weights = np.bincount(rng.integers(len(everything), size=len(everything)), minlength=len(everything))
             drawn.append(_solve(tables, weights.astype(float), best))
-    reference = float(np.median(curves.focus_per_m))
+    reference = curves.focus_per_m
     spread = np.array([_numbers(one, reference) for one in drawn]) if drawn else np.full((1, 5), np.nan)
-    low, high = np.percentile(spread, INTERVAL, axis=0)
+    # Of resamplings whose focus lies beyond infinity there is no mean: one of the drawn values is taken.
+    low, high = np.percentile(spread, INTERVAL, axis=0, method="nearest")
     names = ("focus_distance_m", "coc_at_infinity_px", "sigma_at_infinity_px", "sigma_per_coc", "focus_blur_px")
     estimates = {
         name: Estimate(value=float(value), low=float(lo), high=float(hi))
@@ -99,7 +105,7 @@ def fit_lens(curves: Curves, *, resamplings: int = 200, seed: int = 0) -> Fit:
         measured_px=measured,
         low_px=lows,
         high_px=highs,
-        patches=counts.astype(np.int64),
+        patches=len(curves.textured_per_m),
         residual_px=0.0,
         scenes=len(curves.scenes),
         width_px=curves.width_px,
@@ -122,7 +128,10 @@ def _median(values: tuple[float, ...], seed: int) -> Estimate | None:
 
 @dataclass(frozen=True)
 class _Tables:
-    """Summed curves on a fine scale, (scenes, bins, steps), and 1/depth of each bin, less that of the focus where known."""
+    """Summed curves on a fine scale, (scenes, bins, steps), and 1/depth of each bin, less that of the focus where known.
+
+    `gaussian`, `disc`: shares of a scene's own difference at its best. `count` (scenes, bins): pixels.
+    """
 
     gaussian: NDArray[np.float32]
     disc: NDArray[np.float32]
@@ -131,36 +140,53 @@ class _Tables:
 
     @classmethod
     def of(cls, curves: Curves) -> _Tables:
-        offset = curves.per_m - curves.focus_per_m
+        offset = curves.offset_per_m
         edges = np.linspace(offset.min(), offset.max(), _BINS + 1)
         place = np.clip(np.searchsorted(edges, offset, side="right") - 1, 0, _BINS - 1)
         fine = np.arange(0, curves.levels_px[-1], _FINE_PX)
         key = curves.scene * _BINS + place
         shape = len(curves.scenes) * _BINS
-        count = np.bincount(key, minlength=shape).reshape(-1, _BINS).astype(np.float64)
-        total = np.bincount(place, weights=offset, minlength=_BINS)
-        per_m = total / np.maximum(np.bincount(place, minlength=_BINS), 1)
+        count = np.bincount(key, weights=curves.pixels, minlength=shape).reshape(-1, _BINS)
+        total = np.bincount(place, weights=offset * curves.pixels, minlength=_BINS)
+        per_m = total / np.maximum(count.sum(axis=0), 1)
         tables = []
         for own in (curves.gaussian, curves.disc):
             summed = np.zeros((shape, own.shape[1]))
             np.add.at(summed, key, own)
+            least = summed.reshape(-1, _BINS, own.shape[1]).min(axis=2).sum(axis=1)
+            summed /= np.repeat(np.maximum(least, 1e-9), _BINS)[:, None]
             smooth = PchipInterpolator(curves.levels_px, summed, axis=1)(fine)
             tables.append(smooth.astype(np.float32).reshape(len(curves.scenes), _BINS, -1))
-        return cls(tables[0], tables[1], per_m, count)
+        return cls(tables[0], tables[1], per_m, count.astype(np.float64))
+
+    def in_units_of(self, solution: NDArray[np.float64]) -> _Tables:
+        """Each scene in units of its own difference with the lens `solution`."""
+        zero, power, least, disc_power, disc_least = solution
+        scaled = []
+        for table, slope, floor in ((self.gaussian, power, least), (self.disc, disc_power, disc_least)):
+            left = _looked_up(table, np.hypot(slope * (zero - self.per_m), floor)).sum(axis=1)
+            scaled.append(table / np.maximum(left, 1e-9)[:, None, None].astype(np.float32))
+        return _Tables(scaled[0], scaled[1], self.per_m, self.count)
+
+
+def _looked_up(table: NDArray[Any], sigma_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`table` (..., bins, steps) at one `sigma_px` (bins,) for each bin: (..., bins)."""
+    position = np.minimum(sigma_px / _FINE_PX, table.shape[-1] - 1.001)
+    low = position.astype(np.intp)
+    share, rows = position - low, np.arange(len(sigma_px))
+    return np.asarray((1 - share) * table[..., rows, low] + share * table[..., rows, low + 1])
 
 
 def _solve(tables: _Tables, weights: NDArray[np.float64], start: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """(1/S or the offset, power and sigma in focus of the Gaussian, and of the disc), in 1/m, px m, and px."""
-    gaussian, disc = (np.tensordot(weights, table, axes=1) for table in (tables.gaussian, tables.disc))
+    gaussian, disc = (
+        np.tensordot(weights.astype(np.float32), table, axes=1) for table in (tables.gaussian, tables.disc)
+    )
     used = (weights @ tables.count) > 0
     per_m, gaussian, disc = tables.per_m[used], gaussian[used], disc[used]
 
-    def cost(table: NDArray[np.float64], zero: float, power: float, least: float) -> float:
-        sigma = np.hypot(power * (zero - per_m), least)
-        position = np.minimum(sigma / _FINE_PX, table.shape[1] - 1.001)
-        low = position.astype(np.intp)
-        share, rows = position - low, np.arange(len(per_m))
-        return float(((1 - share) * table[rows, low] + share * table[rows, low + 1]).sum())
+    def cost(table: NDArray[Any], zero: float, power: float, least: float) -> float:
+        return float(_looked_up(table, np.hypot(power * (zero - per_m), least)).sum())
 
     def whole(x: NDArray[np.float64]) -> float:
         power, least, disc_power, disc_least = np.exp(x[1:])
@@ -177,7 +203,7 @@ def _solve(tables: _Tables, weights: NDArray[np.float64], start: NDArray[np.floa
         _, zero, power, least = min(candidates)
         start = np.array([zero, power, least, power, least])
     x = np.array([start[0], *np.log(np.maximum(start[1:], _FLOOR_PX))])
-    options = {"xatol": 1e-4, "fatol": 1e-3, "maxiter": 1500, "maxfev": 1500}
+    options = {"xatol": 1e-4, "fatol": 1e-7, "maxiter": 1500, "maxfev": 1500}
     for _ in range(2 if weights.min() < 1 else 3):
         x = minimize(whole, x, method="Nelder-Mead", options=options).x
     return np.array([x[0], *np.exp(x[1:])])
@@ -194,7 +220,7 @@ def _numbers(solution: NDArray[np.float64], reference_per_m: float) -> tuple[flo
 
 
 def _over_depth(curves: Curves, tables: _Tables, rng: np.random.Generator) -> tuple[NDArray[np.float64], ...]:
-    """1/depth, sigma at the minimum of the summed curves, its interval, and patches, for some 24 parts of the patches."""
+    """1/depth, sigma at the minimum of the summed curves, its interval, and pixels, for some 24 parts of the pixels."""
     order = np.argsort(tables.per_m)
     amount = tables.count.sum(axis=0)[order]
     part = np.minimum((np.cumsum(amount) - amount / 2) / max(amount.sum(), 1) * 24, 23).astype(int)
@@ -215,15 +241,15 @@ def _over_depth(curves: Curves, tables: _Tables, rng: np.random.Generator) -> tu
 
 
 def _require_information(curves: Curves) -> None:
-    textured = len(curves.per_m)
+    textured = len(curves.textured_per_m)
     if textured < _LEAST_PATCHES:
         raise CalibrationError(
             f"only {textured} of {curves.patches} patches with depth have texture, {_LEAST_PATCHES} are needed: blur "
             "cannot be seen on plain surfaces, photograph something with fine detail"
         )
-    low, high = np.quantile(curves.per_m - curves.focus_per_m, (0.02, 0.98))
-    if high - low < _LEAST_RANGE * np.median(curves.per_m):
-        near, far = (1 / np.quantile(curves.per_m, q) for q in (0.98, 0.02))
+    low, high = np.quantile(curves.textured_offset_per_m, (0.02, 0.98))
+    if high - low < _LEAST_RANGE * np.median(curves.textured_per_m):
+        near, far = (1 / np.quantile(curves.textured_per_m, q) for q in (0.98, 0.02))
         raise CalibrationError(
             f"all textured patches are at one depth ({near:.2f} to {far:.2f} m): focus and aperture cannot be told apart, "
             "photograph things at several distances"
@@ -237,7 +263,7 @@ def _warnings(estimates: dict[str, Estimate], curves: Curves, reference_per_m: f
             f"{len(curves.scenes)} scenes give no interval: it comes from resampling scenes, use three or more"
         )
     focus = estimates["focus_distance_m"]
-    low, high = np.quantile(curves.per_m - curves.focus_per_m, (0.01, 0.99)) + reference_per_m
+    low, high = np.quantile(curves.textured_offset_per_m, (0.01, 0.99)) + reference_per_m
     if not low <= 1 / focus.value <= high:
         lines.append(
             f"the focus at {focus.value:.2f} m lies outside of the measured depths ({1 / high:.2f} to "

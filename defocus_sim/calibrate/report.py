@@ -44,8 +44,7 @@ def fitted_lens(fit: Fit, camera: Lens | None = None, sharp_aperture_mm: float |
 def fit_lines(fit: Fit, lens: Lens, camera: Lens | None = None) -> list[str]:
     """Lines: every number with its 95 % interval, the aperture, residuals, and what the data can hardly tell."""
     lines = [
-        f"measured on {counted(fit.scenes, 'scene')}, {int(fit.patches.sum())} patches with texture; 95 % intervals by "
-        "resampling",
+        f"measured on {counted(fit.scenes, 'scene')}, {fit.patches} patches with texture; 95 % intervals by resampling",
         f"  focus distance        {_with_interval(fit.focus_distance_m)} m",
         f"  CoC at infinity       {_with_interval(fit.coc_at_infinity_px)} px, diameter of the disc that agrees best",
         f"  sigma at infinity     {_with_interval(fit.sigma_at_infinity_px)} px, of the Gaussian that does",
@@ -71,7 +70,7 @@ def fit_lines(fit: Fit, lens: Lens, camera: Lens | None = None) -> list[str]:
 
 def fit_record(fit: Fit) -> dict[str, dict[str, Any]]:
     """The tables that go into the lens's file beside the lens: numbers, intervals, how many scenes and patches."""
-    record: dict[str, Any] = {"scenes": fit.scenes, "patches": int(fit.patches.sum()), "residual_px": fit.residual_px}
+    record: dict[str, Any] = {"scenes": fit.scenes, "patches": fit.patches, "residual_px": fit.residual_px}
     for name in ("focus_distance_m", "coc_at_infinity_px", "sigma_at_infinity_px", "sigma_per_coc", "focus_blur_px"):
         one: Estimate = getattr(fit, name)
         record[name] = one.value

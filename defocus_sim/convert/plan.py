@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from defocus_sim.blur.options import Rendering
+from defocus_sim.convert.guided_depth import EPS, RADIUS_PX
 from defocus_sim.datasets.base import SPLITS, RgbdSource, SampleRef
 from defocus_sim.errors import ConvertError
 from defocus_sim.lens import Lens
@@ -28,7 +29,8 @@ class ConversionSettings:
     unknown. `focus_distances_m`: several give a focal stack, one sample each; empty:
     the lens's own. `rendering`: how the lens is applied. `size_hw`: images are resized to it *after* the blur (area for
     colour, nearest for depth); None: the source's size. `samples_per_shard`, `compression`: see `shards.layout`. `seed`:
-    of noise and dither. Raises `ConvertError` or `LensError`.
+    of noise and dither. `guide_depth`: depth is moved to the edges of the sharp picture first, see `guided_depth`; the
+    blur takes it with its holes filled, and it is stored with its holes. Raises `ConvertError` or `LensError`.
     """
 
     source: RgbdSource
@@ -40,6 +42,7 @@ class ConversionSettings:
     compression: Compression = "fast"
     seed: int = 0
     limit: int | None = None
+    guide_depth: bool = False
 
     def __post_init__(self) -> None:
         """Check every field; each focus distance must make a lens."""
@@ -82,9 +85,13 @@ class ConversionSettings:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types, with the source's provenance (reads the source's files for their checksums)."""
+        # What an earlier version did not have is written down where it is used: other stores keep their checksums.
+        source = self.source.provenance() | ({} if self.limit is None else {"limit": self.limit})
+        if self.guide_depth:
+            source["guide_depth"] = {"radius_px": RADIUS_PX, "eps": EPS}
         return {
             "format_version": FORMAT_VERSION,
-            "source": self.source.provenance() | ({} if self.limit is None else {"limit": self.limit}),
+            "source": source,
             "lens": UNKNOWN_LENS if self.lens is None else self.lens.to_json(),
             "focus_distances_m": [0.0 if lens is None else lens.focus_distance_m for lens in self.lenses],
             "rendering": MEASURED if self.measured else self.rendering.to_json(),

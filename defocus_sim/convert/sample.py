@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from defocus_sim.convert.guided_depth import guide_depth
 from defocus_sim.convert.plan import ConversionSettings, PlannedSample
 from defocus_sim.datasets.base import FrameReader, RgbdFrame
 from defocus_sim.errors import ConvertError, DepthError, ImageError, LensError, SourceError
@@ -102,13 +103,19 @@ def render_sample(
     depth_m = frame.depth_m
     if frame.defocused is not None:
         seen: NDArray[Any] = frame.defocused
+        if settings.guide_depth and (depth_m > 0).any():
+            depth_m = np.where(depth_m > 0, guide_depth(depth_m, frame.aif), np.float32(0))
     else:
         assert lens is not None  # noqa: S101 - the settings allow none for measured pictures only
         depth_m = without_unusable(depth_m, lens)
         if depth_m.max() <= 0:
             raise DepthError("its depth has no valid pixel")
+        blurred_by = depth_m
+        if settings.guide_depth:
+            blurred_by = guide_depth(depth_m, frame.aif)
+            depth_m = np.where(depth_m > 0, blurred_by, np.float32(0))
         lens = lens.for_depth(depth_m, width)
-        seen = defocus(frame.aif, depth_m, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
+        seen = defocus(frame.aif, blurred_by, lens, **vars(settings.rendering), rng=np.random.default_rng(seed))
     arrays: dict[str, NDArray[Any]] = {"defocused": seen, "aif": frame.aif, "depth_m": depth_m}
     if settings.size_hw is not None and settings.size_hw != (height, width):
         arrays = {name: _resize(array, settings.size_hw) for name, array in arrays.items()}

@@ -32,6 +32,8 @@ _STILL_PX = 0.05
 # Levels of 8 bits that are neither clipped nor noise.
 _DARK, _BRIGHT = 10, 245
 _RINGS = 12
+# sRGB of the sharp picture from where, and up to where, it goes over from the gain into white; see `exposed_as`.
+_SHOULDER = (0.9, 0.98)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +150,16 @@ def exposure(defocused: NDArray[np.uint8], sharp: NDArray[F32], *, falloff: bool
 
 
 def exposed_as(sharp: NDArray[F32], found: Exposure) -> NDArray[np.uint8]:
-    """The sharp picture, float32 sRGB, with the light of the defocused one: (H, W, 3) uint8."""
+    """The sharp picture, float32 sRGB, with the light of the defocused one: (H, W, 3) uint8.
+
+    White stays white: what is clipped has the least light that it may have, and a gain below 1 would make it grey.
+    """
     gain = np.array(found.gain, F32)
     if found.corner_light != 1:
         gain = corner_gain(sharp.shape[0], sharp.shape[1], found.corner_light)[..., None] * gain
+    low, high = _SHOULDER
+    share = np.clip((sharp - F32(low)) / F32(high - low), 0, 1)
+    gain = np.where(gain < 1, gain + (1 - gain) * share * share * (3 - 2 * share), gain).astype(F32)
     return np.rint(linear_to_srgb(srgb_to_linear(sharp) * gain) * F32(255)).astype(np.uint8)
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import photographs
 import pytest
 
-from defocus_sim import Lens, defocus
+from defocus_sim import Lens, SensorNoise, defocus
 from defocus_sim.calibrate.curves import Photographs, measure
 from defocus_sim.calibrate.fit import fit_lens
 from defocus_sim.calibrate.photographs import read_stack
@@ -52,6 +52,34 @@ def test_a_disc_gives_its_aperture_and_the_gaussian_that_comes_nearest(scenes):
     np.testing.assert_allclose(
         coc_diameter_px(depth, lens, width_px=WIDTH), coc_diameter_px(depth, true, width_px=WIDTH), rtol=0.08, atol=0.15
     )
+
+
+@pytest.mark.parametrize("aperture_mm", [12.0, 28.0])
+def test_a_lens_that_was_simulated_is_measured_to_a_few_per_cent(scenes, aperture_mm):
+    """Noise, occlusion and a sharp picture with clipped lights, as photographs have, do not widen what is measured."""
+    true = Lens(**TRUE.changed(aperture_mm=aperture_mm).to_json() | {"focus_blur_px": 0.0, "sigma_per_coc": 0.25})
+    rng = np.random.default_rng(3)
+    photos = taken(scenes, true, mode="layered", psf="disc", noise=SensorNoise(shot=1e-4, read=2e-3), rng=rng)
+    fit = fit_lens(measure(photos), resamplings=20)
+    coc_px = coc_at_infinity_px(true, WIDTH)
+    assert fit.coc_at_infinity_px.value == pytest.approx(coc_px, rel=0.04)
+    assert fit.coc_at_infinity_px.low <= coc_px * 1.04
+    assert fit.coc_at_infinity_px.high >= coc_px * 0.96
+    assert fit.focus_distance_m.value == pytest.approx(1.8, rel=0.02)
+
+
+def test_the_lens_that_is_found_simulates_the_photographs_best(scenes):
+    true = TRUE.changed(sigma_per_coc=0.25)
+    photos = taken(scenes[:3], true, mode="layered", psf="disc")
+    fit = fit_lens(measure(photos), resamplings=0)
+    lens = fitted_lens(fit, true)
+
+    def agreement_db(scale):
+        other = lens.changed(aperture_mm=lens.aperture_mm * scale)
+        made = [(defocus(p.sharp, p.depth_m, other, psf="disc", linear_light=True), p.defocused) for p in photos]
+        return np.mean([-10 * np.log10(np.mean((seen.astype(float) - truth) ** 2)) for seen, truth in made])
+
+    assert agreement_db(1.0) > max(agreement_db(0.88), agreement_db(1.14))
 
 
 def test_the_sharp_pictures_own_aperture_is_part_of_the_lens(scenes):

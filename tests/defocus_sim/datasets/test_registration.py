@@ -3,7 +3,8 @@ import photographs
 import pytest
 
 from defocus_sim import defocus
-from defocus_sim.datasets.registration import exposed_as, exposure, register, resample
+from defocus_sim.blur.light import linear_to_srgb, srgb_to_linear
+from defocus_sim.datasets.registration import Exposure, exposed_as, exposure, register, resample
 from defocus_sim.errors import SourceError
 
 SHIFT = ((1, 0, 2.4), (0, 1, -1.7))
@@ -49,6 +50,16 @@ def test_an_aligned_pair_is_not_resampled(scenes):
     aif, _ = scenes[0]
     found = register(aif, aif)
     assert np.array_equal(np.rint(resample(aif, found) * 255), aif)
+
+
+def test_clipped_lights_stay_white_where_the_other_photograph_is_darker():
+    ramp = np.tile(np.linspace(0, 1, 256, dtype=np.float32)[None, :, None], (4, 1, 3))
+    for found in (Exposure(gain=(0.9, 0.8, 0.7)), Exposure(gain=(1.0, 1.0, 1.0), corner_light=0.7)):
+        shown = exposed_as(ramp, found)
+        assert (shown[:, -1] == 255).all()
+        assert (np.diff(shown.astype(int), axis=1) >= 0).all()
+    middle = exposed_as(ramp, Exposure(gain=(0.5, 0.5, 0.5)))[0, 128, 0]
+    assert middle == pytest.approx(255 * linear_to_srgb(srgb_to_linear(np.float32([128 / 255])) * 0.5)[0], abs=1)
 
 
 def test_the_gain_of_each_channel_and_the_corners_are_found(scenes):
