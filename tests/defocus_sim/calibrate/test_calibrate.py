@@ -117,7 +117,7 @@ def test_what_the_data_cannot_tell_is_said(scenes):
 
 
 def test_a_focus_outside_of_the_depths_is_called_an_extrapolation(scenes):
-    far = TRUE.changed(focus_distance_m=60.0, aperture_mm=6.0)
+    far = TRUE.changed(focus_distance_m=20.0, aperture_mm=12.0)
     fit = fit_lens(measure(taken(scenes, far)), resamplings=5)
     assert any("extrapolation" in line for line in fit.warnings)
 
