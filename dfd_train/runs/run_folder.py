@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from defocus_sim.errors import parse_json
 from dfd_train.config.toml import toml_text
@@ -37,6 +40,50 @@ COLUMNS = (
     "smooth", "deblur_weight", "grad_norm", "samples_per_s", "wait_share", "seconds",
     "val_rmse", "val_abs_rel", "val_delta1", "val_psnr", "val_ssim",
 )  # fmt: skip
+
+
+# Descriptors of the folders that this process holds. A process forked from it must not hold them longer.
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    for descriptor in _HELD:
+        os.close(descriptor)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+class RunLock:
+    """Holds a run's folder against other trainings until the block ends, or the process, however that ends."""
+
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor in _HELD:
+            _HELD.discard(self._descriptor)
+            os.close(self._descriptor)
+        self._descriptor = None
+
+    def hold(self, run: Path) -> None:
+        """Hold the folder `run` where it is there; raises `ConfigError` where another process does."""
+        if self._descriptor is not None or not run.is_dir():
+            return
+        self._descriptor = os.open(run, os.O_RDONLY)
+        _HELD.add(self._descriptor)
+        # A file system may have no locks.
+        with suppress(OSError):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another dfd-train is at work in {run}: let it end, or choose another --out"
+                ) from None
 
 
 def create_run(config: TrainConfig, facts: Mapping[str, Any], *, overwrite: bool = False) -> Path:

@@ -34,7 +34,7 @@ from dfd_train.model.pretrained import start_encoder
 from dfd_train.model.two_headed import TwoHeadedNet
 from dfd_train.optics.blurred import compile_blur
 from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from dfd_train.runs.run_folder import create_run, run_config
+from dfd_train.runs.run_folder import RunLock, create_run, run_config
 from dfd_train.runs.start_from import start_from
 from dfd_train.training.interrupt import stop_requested
 from dfd_train.training.logs import RunLogs, require_wandb
@@ -133,8 +133,9 @@ def _trained(
     # Another stream of dropout in every process.
     torch.manual_seed(config.seed + world.rank)
     keep_freed_memory(world.device)
-    run = _Run(config, world, resume=resume, overwrite=overwrite, console=console)
-    interrupted = run.loop(asked)
+    with RunLock() as lock:
+        run = _Run(config, world, resume=resume, overwrite=overwrite, console=console, lock=lock)
+        interrupted = run.loop(asked)
     return TrainResult(
         out=run.out,
         checkpoint=latest_checkpoint(run.out),
@@ -154,7 +155,9 @@ def _own_random_state(device: torch.device) -> AbstractContextManager[None]:
 class _Run:
     """A run in progress: its data, its state, and where both are written."""
 
-    def __init__(self, config: TrainConfig, world: World, *, resume: bool, overwrite: bool, console: Console) -> None:
+    def __init__(
+        self, config: TrainConfig, world: World, *, resume: bool, overwrite: bool, console: Console, lock: RunLock
+    ) -> None:
         # Everything that can be wrong is found before the folder is touched.
         self.config, self.world, self.console, self.out = config, world, console, Path(config.out)
         self.divided = train_and_val(
@@ -169,6 +172,7 @@ class _Run:
         self.store_facts = store_facts(self.data.store)
         config.geometry.check_frame(self.data.frame_hw)
         require_wandb(config.wandb)
+        world.first_does(lambda: lock.hold(self.out))
         if resume:
             self.state = self._restored()
         else:
@@ -176,6 +180,7 @@ class _Run:
             self._prepare_network()
             facts = {"versions": versions(world.device), "store_checksum": self.store_checksum}
             world.first_does(lambda: create_run(config, facts, overwrite=overwrite))
+            world.first_does(lambda: lock.hold(self.out))
         self.stream = TrainingStream(self.data, self.config, world)
         self.validator = Validator(self.data, self.divided.val, self.config, world)
         self.lenses = self.config.lenses

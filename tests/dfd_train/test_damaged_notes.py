@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ from dfd_train.files import _opened_alone, write_atomically
 from dfd_train.prediction.images import find_pictures, read_picture
 from dfd_train.prediction.photo.lens import parse_lens
 from dfd_train.runs.checkpoint import load_checkpoint
-from dfd_train.runs.run_folder import METRICS_FILE, MetricsLog, run_config
+from dfd_train.runs.run_folder import METRICS_FILE, MetricsLog, RunLock, run_config
+from dfd_train.training.train import train
 
 SOUND = "epoch,step,total\n1,10,0.5\n2,20,0.4\n"
 
@@ -133,8 +136,6 @@ def test_names_that_cannot_be_looked_up_are_a_problem_each(tmp_path: Path) -> No
 
 
 def test_a_pipe_and_a_device_are_refused_at_once(tmp_path: Path) -> None:
-    import os
-
     from dfd_train.errors import PictureError
 
     os.mkfifo(tmp_path / "pipe.png")
@@ -176,10 +177,31 @@ def test_the_record_of_a_photograph_that_is_damaged_is_no_lens(text: str, tmp_pa
 
 
 def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a file"):
         write_atomically(tmp_path / "pipe", b"content")
     assert (tmp_path / "pipe").is_fifo()
     assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_second_training_in_the_folder_of_one_at_work_is_refused(store: Any, tmp_path: Path) -> None:
+    config = recipe_config("fast", shards=str(store), out=str(tmp_path), model="tiny", crop=(48, 48))
+    (tmp_path / "run.toml").touch()
+    with RunLock() as lock:
+        lock.hold(tmp_path)
+        for options in ({"overwrite": True}, {"resume": True}):
+            with pytest.raises(ConfigError, match="another dfd-train is at work"):
+                train(config, **options)
+        # A process that was forked from the first does not hold on when that has ended.
+        begun, begins = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(begins, b"x")
+            time.sleep(30)
+            os._exit(0)
+        os.read(begun, 1)
+    with RunLock() as lock:
+        lock.hold(tmp_path)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    assert [one.name for one in tmp_path.iterdir()] == ["run.toml"]
