@@ -294,8 +294,8 @@ def _whole_pair(pair: PhotoPair) -> tuple[PhotoFrame | None, str]:
             return None, reason
     if ours != theirs:
         return None, (
-            f"{pair.defocused.name} is {ours[1]}x{ours[0]} but {pair.sharp.name} is {theirs[1]}x{theirs[0]}: "
-            "the two must be of one size"
+            f"the defocused {pair.defocused.name} is {ours[1]}x{ours[0]} but the sharp {pair.sharp.name} is "
+            f"{theirs[1]}x{theirs[0]}: the two must be of one size"
         )
     if pair.depth is not None and depth is not None:
         reason = aspects_differ(pair.defocused, pair.depth, ours, (depth.height, depth.width)) or ""

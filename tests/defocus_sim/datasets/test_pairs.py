@@ -108,7 +108,7 @@ def test_pairs_that_cannot_be_used_are_named_and_the_rest_is_done(photos, tmp_pa
     for name, words in {
         "alone": "has no sharp and no depth file",
         "other": "do not register",
-        "size": "size.png is 240x160 but size.png is 120x80",
+        "size": "the defocused size.png is 240x160 but the sharp size.png is 120x80",
         "black": "no valid depth",
         "broken": "truncated",
     }.items():
