@@ -118,6 +118,9 @@ def check_types(part: type, values: Any) -> None:
         for one in parts:
             if not isinstance(one, _TYPES[inner]) or (isinstance(one, bool) and inner != "bool"):
                 raise TypeError(f"{field_.name} = {value!r} is not of the type {kind}")
+            # JSON knows whole numbers beyond those that torch takes.
+            if isinstance(one, int) and abs(one) >= 2**63:
+                raise TypeError(f"{field_.name} is a number of more than 63 bits")
 
 
 def check_options(config: Any, prefix: str = "") -> None:

@@ -103,7 +103,8 @@ def test_the_weights_of_a_run_become_those_that_predict_takes_by_default(
      '{"name": 3}', '{"stem_width": null}', '{"stem_width": true}', '{"stem_width": 2147483648}', '{"stem_width": 1.5}',
      '{"growth": 1e999}',
      '{"blocks": [1000000000, 1, 1, 1]}', '{"blocks": ["a", 1, 1, 1]}', '{"blocks": 3}', '{"decoder": [[], 1, 1, 1, 1]}',
-     '{"heads": [1]}', '{"stem_width": 8192, "growth": 8192, "blocks": [128, 128, 128, 128]}'],
+     '{"heads": [1]}', '{"gain": 1000000000000000000000000000000}',
+     '{"stem_width": 8192, "growth": 8192, "blocks": [128, 128, 128, 128]}'],
 )  # fmt: skip
 def test_what_a_file_says_of_its_network_is_checked_before_the_network_is_built(about: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
