@@ -55,7 +55,7 @@ def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None, t
         if camera is None:
             raise ValueError("a network that answers a CoC needs the lens: pass camera")
         if config.predict == "coc+side":
-            return _with_side(said.abs(), log_scale, raw[:, -1:], camera, told)
+            return read_sides(said.abs(), log_scale, raw[:, -1:], camera, told)
         depth_m = depth_from_coc(said, camera)
         sigma_m = None if log_scale is None else _sigma_m(log_scale, depth_per_coc(depth_m, camera))
         return Output(depth_m, None, said, log_scale, sigma_m)
@@ -69,10 +69,12 @@ def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None, t
     return Output(depth_m, None, answer, log_scale, None if log_scale is None else _sigma_m(log_scale, per_unit))
 
 
-def _with_side(
+def read_sides(
     width_px: Tensor, log_scale: Tensor | None, logit: Tensor, camera: Tensor, told: Tensor | None
 ) -> Output:
     """The likelier of the two depths that share a blur of `width_px`; that there are two is part of the uncertainty.
+
+    All (B, 1, H, W); `camera`, `told`: as for `read_depth`.
 
     A circle wider than that of infinity is of something near: each scale of the error by which it is too wide for
     something far adds 1 to the log-odds `logit` of near, where the lens is no guess. Beyond the depth whose circle is a

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from defocus_sim.lens import Lens
 from dfd_train.config.model import DEFAULT_WEIGHTS, OF_THE_LENS, ModelConfig
@@ -17,6 +18,7 @@ from dfd_train.errors import CheckpointMissingError, ConfigError, NonFiniteError
 from dfd_train.evaluation.metrics import NEAREST_M
 from dfd_train.model.build import CameraNet, Model, run_model
 from dfd_train.model.load import load_network
+from dfd_train.model.reading import read_sides
 from dfd_train.optics.camera import camera_of
 from dfd_train.prediction.tiling import Tiling, axis_tiles
 from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
@@ -27,6 +29,9 @@ SMALLEST_SIDE = 32
 _BAND_ROWS = 256
 # What of a model's output is used, and its shape beside (H, W).
 _ANSWERS: dict[str, tuple[int, ...]] = {"depth_m": (), "depth_sigma_m": (), "coc_px": (), "aif": (3,)}
+# Of one that answers width and side, depth is read when all tiles are there: the average of a near and a far depth is
+# neither.
+_SIDED: dict[str, tuple[int, ...]] = {"coc_px": (), "log_scale": (), "side_logit": (), "aif": (3,)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +155,8 @@ def predict_raw(
     camera = None
     if lens is not None and takes_lens(model):
         camera = camera_of(lens, (height, width))[None].to(device)
+    sided = model.config.predict == "coc+side"
+    answers = _SIDED if sided else _ANSWERS
     totals: dict[str, NDArray[np.float32]] = {}
     for rows in axis_tiles(height, tiling):
         for columns in axis_tiles(width, tiling):
@@ -167,14 +174,41 @@ def predict_raw(
                 # Without its sign, which may differ between tiles that are averaged.
                 parts["coc_px"] = output.answer.abs()
             for name, part in parts.items():
-                if part is None or name not in _ANSWERS:
+                if part is None or name not in answers:
                     continue
                 if name not in totals:
-                    totals[name] = np.zeros((height, width, *_ANSWERS[name]), np.float32)
+                    totals[name] = np.zeros((height, width, *answers[name]), np.float32)
                 _add(totals[name][at], part[0].permute(1, 2, 0).float().cpu().numpy(), weights)
+    if sided and "coc_px" in totals:
+        totals |= _read_sides(totals, model, camera, told)
     if "depth_m" in totals:
         np.maximum(totals["depth_m"], np.float32(NEAREST_M), out=totals["depth_m"])
     return Prediction(**{"aif": None, "depth_m": None, **totals})
+
+
+def _read_sides(
+    totals: dict[str, NDArray[np.float32]], model: Model, camera: Tensor | None, told: bool
+) -> dict[str, NDArray[np.float32]]:
+    """Depth, and its uncertainty where there is one, of blended answers, which are taken out; in bands."""
+    if camera is None:
+        assert isinstance(model, CameraNet)  # noqa: S101 - only such a network answers a circle of confusion
+        camera, told = model.camera[None], not model.config.lens_hidden
+    width_px, logit, log_scale = totals["coc_px"], totals.pop("side_logit"), totals.pop("log_scale", None)
+    found = {"depth_m": np.empty_like(width_px)}
+    if log_scale is not None:
+        found["depth_sigma_m"] = np.empty_like(width_px)
+    known = torch.tensor([told], device=camera.device)
+    for top in range(0, len(width_px), _BAND_ROWS):
+        rows = slice(top, top + _BAND_ROWS)
+
+        def plane(array: NDArray[np.float32], rows: slice = rows) -> Tensor:
+            return torch.from_numpy(array[rows])[None, None].to(camera.device)
+
+        scale = None if log_scale is None else plane(log_scale)
+        read = read_sides(plane(width_px), scale, plane(logit), camera, known)._asdict()
+        for name, into in found.items():
+            into[rows] = read[name][0, 0].cpu().numpy()
+    return found
 
 
 def takes_lens(model: Model) -> bool:
