@@ -24,8 +24,9 @@ TEXTS = {
     "pretrained": "w.pth",
     "device": "cuda:1",
     "input": None,
-    # Only together with --lens-input.
+    # Only together with --lens-input, and with an answer that the lens turns into metres.
     "lens_hidden": None,
+    "relative": None,
     "lens_range": "focus=1m..2m",
 }
 
