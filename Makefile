@@ -33,7 +33,9 @@ demo: venv
 # The weights that come with the installation, from nothing; hours. The same command goes on where it was stopped.
 weights: venv
 	$(BIN)/dfd-prepare synthetic --scenes varied --count 3000 --size 320x240 --out weights/varied.zarr --resume
-	$(BIN)/dfd-train --recipe any-lens --shards weights/varied.zarr --out weights/run --resume=auto
+	$(BIN)/dfd-prepare synthetic --scenes rooms --count 1600 --size 320x240 --seed 77 --out weights/rooms.zarr --resume
+	test -d weights/scenes.zarr || $(BIN)/dfd-prepare merge weights/varied.zarr weights/rooms.zarr --out weights/scenes.zarr
+	$(BIN)/dfd-train --recipe any-lens --shards weights/scenes.zarr --out weights/run --resume=auto
 	$(BIN)/dfd-predict export --checkpoint weights/run@last --weights dfd_train/weights/any-lens.safetensors
 
 test: venv
