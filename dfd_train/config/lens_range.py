@@ -12,13 +12,13 @@ from dfd_train.errors import ConfigError
 
 PSFS = ("gaussian", "disc", "both")
 LIGHTS = ("srgb", "linear", "both")
-# A camera's own softness; wider is defocus.
-MOST_SOFTNESS_PX = 1.5
 # Of every number that is not told otherwise; what is beyond is no camera's, and blurs nothing or all that there is.
 _LEAST, _MOST = 1e-3, 1e6
 _MOST_OF = {
     "sigma_per_coc": 1.0,
     "focus_blur_px": 100.0,
+    # A camera's own softness; wider is defocus.
+    "softness_px": 1.5,
     "noise": 255.0,
     "sharpen": 100.0,
 }
@@ -69,18 +69,14 @@ class LensRange:
             if isinstance(value, tuple):
                 low, high = value
                 may_be_zero = field.name in ("focus_blur_px", "softness_px", "noise", "sharpen")
-                if not (low <= high < float("inf") and (low >= 0 if may_be_zero else low > 0)):
-                    raise ConfigError(f"lens_range {field.name}={low:g}..{high:g} must be positive, finite and rising")
                 least, most = 0.0 if may_be_zero else _LEAST, _MOST_OF.get(field.name, _MOST)
                 if not least <= low <= high <= most:
                     raise ConfigError(
-                        f"lens_range {field.name}={low:g}..{high:g} must lie between {least:g} and {most:g}"
+                        f"lens_range {field.name}={low:g}..{high:g} must rise, and lie between {least:g} and {most:g}"
                     )
         for name in ("near_depths", "layered"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"lens_range {name}={getattr(self, name):g} must lie between 0 and 1")
-        if self.softness_px[1] > MOST_SOFTNESS_PX:
-            raise ConfigError(f"lens_range softness_px={self.softness_px[1]:g} must be at most {MOST_SOFTNESS_PX:g}")
         if not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
             raise ConfigError(f"lens_range jpeg={self.jpeg[0]:g}..{self.jpeg[1]:g} must lie between 1 and 100")
 

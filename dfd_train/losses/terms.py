@@ -180,10 +180,7 @@ def compute_losses(
             parts["silog"] = depth = silog_loss(output.depth_m, depth_m, images)
         else:
             residual, valid = answer_residual(output, depth_m, predict, camera)
-            if config.relative and camera is not None:
-                weight = relative_weight(depth_m, camera)
-            else:
-                weight = None
+            weight = relative_weight(depth_m, camera) if config.relative and camera is not None else None
             parts["l1"] = depth = masked_l1(residual if weight is None else weight * residual, valid, valid_pixels)
             if output.log_scale is not None:
                 log_scale = output.log_scale - math.log(answer_unit(predict))

@@ -136,7 +136,7 @@ def test_ranges_are_read_as_people_write_them() -> None:
     [
         ("focus=2", "focus=2"), ("focus=3m..1m", "focus_m=3..1"), ("aperture=1..2", "aperture=1..2"),
         ("f_number=0..2", "f_number=0..2"), ("psf=box", "psf='box'"), ("jpeg=0..50", "jpeg=0..50"), ("noise", "noise"),
-        ("near_depths=2", "near_depths=2"), ("layered=0.5..1", "one number"), ("softness_px=0..3", "softness_px=3"),
+        ("near_depths=2", "near_depths=2"), ("layered=0.5..1", "one number"), ("softness_px=0..3", "softness_px=0..3"),
         ("noise=a..b", "noise=a..b"), ("noise=1..2..3", "noise=1..2..3"),
     ],
 )  # fmt: skip
