@@ -4,7 +4,9 @@
 
 Each arm is a store with a stem ("paper": the paper's with its N(0, 0.02) start; "highpass" and "blur" with He's) and
 the defocused or the all-in-focus picture, once for each seed, trained by `dfd-train --recipe fast --heads depth` and
-scored by `dfd-eval` on the test split. A run that is there is kept, so the same command goes on where it was stopped.
+scored by `dfd-eval` on the test split. The stores hold the same frames, so the all-in-focus picture, which no focus
+changes, is trained on once, from the first store, and drawn in every panel. A run that is there is kept, so the same
+command goes on where it was stopped.
 Writes curves.png, results.json (every run's val curve and test scores, with command and commit) and a table.
 """
 
@@ -25,6 +27,9 @@ STEMS = {
     "highpass": ("--stem", "highpass", "--init", "kaiming"),
     "blur": ("--stem", "blur", "--init", "kaiming"),
 }
+
+
+SHARP = "all in focus"  # instead of a focus: the picture that is the same at every one
 
 
 def dfd(command, *arguments):
@@ -49,14 +54,14 @@ def one_run(store, out, stem, picture, seed, args):
 
 
 def draw(arms, out):
-    focuses = sorted({focus for focus, *_ in arms})
+    focuses = sorted({focus for focus, *_ in arms} - {SHARP})
     figure = Figure(figsize=(5.5 * len(focuses), 4), layout="constrained")
     FigureCanvasAgg(figure)
     colours = dict(zip(STEMS, ("tab:gray", "tab:green", "tab:orange", "tab:blue"), strict=True))
     for place, focus in enumerate(focuses, 1):
         axes = figure.add_subplot(1, len(focuses), place)
         for (at, stem, picture), runs in arms.items():
-            if at != focus:
+            if at not in (focus, SHARP):
                 continue
             curves = np.array([run["val_rmse"] for run in runs])
             style = "-" if picture == "defocused" else "--"
@@ -85,13 +90,15 @@ def main():
     stores = dict(text.split("=", 1) for text in args.store)
     arms = {}
     # Seed by seed, so that what is there after a while is whole.
+    places = [(focus, "defocused") for focus in stores if "defocused" in args.inputs]
+    places += [(SHARP, "aif")] if "aif" in args.inputs else []
     for seed in map(int, args.seeds.split(",")):
-        for focus, store in stores.items():
+        for focus, picture in places:
+            store = stores.get(focus, next(iter(stores.values())))
             for stem in args.stems.split(","):
-                for picture in args.inputs.split(","):
-                    name = f"{focus}-{stem}-{picture}-{seed}"
-                    result = one_run(store, args.out / name, stem, picture, seed, args)
-                    arms.setdefault((focus, stem, picture), []).append(result)
+                place = args.out / f"{focus}-{stem}-{seed}".replace(" ", "-")
+                result = one_run(store, place, stem, picture, seed, args)
+                arms.setdefault((focus, stem, picture), []).append(result)
     draw(arms, args.out / "curves.png")
     lines = ["| focus | stem | input | test RMSE m, by seed | mean |", "|---|---|---|---|---|"]
     for (focus, stem, picture), runs in arms.items():
