@@ -43,7 +43,7 @@ def one_run(store, out, stem, picture, seed, args):
         options += ["--batch-size", args.batch_size, "--epochs", args.epochs, "--validate-every", args.validate_every]
         options += ["--validate-limit", 1000, "--no-tensorboard", "--cache", "ram", "--input", picture, *STEMS[stem]]
         dfd("train", "--shards", store, "--out", out, "--resume=auto", *options, *args.option)
-        dfd("eval", "--shards", store, "--checkpoint", f"{out}@last", "--out", report.parent)
+        dfd("evaluate", "--shards", store, "--checkpoint", f"{out}@last", "--out", report.parent)
     with open(out / "metrics.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["val_rmse"]]
     return {
