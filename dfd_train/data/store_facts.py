@@ -8,6 +8,7 @@ from typing import Any
 
 from defocus_sim.lens import Lens
 from defocus_sim.shards.store import ShardStore
+from dfd_train.config.lens_range import LensRange
 
 # Fields of a lens with the words and the unit they are told in; aperture and focus distance are each sample's own.
 _LENS = {
@@ -59,10 +60,33 @@ def _lenses(store: ShardStore) -> list[Lens]:
     return list(found.values())
 
 
+def drawn_facts(stored: Mapping[str, Any], drawn: LensRange | None) -> dict[str, Any]:
+    """The facts of a store whose sharp pictures were blurred while training by lenses `drawn` from ranges.
+
+    What a training had more than one kind of is None: nothing differs from it.
+    """
+    if drawn is None:
+        return dict(stored)
+    (shortest, longest), (widest, narrowest) = drawn.focal_length_mm, drawn.f_number
+    facts = {name: value for name, value in stored.items() if name == "frame size"} | {
+        "focus distance": None if drawn.near_depths else [*drawn.focus_m, "m"],
+        "aperture": [shortest / narrowest, longest / widest, "mm"],
+        "focal length": [*drawn.focal_length_mm, "mm"],
+        "sensor width": [*drawn.sensor_width_mm, "mm"],
+    }
+    one_kind = "both" not in (drawn.psf, drawn.light) and drawn.layered in (0, 1)
+    mode, light = "layered" if drawn.layered else "gather", " in linear light" if drawn.light == "linear" else ""
+    # A pixel pitch or a largest CoC of the scored store says nothing that the sensor's width and the aperture do not.
+    facts |= dict.fromkeys(("pixel pitch", "lens to sensor", "largest CoC"))
+    return facts | {"blur": f"{mode} {drawn.psf}{light}" if one_kind else None}
+
+
 def differences(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> list[str]:
     """Where the facts of the store `scored` are not within those of the store `trained`, a phrase each."""
     found = []
     for name, value in scored.items():
+        if name in trained and trained[name] is None:
+            continue
         if name not in trained or not _within(value, trained[name]):
             other = "not so" if name not in trained else _text(trained[name])
             found.append(f"{name} {_text(value)} (trained with {other})")

@@ -18,7 +18,7 @@ from defocus_sim.progress import Meter
 from defocus_sim.units import size_text
 from dfd_train.config.places import require_local
 from dfd_train.data.focus_pairs import samples_of
-from dfd_train.data.store_facts import differences, store_facts
+from dfd_train.data.store_facts import differences, drawn_facts, store_facts
 from dfd_train.data.stream import ShardDataset
 from dfd_train.distributed.device import keep_freed_memory, versions
 from dfd_train.distributed.world import World, join_world
@@ -275,7 +275,8 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
         "versions": versions(subject.device),
     }
     speaking = console if world.first else Console(quiet=True)
-    differs = differences(checkpoint.store_facts, store_facts(dataset.store)) if checkpoint.store_facts else []
+    trained = drawn_facts(checkpoint.store_facts, checkpoint.config.lenses) if checkpoint.store_facts else {}
+    differs = differences(trained, store_facts(dataset.store)) if trained else []
     if differs:
         (speaking or Console()).print(f"note: {differs_line(differs)}", markup=False, highlight=False, soft_wrap=True)
     journal = ScoreJournal(config.out, asked, world.rank)

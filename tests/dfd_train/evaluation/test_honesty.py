@@ -17,8 +17,9 @@ from defocus_sim import Lens
 from defocus_sim.convert.run import convert
 from defocus_sim.lens import coc_diameter_px
 from defocus_sim.shards.store import open_store
+from dfd_train.config.lens_range import LensRange
 from dfd_train.config.train import recipe_config
-from dfd_train.data.store_facts import differences, store_facts
+from dfd_train.data.store_facts import differences, drawn_facts, store_facts
 from dfd_train.errors import CheckpointMissingError, PictureError
 from dfd_train.evaluation.collapse import Collapse, lines_of_scores
 from dfd_train.evaluation.evaluate import EvalConfig, default_out, evaluate
@@ -89,6 +90,22 @@ def test_values_within_what_was_trained_on_are_no_difference() -> None:
     assert differences(trained, {"focus distance": [2.0, 5.0, "m"]}) == [
         "focus distance 2 to 5 m (trained with 1 to 4 m)"
     ]
+
+
+def test_a_network_that_drew_its_lenses_is_compared_with_their_ranges_and_not_with_its_stores_lens() -> None:
+    stored = {"focus distance": [2.0, 2.0, "m"], "aperture": [44.8, 44.8, "mm"], "frame size": "64x48", "blur": "x y"}
+    drawn = LensRange.parse("focus=1m..8m,f_number=2..4,focal_length=30mm..60mm,light=linear")
+    trained = drawn_facts(stored, drawn)
+    inside = {"focus distance": [3.0, 8.0, "m"], "aperture": [7.5, 30.0, "mm"], "frame size": "64x48"}
+    assert differences(trained, inside | {"largest CoC": [64.0, 64.0, "px"]}) == []
+    assert differences(trained, inside | {"blur": "gather gaussian in linear light"}) == []
+    assert differences(trained, inside | {"aperture": [7.0, 7.0, "mm"], "blur": "gather disc"}) == [
+        "aperture 7 mm (trained with 7.5 to 30 mm)",
+        "blur gather disc (trained with gather gaussian in linear light)",
+    ]
+    many = drawn_facts(stored, LensRange.parse("focus=1m..2m,near_depths=0.5,psf=both"))
+    assert differences(many, {"focus distance": [9.0, 9.0, "m"], "blur": "layered disc"}) == []
+    assert drawn_facts(stored, None) == stored
 
 
 def test_the_facts_of_a_stack_span_its_distances(stack: Path) -> None:
