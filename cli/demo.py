@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from dfd_cli.support.errors import OneLineCommand
 
-# Chosen by measurement (docs/training.md): small batches and an adaptive optimiser learn most in three minutes.
+# Chosen by measurement (docs/guide/training.md): small batches and an adaptive optimiser learn most in three minutes.
 TRAIN = ("--model", "tiny", "--recipe", "fast", "--size", "128x96", "--batch-size", "2", "--epochs", "30")
 
 

@@ -297,7 +297,7 @@ _LATER = {"focus_blur_px": 0.0, "corner_light": 1.0}
 ADDED = ", added to a smaller aperture"
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's lens; 36 mm and S are our choice (docs/optics.md), as the paper names neither.
+    # The paper's lens; 36 mm and S are our choice (docs/reference/optics.md), as the paper names neither.
     "paper": {"focal_length_mm": 70.0, "aperture_mm": 44.8, "sensor_width_mm": 36.0, "focus_distance_m": 2.0},
     # The paper's lens for studies of depth: beyond every surface of an indoor room no two depths share a blur.
     "paper-far": {"focal_length_mm": 70.0, "aperture_mm": 44.8, "sensor_width_mm": 36.0, "focus_distance_m": 10.0},

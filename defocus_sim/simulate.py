@@ -78,7 +78,7 @@ def defocus(
     References
     ----------
     Potmesil and Chakravarty, *A lens and aperture camera model for synthetic image generation*, 1981, for the circle of
-    confusion; docs/optics.md derives it and the layers.
+    confusion; docs/reference/optics.md derives it and the layers.
     """
     rendering = Rendering(mode=mode, psf=psf, linear_light=linear_light, truncate=truncate, noise=noise, dither=dither)
     with compiling("the blur", _COMPILING_S[mode]):

@@ -1,4 +1,4 @@
-"""What docs/contributing.md shows somebody to add works as it stands there, on a copy of the packages."""
+"""What docs/project/contributing.md shows somebody to add works as it stands there, on a copy of the packages."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "contributing.md").read_text()
+PAGE = (ROOT / "docs" / "project" / "contributing.md").read_text()
 NEW_FILE = re.compile(r'^```python title="(.+?)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 DIFF = re.compile(r"^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Where a file of the repository lies in the copy.

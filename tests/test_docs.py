@@ -101,17 +101,17 @@ def anchor(heading):
 
 
 def test_help_and_api_pages_are_what_the_code_says():
-    made = [sys.executable, "docs/make_reference.py", "--check"]
+    made = [sys.executable, "docs/tools/make_reference.py", "--check"]
     result = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{result.stderr}\nwrite them anew: python docs/make_reference.py"
+    assert result.returncode == 0, f"{result.stderr}\nwrite them anew: python docs/tools/make_reference.py"
 
 
 def test_pages_read_whole_without_the_site():
     for page in PAGES:
         text = page.read_text()
         assert not re.search(r"^:::|^ *# not run here", text, re.MULTILINE), page.name
-    assert "--focal-length" in (ROOT / "docs" / "commands.md").read_text()
-    assert "coc_diameter_px(" in (ROOT / "docs" / "api-defocus-sim.md").read_text()
+    assert "--focal-length" in (ROOT / "docs" / "reference" / "commands.md").read_text()
+    assert "coc_diameter_px(" in (ROOT / "docs" / "reference" / "api-defocus-sim.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -140,22 +140,23 @@ def test_the_site_builds_without_a_warning_and_asks_nobody_for_anything(tmp_path
             page.name
         )
         assert "<!-- help:" not in text
-    assert "--focal-length" in (tmp_path / "site" / "commands.html").read_text()
-    assert "coc_diameter_px" in (tmp_path / "site" / "api-defocus-sim.html").read_text()
+    assert "--focal-length" in (tmp_path / "site" / "reference" / "commands.html").read_text()
+    assert "coc_diameter_px" in (tmp_path / "site" / "reference" / "api-defocus-sim.html").read_text()
 
 
 @pytest.mark.slow
 def test_the_pictures_can_be_made_again(tmp_path, run_command):
     # Copies, because the scripts write beside themselves.
-    (tmp_path / "docs" / "images").mkdir(parents=True)
+    for name in ("images", "tools"):
+        (tmp_path / "docs" / name).mkdir(parents=True)
     for name in ("make_pictures.py", "make_restored.py"):
-        shutil.copy(ROOT / "docs" / name, tmp_path / "docs")
+        shutil.copy(ROOT / "docs" / "tools" / name, tmp_path / "docs" / "tools")
     made = run_command("dfd-prepare", "synthetic", "--count", "4", "--size", "64x48", "--out", "s.zarr", cwd=tmp_path)
     size = ("--model", "tiny", "--size", "40", "--epochs", "1", "--batch-size", "1")
     trained = run_command("dfd-train", "--shards", "s.zarr", "--out", "run", *size, cwd=tmp_path)
     assert (made.returncode, trained.returncode) == (0, 0), made.stderr + trained.stderr
-    restored = ("docs/make_restored.py", "--shards", "s.zarr", "--checkpoint", "run", "--samples", "0")
-    for arguments in (("docs/make_pictures.py",), restored):
+    restored = ("docs/tools/make_restored.py", "--shards", "s.zarr", "--checkpoint", "run", "--samples", "0")
+    for arguments in (("docs/tools/make_pictures.py",), restored):
         result = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
     found = {path.name for path in (tmp_path / "docs" / "images").iterdir()}
@@ -163,4 +164,4 @@ def test_the_pictures_can_be_made_again(tmp_path, run_command):
     # What is shown is what the scripts make, apart from the one that needs half an hour of training.
     for name in found - {"restored.jpg"}:
         now, shown = (cv2.imread(str(path / "docs" / "images" / name)) for path in (tmp_path, ROOT))
-        assert cv2.PSNR(now, shown) > 40, f"docs/images/{name} is not what docs/make_pictures.py makes now"
+        assert cv2.PSNR(now, shown) > 40, f"docs/images/{name} is not what docs/tools/make_pictures.py makes now"

@@ -14,7 +14,7 @@ SECTION = re.compile(r"^(\w+)\n-+\n((?:.*\n?)*?)(?=^\w+\n-+\n|\Z)", re.M)
 
 def documented(page):
     """Name and object of every function that the page shows, by its marks `<!-- api: MODULE [NAME ...] -->`."""
-    for line in re.findall(r"<!-- api: (.+?) -->", (ROOT / "docs" / f"{page}.md").read_text()):
+    for line in re.findall(r"<!-- api: (.+?) -->", (ROOT / "docs" / "reference" / f"{page}.md").read_text()):
         place, *names = line.split()
         module = importlib.import_module(place)
         own = [n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", "") == place]

@@ -16,12 +16,12 @@ TRACKED = [ROOT / name for name in subprocess.run(
     ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
 ).stdout.splitlines() if (ROOT / name).is_file()]  # fmt: skip
 MODULES = [path.relative_to(ROOT).as_posix() for path in TRACKED if path.suffix == ".py"]
-# What was is told in the change log; tables of results name the files that they were made with.
+# What was is told in the change log and in the history of results, with the names of then.
 READ = [
     path
     for path in TRACKED
     if path.suffix in (".py", ".md", ".toml", ".yml") or path.name == "Makefile"
-    if path.name != "CHANGELOG.md" and path != Path(__file__) and "docs/results" not in path.as_posix()
+    if path.name != "CHANGELOG.md" and path != Path(__file__) and "docs/results/history" not in path.as_posix()
 ]
 PATH = re.compile(r"(?<![\w/.*{-])((?:[\w-]+/)*[\w-]+\.py)\b(?![\w/(])")
 # Files to be written, and programs of others.

@@ -1,4 +1,4 @@
-"""Names, types and codecs of a store; see docs/shard-format.md, which is normative.
+"""Names, types and codecs of a store; see docs/reference/shard-format.md, which is normative.
 
     STORE/zarr.json                      root group; its attribute `dfd` is the manifest, written last
     STORE/{train,test}/zarr.json         groups

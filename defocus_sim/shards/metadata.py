@@ -1,6 +1,6 @@
 """Groups and arrays of a store, created by zarr-python: this module has their metadata, `write` the shards.
 
-The arrays are `sharding_indexed`, one sample a chunk; see docs/shard-format.md.
+The arrays are `sharding_indexed`, one sample a chunk; see docs/reference/shard-format.md.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class TrainConfig:
     lens_range: str | None = option(
         None, group=DATA, metavar="NAME=LOW..HIGH,...",
         help="Blur while training, by a lens drawn for each sample from ranges such as "
-        "focus=0.6m..12m,f_number=1.2..5.6,focal_length=24mm..85mm,psf=both; see docs/training.md.",
+        "focus=0.6m..12m,f_number=1.2..5.6,focal_length=24mm..85mm,psf=both; see docs/guide/training.md.",
     )  # fmt: skip
     lens: str | None = option(
         None, group=DATA, metavar="TOML",

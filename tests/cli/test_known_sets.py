@@ -1,4 +1,4 @@
-"""The commands of docs/your-own-rgbd.md for known data sets, on small files that lie and are called as theirs are."""
+"""docs/guide/your-own-rgbd.md: its commands for known data sets, on small files that lie and are called as theirs are."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ import pytest
 
 from defocus_sim.shards.store import open_store
 
-PAGE = Path(__file__).parents[2] / "docs" / "your-own-rgbd.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "your-own-rgbd.md"
 SECTION = PAGE.read_text().partition("## Data sets that others have made")[2].partition("\n## ")[0]
 COMMANDS = re.findall(r"^dfd-prepare .+$", SECTION, re.MULTILINE)
 (STEP_BEFORE,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
