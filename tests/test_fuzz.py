@@ -1,11 +1,11 @@
-"""The small form of `benchmarks/fuzz.py`: damaged files end in a named error or in success."""
+"""The small form of `benchmarks/attack/fuzz.py`: damaged files end in a named error or in success."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "attack"))
 from fuzz import KINDS, counted, fuzz
 
 COUNTS = {"store": 30, "state": 12, "labelled": 60, "notes": 120}

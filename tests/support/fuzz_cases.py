@@ -1,4 +1,4 @@
-"""Sound originals, what damages them, and what is done with a mutation of each: the cases of `benchmarks/fuzz.py`."""
+"""Sound originals, what damages them, and what is done with each mutation: the cases of `benchmarks/attack/fuzz.py`."""
 
 import io
 import json

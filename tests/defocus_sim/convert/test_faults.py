@@ -546,7 +546,7 @@ def test_a_lens_that_one_frame_cannot_have_is_named(tmp_path):
 
 def test_killed_with_all_its_processes_a_conversion_resumes_to_the_same_bytes():
     """Four of the forty moments of the benchmark."""
-    script = Path(__file__).parents[3] / "benchmarks/kill.py"
+    script = Path(__file__).parents[3] / "benchmarks/attack/kill.py"
     options = ("--trials", "4", "--seed", "5", "--command", "processes", "--command", "overwrite")
     command = [sys.executable, str(script), *options]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)

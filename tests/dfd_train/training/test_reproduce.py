@@ -77,7 +77,7 @@ def test_the_command_trains_scores_and_writes_the_table(
     assert (out / "table3.md").read_text() == text
 
     # What is gathered to be published says everything but where it lay.
-    script = ROOT / "benchmarks" / "collect_results.py"
+    script = ROOT / "benchmarks" / "paper" / "collect_results.py"
     published = tmp_path / "published"
     subprocess.run([sys.executable, script, out, "--out", published], check=True)
     assert {path.name for path in published.iterdir()} == {"table3.json", "table3.md"}

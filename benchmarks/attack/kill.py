@@ -4,7 +4,7 @@ Each trial takes the next command, starts it anew, sends its whole process group
 moment of its usual time, runs what the documents say goes on from there (`--resume`, `--overwrite`, or the same again),
 and compares. Besides, an earlier store must be whole at every moment, under its name or beside it.
 
-    python benchmarks/kill.py [--trials 40] [--seed 1] [--command NAME] [--json FILE]
+    python benchmarks/attack/kill.py [--trials 40] [--seed 1] [--command NAME] [--json FILE]
 """
 
 import argparse
@@ -21,7 +21,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 import faults  # noqa: E402 - found only now
 

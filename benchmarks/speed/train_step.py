@@ -1,7 +1,7 @@
 """A training step: ours against the plain loop, and on a CUDA GPU how close to its limit and how long the paper takes.
 
-    python benchmarks/train_step.py [--model full] [--size 128] [--batch 4] [--rounds 7] [--threads 2] [--json FILE]
-    python benchmarks/train_step.py --device cuda [--shards nyu.zarr] [--json FILE]
+    python benchmarks/speed/train_step.py [--model full] [--size 128] [--batch 4] [--rounds 7] [--threads 2] [--json FILE]
+    python benchmarks/speed/train_step.py --device cuda [--shards nyu.zarr] [--json FILE]
 
 On the CPU: the plain loop (eager float32, torch's own layers, a loss of L1 and Charbonnier + SSIM + gradient, SGD, and a
 look at the loss each step) against `dfd_train`'s step of the same network and loss with its checks; they take turns,

@@ -1,7 +1,7 @@
 """The labelled NYU frames as one small file that travels easily, and back into a folder for `dfd-prepare rgbd`.
 
-    python benchmarks/pack_frames.py pack FRAMES frames.zip      # once: 1449 frames, below 60 MB
-    python benchmarks/pack_frames.py unpack frames.zip frames    # where the training is
+    python benchmarks/paper/pack_frames.py pack FRAMES frames.zip      # once: 1449 frames, below 60 MB
+    python benchmarks/paper/pack_frames.py unpack frames.zip frames    # where the training is
     dfd-prepare rgbd --pairs frames/pairs.csv --out nyu.zarr
 
 FRAMES has `images_mirrored/N.jpg` and `depths_mirrored/N.png` (N from 0, 640x480, mirrored left-right, depth as 8-bit

@@ -1,6 +1,6 @@
 """How well a network does on photographs: restored pictures and depth on stores of measured or simulated pairs.
 
-    python benchmarks/photographs.py --checkpoint any-lens --lens lens.toml real.zarr other.zarr --out scores.json
+    python benchmarks/quality/photographs.py --checkpoint any-lens --lens lens.toml real.zarr other.zarr --out scores.json
 
 Every sample of every split goes through `predict_photograph`, as `dfd-predict` does it, with the lens of the store or
 the given one. Beside the network: doing nothing, the best constant depth of each store, and the best that the local

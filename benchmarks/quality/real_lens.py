@@ -1,6 +1,6 @@
 """The simulator against a camera: sharp photographs, blurred by it, beside the defocused ones that were taken.
 
-    python benchmarks/real_lens.py real_pairs --out real_lens.json
+    python benchmarks/quality/real_lens.py real_pairs --out real_lens.json
 
 `real_pairs`: folders f2.8, f8, depth (16 bit, mm) of one camera focused at one distance; every second scene calibrates,
 the others are scored. PSNR in dB and SSIM against the f/2.8 photograph, after registration, within the border; means over

@@ -1,6 +1,6 @@
 """Gather what `dfd-reproduce` left in its folders into one that can be published.
 
-    python benchmarks/collect_results.py RUNS/table2 RUNS/table3 ... --out docs/results [--note TEXT]
+    python benchmarks/paper/collect_results.py RUNS/table2 RUNS/table3 ... --out docs/results [--note TEXT]
 
 Of each folder the table (Markdown) and `results.json` (command, commit, versions, and of every run its scores, samples/s
 and settings), named after the folder. Where the folders lay is left out; weights and pictures are not copied. `--note`:

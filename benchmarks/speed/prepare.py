@@ -6,7 +6,7 @@ and on two threads. The same frames, crop, lens and arrays; runs take turns, ela
 median and spread (lowest to highest). Then our time by stage. Printed as well: how much of all cores other processes took
 meanwhile, which slows what uses two threads more than the rest.
 
-    python benchmarks/prepare.py [--mat labelled.mat] [--frames 240] [--rounds 3] [--json FILE]
+    python benchmarks/speed/prepare.py [--mat labelled.mat] [--frames 240] [--rounds 3] [--json FILE]
 
 Frames are those of `--mat` (the layout of nyu_depth_v2_labeled.mat), else procedural scenes written in that layout.
 """

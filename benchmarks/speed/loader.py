@@ -1,6 +1,6 @@
 """Shuffled reading of 561x427 triples (two uint8 images, float32 depth): our training's reader against others.
 
-    python benchmarks/loader.py [--samples 256] [--rounds 7] [--batch-sizes 4 16] [--pairs CSV | --mat FILE]
+    python benchmarks/speed/loader.py [--samples 256] [--rounds 7] [--batch-sizes 4 16] [--pairs CSV | --mat FILE]
                                 [--threads 1] [--work FOLDER] [--json FILE]
 
 Every reader gives the same batches, arrays of shape (B, ...) in a new random order each round, from the page cache.
@@ -360,7 +360,7 @@ def run(given, work):
     if given.json is not None:
         facts = {
             "command": " ".join(
-                ["python benchmarks/loader.py", f"--samples {given.samples}", f"--rounds {given.rounds}"]
+                ["python benchmarks/speed/loader.py", f"--samples {given.samples}", f"--rounds {given.rounds}"]
             ),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "versions": {name: version(name) for name in ("numpy", "h5py", "zarr", "numcodecs", "torch")},

@@ -1,6 +1,6 @@
 """Does a network read blur? Learning curves of the depth head on real frames, with and without defocus, by stem.
 
-    python benchmarks/reading_blur.py --store 8m=nyu96-8m.zarr --store 2m=nyu96-2m.zarr --out runs/reading-blur
+    python benchmarks/quality/reading_blur.py --store 8m=nyu96-8m.zarr --store 2m=nyu96-2m.zarr --out runs/reading-blur
 
 Each arm is a store with a stem ("paper": the paper's with its N(0, 0.02) start; "highpass" and "blur" with He's) and
 the defocused or the all-in-focus picture, once for each seed, trained by `dfd-train --recipe fast --heads depth` and

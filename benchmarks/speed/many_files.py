@@ -1,6 +1,6 @@
 """How the time of `dfd-prepare rgbd` grows with the number of pairs, which are as small as can be.
 
-    python benchmarks/many_files.py --counts 500,1000,2000,4000,8000 --plan 25000
+    python benchmarks/speed/many_files.py --counts 500,1000,2000,4000,8000 --plan 25000
 
 `--plan`: only list, look at and identify so many pairs, which is what a conversion does before its first sample.
 """

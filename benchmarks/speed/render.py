@@ -1,6 +1,6 @@
 """Procedural scenes a second on one core: rooms and varied, and where the time goes.
 
-    python benchmarks/render.py [--frames 24] [--size 480x360] [--json FILE]
+    python benchmarks/speed/render.py [--frames 24] [--size 480x360] [--json FILE]
 
 CPU seconds of one thread, so that what else the machine does counts less; the first frame, which loads the compiled
 kernels, is left out. `layout` is the drawing of scene, textures and outlines, `picture` the casting, shading and exposure.

@@ -4,7 +4,7 @@ The tilings run in turn, so that a busy machine slows all alike; CPU time of the
 spread (10th to 90th percentile), as a ratio to one pass. Differences from one pass: of the restored picture in levels of
 255, of depth in millimetres. Peak resident memory of a process that does nothing else, once for each tiling.
 
-    python benchmarks/predict.py --checkpoint RUN [--size 1800x1400] [--rounds 5] [--json FILE]
+    python benchmarks/speed/predict.py --checkpoint RUN [--size 1800x1400] [--rounds 5] [--json FILE]
 
 Without a checkpoint an untrained `tiny` network shows times and memory; differences are those of a trained one.
 """

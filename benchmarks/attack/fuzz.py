@@ -3,8 +3,8 @@
 Each case is a pure function of (kind, seed, number) and runs in a process that may take 1 GiB more than it began with and
 60 seconds a case, as a bug may end or stop it.
 
-    python benchmarks/fuzz.py --count 5000 --seed 1 --seed 2 [--json FILE]    # a table, and every failure
-    python benchmarks/fuzz.py --kind store --case 17 --seed 1                 # one case here, with its traceback
+    python benchmarks/attack/fuzz.py --count 5000 --seed 1 --seed 2 [--json FILE]    # a table, and every failure
+    python benchmarks/attack/fuzz.py --kind store --case 17 --seed 1                 # one case here, with its traceback
 """
 
 import argparse
@@ -23,7 +23,7 @@ import traceback
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from fuzz_cases import Cases  # noqa: E402 - found only now
 

@@ -1,6 +1,6 @@
 """What a store of very many samples takes to open, to look at, to merge and to begin a training with.
 
-    python benchmarks/large_store.py [--samples 100000] [--merge 20000]
+    python benchmarks/speed/large_store.py [--samples 100000] [--merge 20000]
 
 Samples are random 16x16 pictures, so that what is measured is what grows with their number. Each step is a process of its
 own, whose seconds of CPU and largest memory are printed.
@@ -73,7 +73,7 @@ def write_store(place: Path, count: int, seed: int) -> None:
         source={"kind": "made", "seed": seed},
         statistics=facts,
         splits=splits,
-        created_by="benchmarks/large_store.py",
+        created_by="benchmarks/speed/large_store.py",
         settings=str(seed),
     )
     write_manifest(storage, manifest)

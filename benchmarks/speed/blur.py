@@ -7,7 +7,7 @@ rounds and spread (10th to 90th percentile). Error against the float64 truth of 
 share of the core's peak of fused multiply-adds, which is measured by a loop of nothing else; the whole `defocus()` with
 bytes in and out against that kernel; the layered mode; and two threads on many images against one (elapsed time).
 
-    python benchmarks/blur.py [--rounds 15] [--json FILE]
+    python benchmarks/speed/blur.py [--rounds 15] [--json FILE]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from reference import gather_reference
 
 from defocus_sim import Lens, defocus

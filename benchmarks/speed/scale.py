@@ -6,7 +6,7 @@ of all cores is done again (three times as many rounds at most): they would take
 times the parts of one sample on one thread, and on two at once: what does not keep its speed there holds the interpreter's
 lock or another.
 
-    python benchmarks/scale.py [--frames 96] [--rounds 5] [--mat labelled.mat] [--stages] [--json FILE]
+    python benchmarks/speed/scale.py [--frames 96] [--rounds 5] [--mat labelled.mat] [--stages] [--json FILE]
 
 Frames are those of `--mat` (the layout of nyu_depth_v2_labeled.mat), else procedural scenes written in that layout.
 """
