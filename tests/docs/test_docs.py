@@ -14,14 +14,18 @@ from commands import PROGRAMS, parse
 
 from dfd_train.config.toml import configured
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# A block with a title is a file to add; tests/test_contributing.py uses those, and the `diff` blocks.
+# A block with a title is a file to add; tests/docs/test_contributing.py uses those, and the `diff` blocks.
 # A comment before a block says why it is not run; readers do not see it.
 BLOCK = re.compile(
     r"^(?: *<!-- not run here: ([^\n]+) -->\n)?( *)```(\w*)( title=[^\n]*)?\n(.*?)^\2```$", re.MULTILINE | re.DOTALL
 )
 NOT_RUN = "# not run here: "
+
+
+def page_id(page):
+    return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page, language):
@@ -34,7 +38,7 @@ def blocks(page, language):
 
 
 def with_blocks(language):
-    return pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, language)], ids=lambda p: p.name)
+    return pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, language)], ids=page_id)
 
 
 @with_blocks("python")
@@ -62,7 +66,7 @@ def test_shell_blocks_run_or_say_why_not(page, tmp_path, run_command):
 def test_commands_that_are_not_run_still_parse(page):
     # Their options exist and take such values: the most that can be known without the data.
     for body in blocks(page, "sh"):
-        if "tests/test_contributing.py" in body.splitlines()[0]:
+        if "tests/docs/test_contributing.py" in body.splitlines()[0]:
             continue  # commands of a copy in which more exists
         for line in body.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -86,7 +90,7 @@ def test_configuration_files_are_accepted(page, tmp_path):
         configured(tmp_path / "run.toml", out="run")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_block_is_of_a_kind_that_is_checked(page):
     # `text` and `bibtex` are nothing that could be run: trees, output, a citation.
     kinds = {name for _, _, name, _, _ in BLOCK.findall(page.read_text())}
@@ -114,7 +118,7 @@ def test_pages_read_whole_without_the_site():
     assert "coc_diameter_px(" in (ROOT / "docs" / "reference" / "api-defocus-sim.md").read_text()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):

@@ -4,17 +4,15 @@ import ast
 import importlib.util
 import io
 import re
-import subprocess
 import tokenize
 from pathlib import Path
 
 import pytest
+from project_files import project_files
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("defocus_sim", "dfd_train", "cli")
-TRACKED = [ROOT / name for name in subprocess.run(
-    ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-).stdout.splitlines() if (ROOT / name).is_file()]  # fmt: skip
+TRACKED = project_files(new=True)
 MODULES = [path.relative_to(ROOT).as_posix() for path in TRACKED if path.suffix == ".py"]
 # What was is told in the change log and in the history of results, with the names of then.
 READ = [
