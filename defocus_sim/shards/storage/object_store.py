@@ -1,230 +1,23 @@
-"""Where a store's files lie: a local folder, or a prefix of an object store (fsspec). Names are relative, with `/`.
-
-Both write a file completely or not at all: locally by a flushed temporary file and a rename, remotely by one upload.
-"""
+"""A store under a prefix of an object store, or on a web server, by fsspec."""
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import tempfile
-import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
 
 from defocus_sim.errors import ShardError, StorageTimeoutError
+from defocus_sim.shards.storage.base import TEMPORARY_SUFFIX, RangeReader, Storage, Version
 
-TEMPORARY_SUFFIX = ".partial"
-WRITE_BYTES = 2**21
 # What the clients of object stores call that which differs between two objects of one name.
 _FACTS = (
     "ETag", "etag", "generation", "md5", "Content-MD5", "content_md5", "Digest",
     "mtime", "created", "LastModified", "last_modified", "Last-Modified", "updated",
 )  # fmt: skip
-Version = tuple[Any, ...] | None
 T = TypeVar("T")
-
-
-class RangeReader(ABC):
-    """One file that is read in pieces; shared between threads."""
-
-    @abstractmethod
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes from `offset`; fewer where the file ends before."""
-
-    def read_into(self, offset: int, targets: Sequence[memoryview]) -> int:
-        """Fill `targets` one after the other from `offset`; returns the bytes read, fewer where the file ends before."""
-        done = 0
-        data = self.read_at(offset, sum(len(target) for target in targets))
-        for target in targets:
-            part = data[done : done + len(target)]
-            target[: len(part)] = part
-            done += len(part)
-        return done
-
-    @abstractmethod
-    def size(self) -> int:
-        """Bytes of the file now."""
-
-    def version(self) -> Version:
-        """Changes when the open file is written to; None where that cannot be asked of an open file."""
-        return None
-
-
-class Storage(ABC):
-    """A folder of files. Missing files raise `FileNotFoundError`, everything else that fails an `OSError`."""
-
-    url: str
-    # Whether a finished store can be given its name by renaming, or must be written in its final place; and whether a file
-    # that was opened stays what it is when another one takes its name.
-    renames: bool
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """A whole file."""
-
-    @abstractmethod
-    def write(self, name: str, content: bytes) -> None:
-        """A whole file, visible complete or not at all."""
-
-    @abstractmethod
-    def writer(self, name: str) -> Any:
-        """A context with a binary stream; the file appears where the context ends without an exception."""
-
-    @abstractmethod
-    def version(self, name: str) -> Version:
-        """Changes when another file takes the name, or the file is written to; costs no reading. None: nobody says."""
-
-    @abstractmethod
-    def sizes(self) -> dict[str, int]:
-        """Every file below the folder with its size in bytes; empty where there is no folder."""
-
-    def sizes_of(self, names: Iterable[str]) -> dict[str, int]:
-        """Bytes of those of the files `names` that are there."""
-        found = self.sizes()
-        return {name: found[name] for name in names if name in found}
-
-    @abstractmethod
-    def reader(self, name: str) -> RangeReader:
-        """A file for reading in pieces."""
-
-    @abstractmethod
-    def remove(self, name: str = "") -> None:
-        """Remove a file or folder with all below it; nothing happens where it is not there."""
-
-    def describe(self, name: str) -> str:
-        """`name` as messages show it."""
-        return f"{self.url}/{name}"
-
-    def __reduce__(self) -> tuple[Callable[[str], Storage], tuple[str]]:
-        return storage_at, (self.url,)
-
-
-class LocalStorage(Storage):
-    """A folder of this machine's file system."""
-
-    renames = True
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.url = root, str(root)
-
-    def read(self, name: str) -> bytes:
-        """See `Storage`."""
-        path = self.root / name
-        if path.exists() and not path.is_file():
-            # Reading a pipe or a device may never end.
-            raise OSError(f"{path} is not a file")
-        return path.read_bytes()
-
-    def write(self, name: str, content: bytes) -> None:
-        """See `Storage`."""
-        with self.writer(name) as stream:
-            stream.write(content)
-
-    @contextmanager
-    def writer(self, name: str) -> Iterator[BinaryIO]:
-        """See `Storage`."""
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: the worker of a killed run may still be writing the same shard.
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
-        try:
-            with temporary.open("wb", buffering=WRITE_BYTES) as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-    def version(self, name: str) -> Version:
-        """See `Storage`."""
-        found = os.stat(self.root / name)
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-    def sizes(self) -> dict[str, int]:
-        """See `Storage`."""
-        found = {}
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                path = os.path.join(folder, name)
-                # A worker may give its temporary file the final name meanwhile.
-                with suppress(FileNotFoundError):
-                    found[os.path.relpath(path, self.root).replace(os.sep, "/")] = os.stat(path).st_size
-        return found
-
-    def reader(self, name: str) -> RangeReader:
-        """See `Storage`."""
-        return _Descriptor(self.root / name)
-
-    def remove(self, name: str = "") -> None:
-        """See `Storage`."""
-        path = self.root / name
-        if path.is_dir():
-            _remove_folder(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _remove_folder(path: Path) -> None:
-    """As `shutil.rmtree`, also where another process removes the same or still puts a last file there."""
-    for _ in range(20):
-        try:
-            return shutil.rmtree(path)
-        except OSError as error:
-            if error.errno == errno.ENOENT and not path.exists():
-                return None
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise
-            last = error
-    raise last
-
-
-class _Descriptor(RangeReader):
-    """Positioned reads."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        # Closes when the last thread lets go of it.
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
-
-    def read_into(self, offset: int, targets: Sequence[memoryview]) -> int:
-        """Without a copy between; a positioned read of several buffers may end early and is then gone on with."""
-        left = [target for target in targets if len(target)]
-        done = 0
-        while left:
-            count = os.preadv(self._descriptor, left, offset + done)
-            if count == 0:
-                break
-            done += count
-            while left and count >= len(left[0]):
-                count -= len(left.pop(0))
-            if left:
-                left[0] = left[0][count:]
-        return done
-
-    def size(self) -> int:
-        """See `RangeReader`."""
-        return os.fstat(self._descriptor).st_size
-
-    def version(self) -> Version:
-        """See `RangeReader`."""
-        found = os.fstat(self._descriptor)
-        return found.st_size, found.st_mtime_ns
-
-
 # A network slower than that is taken for one that hangs.
 _SLOWEST_BYTES_PER_S = 1e6
 # Of one attempt; the client tries again, which a connection that was cut deserves.
@@ -289,6 +82,9 @@ class ObjectStorage(Storage):
             raise ShardError(
                 f"{self.url} cannot be used ({error}); S3 and HTTP need: pip install 'dfd-toolkit[s3]'"
             ) from error
+
+    def __reduce__(self) -> tuple[type[ObjectStorage], tuple[str]]:
+        return ObjectStorage, (self.url,)
 
     @property
     def _fs(self) -> Any:
@@ -417,9 +213,3 @@ class _RemoteFile(RangeReader):
         )
         # A web server that knows no ranges sends the whole file.
         return data[offset : offset + length] if len(data) > length else data
-
-
-def storage_at(place: str | Path) -> Storage:
-    """The storage at a local path, or at an fsspec URL (`protocol://...`). Raises `ShardError` for an unusable URL."""
-    text = str(place)
-    return ObjectStorage(text) if "://" in text else LocalStorage(Path(place))
