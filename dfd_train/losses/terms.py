@@ -6,44 +6,28 @@ Holes in depth give neither value nor gradient.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dfd_train.config.loss import LossConfig
+from dfd_train.losses.depth_terms import (
+    answer_residual,
+    depth_residual,
+    masked_gradient,
+    masked_l1,
+    masked_laplace,
+    neighbours,
+    relative_weight,
+    side_loss,
+    silog_loss,
+    where_known,
+)
 from dfd_train.losses.ssim import ssim
-from dfd_train.optics.answer import answer_target, answer_unit
+from dfd_train.optics.answer import Output, answer_unit
 from dfd_train.optics.camera import FOCUS_M, aspect, largest_sigma_px, sigma_px
 from dfd_train.optics.reblur import reblur
-
-
-class Output(Protocol):
-    """What a network makes of images: depth (B, 1, H, W) in metres, the all-in-focus image (B, 3, H, W), or both.
-
-    `answer`, `log_scale`: what the depth head said where that is not metres, and the log of its error's scale.
-    """
-
-    @property
-    def depth_m(self) -> Tensor | None:
-        """None without a depth head."""
-
-    @property
-    def aif(self) -> Tensor | None:
-        """None without an image head."""
-
-    @property
-    def answer(self) -> Tensor | None:
-        """In the unit of the answer; None where it is the depth."""
-
-    @property
-    def log_scale(self) -> Tensor | None:
-        """None without uncertainty."""
-
-    @property
-    def side_logit(self) -> Tensor | None:
-        """None where the answer has no side of its own."""
 
 
 class LossTerms(NamedTuple):
@@ -74,12 +58,6 @@ class LossTerms(NamedTuple):
 # Gur and Wolf's weight of SSIM beside L1, and our weight of smoothness (theirs is of another depth).
 REBLUR_SSIM_SHARE = 0.85
 REBLUR_SMOOTHNESS = 1e-2
-# Share of the mean log error that is forgiven, the nearest depth that has a logarithm, and what rounds the root.
-SILOG_FOCUS, SILOG_NEAREST_M, SILOG_EPS = 0.85, 1e-3, 1e-3
-# From this CoC on the side of the focus counts in full.
-_FULL_SIDE_PX = 2.0
-# What limits the weight of a pixel.
-_MOST_WEIGHT = 4.0
 # How fast an edge of the image lets go of the smoothness, per unit of [0, 1].
 _EDGE_SHARPNESS = 10.0
 REBLUR_TERMS = ("depth", "reblur", "smooth")
@@ -128,10 +106,10 @@ def count_pixels(depth_m: Tensor) -> Tensor:
         (4,) = images, valid pixels, valid neighbours along x, and along y; float64, so that sums over many batches
         stay exact.
     """
-    valid = torch.isfinite(depth_m) & (depth_m > 0)
+    valid = where_known(depth_m)
     # Filled in on the device: a number copied there would wait for it.
     images = valid.new_full((), len(depth_m), dtype=torch.int64)
-    return torch.stack([images, valid.sum(), _pairs(valid, -1).sum(), _pairs(valid, -2).sum()]).double()
+    return torch.stack([images, valid.sum(), neighbours(valid, -1).sum(), neighbours(valid, -2).sum()]).double()
 
 
 def compute_losses(
@@ -251,219 +229,6 @@ def _change(image: Tensor, dim: int) -> Tensor:
     return image.diff(dim=dim).abs().mean(dim=1, keepdim=True)
 
 
-def depth_residual(predicted_m: Tensor, depth_m: Tensor) -> tuple[Tensor, Tensor]:
-    """The error of a depth map with 0 in the holes.
-
-    The holes are replaced before the subtraction: `0 * NaN` would otherwise reach the gradient.
-
-    Parameters
-    ----------
-    predicted_m, depth_m
-        (B, 1, H, W) metres; a pixel is valid where the true depth is finite and positive.
-
-    Returns
-    -------
-    tuple[Tensor, Tensor]
-        `predicted_m - depth_m`, and where it counts (bool).
-    """
-    valid = torch.isfinite(depth_m) & (depth_m > 0)
-    return torch.where(valid, predicted_m, 0.0) - torch.where(valid, depth_m, 0.0), valid
-
-
-def answer_residual(output: Output, depth_m: Tensor, predict: str, camera: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`depth_residual` of what the depth head answers, in its unit.
-
-    Parameters
-    ----------
-    output, depth_m, predict, camera
-        As for `compute_losses`.
-
-    Returns
-    -------
-    tuple[Tensor, Tensor]
-        The residual, and where it counts (bool).
-    """
-    if output.answer is None:
-        if output.depth_m is None:
-            raise ValueError("the network returned no depth")
-        return depth_residual(output.depth_m, depth_m)
-    valid = torch.isfinite(depth_m) & (depth_m > 0)
-    target = answer_target(torch.where(valid, depth_m, 1.0), predict, camera)
-    said = output.answer
-    if output.side_logit is not None:
-        # The side is learned apart: a width that is right on the wrong side is right.
-        said, target = said.abs(), target.abs()
-    return torch.where(valid, (said - target) / answer_unit(predict), 0.0), valid
-
-
-def relative_weight(depth_m: Tensor, camera: Tensor) -> Tensor:
-    """What an error of a CoC counts for, where errors relative to the depth matter: focus distance over depth.
-
-    Parameters
-    ----------
-    depth_m
-        (B, 1, H, W) metres, 0 or non-finite = hole.
-    camera
-        (B, 8).
-
-    Returns
-    -------
-    Tensor
-        (B, 1, H, W), from 1/4 to 4.
-    """
-    valid = torch.isfinite(depth_m) & (depth_m > 0)
-    nearness = camera[:, FOCUS_M, None, None, None] / torch.where(valid, depth_m, 1.0)
-    return nearness.clamp(1 / _MOST_WEIGHT, _MOST_WEIGHT)
-
-
-def side_loss(
-    logit: Tensor,
-    depth_m: Tensor,
-    camera: Tensor | None,
-    count: Tensor | None = None,
-    relative: Tensor | None = None,
-) -> Tensor:
-    """Mean over the valid pixels of the surprise by the true side of the focus.
-
-    A blur below `_FULL_SIDE_PX` weighs less, in proportion: at the focus the side means nothing.
-
-    Parameters
-    ----------
-    logit
-        (B, 1, H, W) log-odds of nearer.
-    depth_m, camera
-        As for `compute_losses`.
-    count
-        Of how many pixels it is the mean; None: those of this batch.
-    relative
-        (B, 1, H, W) further weights; None: 1.
-
-    Returns
-    -------
-    Tensor
-        A scalar.
-    """
-    valid = torch.isfinite(depth_m) & (depth_m > 0)
-    coc_px = answer_target(torch.where(valid, depth_m, 1.0), "coc", camera)
-    weight = torch.where(valid, (coc_px.abs() / _FULL_SIDE_PX).clamp(max=1), 0.0)
-    weight = weight if relative is None else relative * weight
-    surprise = weight * F.binary_cross_entropy_with_logits(logit, (coc_px < 0).to(logit), reduction="none")
-    return surprise.sum() / (valid.sum().clamp(min=1) if count is None else count)
-
-
-def masked_laplace(
-    residual: Tensor,
-    log_scale: Tensor,
-    valid: Tensor,
-    count: Tensor | None = None,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """Mean of `|r|/b + ln b` over the valid pixels: the surprise of a Laplace distribution.
-
-    Parameters
-    ----------
-    residual, valid
-        As of `depth_residual`.
-    log_scale
-        ln b.
-    count
-        Of how many pixels it is the mean; None: those of this batch.
-    weight
-        (B, 1, H, W) of each pixel; None: 1.
-
-    Returns
-    -------
-    Tensor
-        A scalar.
-    """
-    surprise = torch.where(valid, residual.abs() * torch.exp(-log_scale) + log_scale, 0.0)
-    surprise = surprise if weight is None else weight * surprise
-    return surprise.sum() / (valid.sum().clamp(min=1) if count is None else count)
-
-
-def masked_l1(residual: Tensor, valid: Tensor, count: Tensor | None = None) -> Tensor:
-    """Equation 1: `sum |residual| / n` over the n valid pixels of the whole batch.
-
-    Parameters
-    ----------
-    residual, valid
-        As of `depth_residual`.
-    count
-        In place of n.
-
-    Returns
-    -------
-    Tensor
-        A scalar, 0 where no pixel is valid.
-    """
-    return residual.abs().sum() / (valid.sum().clamp(min=1) if count is None else count)
-
-
-def masked_gradient(
-    residual: Tensor, valid: Tensor, across: Tensor | None = None, down: Tensor | None = None
-) -> Tensor:
-    """Equation 2's smoothing: mean |difference of the residual| along x plus the same along y, in metres.
-
-    A difference counts only where both of its neighbours are valid; each direction is divided by its own number of such
-    pairs (the paper leaves the edges open).
-
-    Parameters
-    ----------
-    residual, valid
-        As of `depth_residual`.
-    across, down
-        In place of these numbers.
-
-    Returns
-    -------
-    Tensor
-        A scalar.
-    """
-    along_x = _masked_differences(residual, valid, -1, across)
-    return along_x + _masked_differences(residual, valid, -2, down)
-
-
-def silog_loss(predicted_m: Tensor, depth_m: Tensor, images: Tensor | None = None) -> Tensor:
-    """Mean over images of `sqrt(mean d^2 - 0.85 (mean d)^2)`, d = ln predicted - ln true over an image's valid pixels.
-
-    Parameters
-    ----------
-    predicted_m, depth_m
-        (B, 1, H, W) metres; an image without a valid pixel counts 0.
-    images
-        Of how many these are some.
-
-    Returns
-    -------
-    Tensor
-        A scalar.
-
-    References
-    ----------
-    Eigen et al. 2014, under the root and with the weight of BTS (Lee et al. 2019).
-    """
-    valid = torch.isfinite(depth_m) & (depth_m > 0)
-    # Replaced before the logarithm: 0 * NaN would otherwise reach the gradient.
-    log = torch.where(valid, predicted_m, 1.0).clamp(min=SILOG_NEAREST_M).log() - torch.where(valid, depth_m, 1.0).log()
-    count = valid.sum(dim=(1, 2, 3)).clamp(min=1)
-    square, mean = (log**2).sum(dim=(1, 2, 3)) / count, log.sum(dim=(1, 2, 3)) / count
-    # The slope of a root is without bound at 0.
-    spread = (square - SILOG_FOCUS * mean**2 + SILOG_EPS**2).sqrt() - SILOG_EPS
-    return spread.mean() if images is None else spread.sum() / images
-
-
-def _pairs(valid: Tensor, dim: int) -> Tensor:
-    """Where a pixel and its next neighbour along `dim` are both valid."""
-    size = valid.shape[dim]
-    return valid.narrow(dim, 1, size - 1) & valid.narrow(dim, 0, size - 1)
-
-
-def _masked_differences(residual: Tensor, valid: Tensor, dim: int, count: Tensor | None) -> Tensor:
-    both = _pairs(valid, dim)
-    total = torch.where(both, residual.diff(dim=dim), 0.0).abs().sum()
-    return total / (both.sum().clamp(min=1) if count is None else count)
-
-
 def charbonnier(predicted: Tensor, target: Tensor, eps: float, images: Tensor | None = None) -> Tensor:
     """Equation 4: mean of `sqrt((predicted - target)^2 + eps^2)` over all pixels and channels.
 
@@ -505,3 +270,23 @@ def ssim_loss(predicted: Tensor, target: Tensor, images: Tensor | None = None) -
 def _mean(values: Tensor, images: Tensor | None) -> Tensor:
     """Mean of `values` (B, ...); with `images` as if the others of so many images were 0."""
     return values.mean() if images is None else values.sum() / (images * values[0].numel())
+
+
+__all__ = [
+    "REBLUR_TERMS",
+    "LossTerms",
+    "answer_residual",
+    "charbonnier",
+    "compute_losses",
+    "count_pixels",
+    "depth_residual",
+    "masked_gradient",
+    "masked_l1",
+    "masked_laplace",
+    "reblur_losses",
+    "relative_weight",
+    "side_loss",
+    "silog_loss",
+    "ssim_loss",
+    "term_names",
+]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dfd_train.config.model import OF_THE_LENS, ModelConfig
-from dfd_train.optics.answer import answer_unit
+from dfd_train.optics.answer import Output, answer_unit
 from dfd_train.optics.camera import COC_PX, FOCUS_M, SCALE_X, depth_from_coc, depth_per_coc
 
 # Farthest and nearest depth that an answer in 1/m can mean: 0.01 and 10 per metre.
@@ -18,23 +17,6 @@ _LEAST_PER_M, _MOST_PER_M = 1e-2, 1e1
 _LOG_SCALE_LIMIT = 7.0
 # Where a network does not say how far it may be off; and of log-odds, so that certainty stays finite.
 _USUAL_SCALE_PX, _MOST_ODDS = 1.0, 20.0
-
-
-class Output(NamedTuple):
-    """What the network returns; a head that was not asked for is None.
-
-    `depth_m` (B, 1, H, W) metres, not limited in range. `aif` (B, 3, H, W) sRGB, nominally in [0, 1], not clamped.
-    `answer` (B, 1, H, W): what the depth head said where that is not metres, 1/m or signed CoC in px. `log_scale`
-    (B, 1, H, W): log of the scale b of a Laplace distribution around the answer, in the answer's unit. `depth_sigma_m`
-    (B, 1, H, W): the standard deviation of the depth that follows, metres.
-    """
-
-    depth_m: Tensor | None
-    aif: Tensor | None
-    answer: Tensor | None = None
-    log_scale: Tensor | None = None
-    depth_sigma_m: Tensor | None = None
-    side_logit: Tensor | None = None
 
 
 def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None, told: Tensor | None = None) -> Output:

@@ -10,8 +10,9 @@ from dfd_train.config.model import HEADS, ModelConfig
 from dfd_train.errors import ConfigError
 from dfd_train.model.decoder import DecoderHead
 from dfd_train.model.encoder import Encoder
-from dfd_train.model.reading import Output, lens_planes, read_depth
+from dfd_train.model.reading import lens_planes, read_depth
 from dfd_train.model.stem import stem_input
+from dfd_train.optics.answer import Output
 
 STRIDE = 32
 INIT_STD = 0.02

@@ -1,6 +1,8 @@
-"""What a depth head is to answer for a true depth, and the unit that its error is counted in."""
+"""What a network answers; what its depth head is to answer for a true depth, and the unit of that error."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -8,6 +10,24 @@ from dfd_train.optics.camera import coc_px_from
 
 # The unit of the depth head's raw answer: metres, 1/m, px.
 _UNIT = {"depth": 1.0, "inverse": 0.25, "coc": 8.0, "coc+side": 8.0}
+
+
+class Output(NamedTuple):
+    """What the network returns; a head that was not asked for is None.
+
+    `depth_m` (B, 1, H, W) metres, not limited in range. `aif` (B, 3, H, W) sRGB, nominally in [0, 1], not clamped.
+    `answer` (B, 1, H, W): what the depth head said where that is not metres, 1/m or signed CoC in px. `log_scale`
+    (B, 1, H, W): log of the scale b of a Laplace distribution around the answer, in the answer's unit. `depth_sigma_m`
+    (B, 1, H, W): the standard deviation of the depth that follows, metres. `side_logit` (B, 1, H, W): log-odds of nearer
+    than the focus, of an answer that has its side apart.
+    """
+
+    depth_m: Tensor | None
+    aif: Tensor | None
+    answer: Tensor | None = None
+    log_scale: Tensor | None = None
+    depth_sigma_m: Tensor | None = None
+    side_logit: Tensor | None = None
 
 
 def answer_target(depth_m: Tensor, predict: str, camera: Tensor | None) -> Tensor:

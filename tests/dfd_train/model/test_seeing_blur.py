@@ -15,8 +15,9 @@ from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError
 from dfd_train.losses.terms import compute_losses, count_pixels, masked_laplace, side_loss
 from dfd_train.model.build import build_model, run_model
-from dfd_train.model.reading import Output, read_depth
+from dfd_train.model.reading import read_depth
 from dfd_train.model.stem import extra_channels, stem_input
+from dfd_train.optics.answer import Output
 from dfd_train.optics.camera import camera_of, coc_px_from
 
 

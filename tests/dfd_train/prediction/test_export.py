@@ -23,8 +23,8 @@ from rich.console import Console
 from dfd_train.config.model import variant
 from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError, ExportError
-from dfd_train.model.reading import Output
 from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.optics.answer import Output
 from dfd_train.prediction.export import ExportedNet, export_program, write_onnx, write_program
 from dfd_train.training.train import train
 
