@@ -1,6 +1,6 @@
 """One network for every lens beside a network for each lens alone, on lenses that the one has not seen.
 
-    python benchmarks/many_lenses.py --shards nyu.zarr --test lens-24mm.zarr --test lens-85mm.zarr --out runs/many-lenses
+    python benchmarks/quality/many_lenses.py --shards nyu.zarr --test 24mm.zarr --test 85mm.zarr --out runs/many-lenses
 
 `--shards` gives the sharp frames and depths; each `--test` is a store of the same frames blurred by a lens of its own, of
 which only the test split is used, to score. All networks learn the depth head with the same options, answering the
