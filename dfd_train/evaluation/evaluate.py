@@ -15,8 +15,6 @@ from rich.console import Console
 from defocus_sim.errors import DefocusSimError
 from defocus_sim.lens import Lens
 from defocus_sim.progress import Meter
-from defocus_sim.units import size_text
-from dfd_train.config.places import require_local
 from dfd_train.data.focus_pairs import samples_of
 from dfd_train.data.store_facts import differences, drawn_facts, store_facts
 from dfd_train.data.stream import ShardDataset
@@ -25,8 +23,8 @@ from dfd_train.distributed.world import World, join_world
 from dfd_train.errors import ConfigError, DfdTrainError, EvaluationError
 from dfd_train.evaluation.collapse import Collapse, lines_of_scores
 from dfd_train.evaluation.figures import Shown, choose_samples, predictions_sheet, show_samples
-from dfd_train.evaluation.html import html_page, per_image_csv
-from dfd_train.evaluation.metrics import CONVENTIONS, DEFAULT_CAP_M, NEAREST_M, ImageScore, summarise
+from dfd_train.evaluation.metrics import DEFAULT_CAP_M, ImageScore, summarise
+from dfd_train.evaluation.page.html import html_page, per_image_csv
 from dfd_train.evaluation.report import Comparison, Report, differs_line, summarise_sides, write_report
 from dfd_train.evaluation.score_cache import ScoreJournal
 from dfd_train.evaluation.scoring import (
@@ -38,69 +36,18 @@ from dfd_train.evaluation.scoring import (
     predict_samples,
     score_split,
 )
+from dfd_train.evaluation.settings import EvalConfig, default_out, run_names
 from dfd_train.evaluation.uncertainty import summarise_uncertainty
-from dfd_train.losses.ssim import WINDOW
 from dfd_train.model.build import Model
 from dfd_train.model.load import load_network
-from dfd_train.runs.checkpoint import FOLDER, Checkpoint, find_checkpoint, load_checkpoint, split_place
+from dfd_train.runs.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 
-NATIVE = "native"
 # Make3D's C1: its laser ends at about 81 m, and what is beyond 70 m is mostly sky.
 CAPS_M = {"make3d": 70.0}
 PREDICTION = "prediction"
 _SAMPLES_TO_SUSPECT = 4
 # Sums that an interrupted evaluation of another version left behind are not these.
 _SCORES_VERSION = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """One evaluation.
-
-    `shards`: the store. `checkpoint`: a file, a run's folder (its best checkpoint, else the newest), or `RUN@last`.
-    `split`: of the store. `lens`: file of the lens of samples of which the store does not say theirs. `size`: (height,
-    width) that frames are resized to, "native", or None = as in training (native for a run with crops). `batch_size`:
-    images read at once; it changes no digit. `limit`: only the first so many samples. `cap_m`: depths beyond are not
-    scored; None = 70 m for Make3D (its C1; C2 is 80 m), 10 m for all else. `convention`: "per-image" or "pooled" (see
-    `metrics.summarise`). `out`: folder for report.json, report.md, per_image.csv and predictions.png, None = no files; an
-    evaluation that was interrupted goes on from there. `html`: also report.html. `pictures`: images shown. `device`,
-    `prefetch` as in `TrainConfig`. `border_px`: pixels of the scored size at each side that the network sees and that are
-    not scored.
-
-    Raises `ConfigError` for an impossible value.
-    """
-
-    shards: str
-    checkpoint: str
-    split: str = "test"
-    lens: str | None = None
-    batch_size: int = 8
-    size: tuple[int, int] | str | None = None
-    limit: int | None = None
-    cap_m: float | None = None
-    convention: str = "per-image"
-    out: str | None = None
-    html: bool = True
-    pictures: int = 5
-    device: str = "auto"
-    prefetch: int = 2
-    border_px: int = 0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.size, str) and self.size != NATIVE:
-            raise ConfigError(f"size={self.size!r} must be (height, width), {NATIVE!r} or None")
-        if isinstance(self.size, tuple) and (len(self.size) != 2 or min(self.size) < 1):
-            raise ConfigError(f"size={size_text(self.size)} must be at least 1 pixel a side")
-        for name, least in (("batch_size", 1), ("limit", 1), ("pictures", 0), ("prefetch", 0), ("border_px", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name}={value} must be at least {least}")
-        if self.out is not None:
-            require_local("out", self.out)
-        if self.cap_m is not None and not self.cap_m > NEAREST_M:
-            raise ConfigError(f"cap_m={self.cap_m} must exceed {NEAREST_M} m")
-        if self.convention not in CONVENTIONS:
-            raise ConfigError(f"convention={self.convention!r} must be one of {', '.join(CONVENTIONS)}")
 
 
 def evaluate(config: EvalConfig, *, truth: Truth | None = None, console: Console | None = None) -> Report:
@@ -164,15 +111,6 @@ def compare(
     return _compared(config, dict(zip(run_names(checkpoints), checkpoints, strict=True)), truth, console)
 
 
-def default_out(checkpoints: Sequence[str]) -> Path:
-    """Where a report of `checkpoints` goes if nobody says: into the run's folder, or of several beside the first run."""
-    path, _ = split_place(checkpoints[0])
-    if path.is_file() and path.parent.name != FOLDER:
-        return path.with_name(f"{path.stem}-report")
-    run = path.parent.parent if path.is_file() else path
-    return run.absolute().parent / "comparison" if len(checkpoints) > 1 else run / "report"
-
-
 def _compared(
     config: EvalConfig, checkpoints: Mapping[str, str], truth: Truth | None, console: Console | None
 ) -> Comparison:
@@ -196,19 +134,6 @@ def _write(config: EvalConfig, out: Path, scored: Mapping[str, _Scored], compari
     )
     for one in scored.values():
         one.journal.remove()
-
-
-def run_names(checkpoints: Sequence[str]) -> list[str]:
-    """What to call each of `checkpoints`: its run's folder, or the file's own name; numbered where two are alike."""
-    names: list[str] = []
-    for text in checkpoints:
-        path = Path(text)
-        base = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem if path.suffix else path.name
-        name, number = base or "run", 2
-        while name in names:
-            name, number = f"{base} {number}", number + 1
-        names.append(name)
-    return names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +186,7 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
     constant = None
     if "depth" in subject.net.config.heads and "train" in dataset.store.split_names:
         constant = mean_depth_m(ShardDataset(config.shards, "train"), cap_m)
-    _check_border(config, subject.size or dataset.frame_hw, truth)
+    config.check_border(subject.size or dataset.frame_hw, on_frames=truth is None)
     total = len(dataset) if config.limit is None else min(config.limit, len(dataset))
     asked = {
         "store_checksum": dataset.store.manifest.checksum,
@@ -375,19 +300,6 @@ def _pictures(config: EvalConfig, scored: Mapping[str, _Scored]) -> tuple[NDArra
     return sheet, show_samples(networks, subject.dataset, samples, device=subject.device, cap_m=cap_m)
 
 
-def _check_border(config: EvalConfig, hw: tuple[int, int], truth: Truth | None) -> None:
-    if config.border_px == 0:
-        return
-    if truth is not None:
-        raise ConfigError(f"border_px={config.border_px} is of the frames: it cannot go with Make3D's own grids")
-    most = (min(hw) - WINDOW) // 2
-    if config.border_px > most:
-        raise ConfigError(
-            f"border_px={config.border_px} leaves too little of {size_text(hw)} to score: SSIM needs {WINDOW} px, so it "
-            f"can be {max(most, 0)} at most"
-        )
-
-
 def _sha256(checkpoint: str) -> str:
     with open(find_checkpoint(checkpoint), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -412,3 +324,6 @@ def _doing_nothing(scores: list[ImageScore], convention: str) -> dict[str, dict[
     image = {name: value for name, value in rows.items() if name in ("psnr", "ssim")}
     depth = {name: value for name, value in rows.items() if name not in image}
     return {name: row for name, row in (("input", image), ("mean depth", depth)) if row}
+
+
+__all__ = ["PREDICTION", "EvalConfig", "compare", "default_out", "evaluate", "run_names"]

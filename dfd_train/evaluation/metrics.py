@@ -142,6 +142,7 @@ def depth_sums(predicted_m: Tensor, depth_m: Tensor, *, name: str, cap_m: float 
     error = predicted - true
     ratio = torch.maximum(predicted / true, true / predicted)
     log_error = predicted.log() - true.log()
+    # In the order of the fields.
     sums = torch.stack(
         [
             (error**2).sum(),
@@ -153,19 +154,8 @@ def depth_sums(predicted_m: Tensor, depth_m: Tensor, *, name: str, cap_m: float 
             *((ratio < 1.25**k).sum().double() for k in (1, 2, 3)),
         ]
     ).tolist()
-    square, relative, square_relative, square_log, log, log10, below1, below2, below3 = sums
-    return DepthSums(
-        count=true.numel(),
-        square=square,
-        relative=relative,
-        square_relative=square_relative,
-        square_log=square_log,
-        log=log,
-        log10=log10,
-        below1=below1,
-        below2=below2,
-        below3=below3,
-    )
+    names = [field.name for field in fields(DepthSums)]
+    return DepthSums(**dict(zip(names, [true.numel(), *sums], strict=True)))
 
 
 def image_sums(predicted: Tensor, aif: Tensor, *, name: str) -> ImageSums:

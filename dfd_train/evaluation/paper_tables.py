@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 Figures = Mapping[str, float]
 
@@ -23,15 +24,12 @@ class PublishedRow:
         return {name: float(text) for name, text in self.printed.items()}
 
 
-def _nyu(method: str, *printed: str | None) -> PublishedRow:
-    names = ("rmse", "abs_rel", "delta1", "delta2", "delta3", "psnr", "ssim")
+def _row(names: Sequence[str], method: str, *printed: str | None) -> PublishedRow:
     return PublishedRow(method=method, printed={n: v for n, v in zip(names, printed, strict=True) if v is not None})
 
 
-def _make3d(method: str, *printed: str | None) -> PublishedRow:
-    names = ("c1_rmse", "c1_abs_rel", "c2_rmse", "c2_abs_rel", "psnr", "ssim")
-    return PublishedRow(method=method, printed={n: v for n, v in zip(names, printed, strict=True) if v is not None})
-
+_nyu = partial(_row, ("rmse", "abs_rel", "delta1", "delta2", "delta3", "psnr", "ssim"))
+_make3d = partial(_row, ("c1_rmse", "c1_abs_rel", "c2_rmse", "c2_abs_rel", "psnr", "ssim"))
 
 # Table II: the losses, by the names of `dfd-train --loss`.
 TABLE2 = {

@@ -73,14 +73,10 @@ class Report:
     def headline(self) -> str:
         """One line: how many images of what, at which size, under which convention."""
         s = self.settings
-        wide, high = s["size_wh"]
-        every = counted(s["images_in_split"], "image")
-        pictures = every if s["images"] == s["images_in_split"] else f"{s['images']} of {every}"
         mean = "" if self.constant_depth_m is None else f", mean train depth {self.constant_depth_m:.3f} m"
-        border = f", {s['border_px']} px left out at each side" if s.get("border_px") else ""
         grid = "" if s["depth_scored_on"] == "the frames" else f" on {s['depth_scored_on']}"
         return (
-            f"{pictures} of {s['shards']} [{s['split']}] at {wide}x{high}{border}, {s['convention']} metrics, "
+            f"{pictures_text(s)} of {s['shards']} [{s['split']}] at {size_text(s)}, {s['convention']} metrics, "
             f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after "
             f"{counted(s['epochs'], 'epoch')}, {counted(s['steps'], 'step')}"
             + (", given the sharp picture" if s["training"]["model"].get("input") == "aif" else "")
@@ -100,20 +96,13 @@ class Report:
             lines.append(uncertainty_line(self.uncertainty))
         return lines
 
-    def cells(self) -> list[list[str]]:
-        """The table: a header, then one line a metric; methods are columns."""
-        return metric_cells(self.rows, self.published)
-
     def text(self) -> str:
-        """The table for a terminal, some 70 characters wide."""
-        return "\n".join(
-            [self.headline(), *self.remarks(), "", text_table(self.cells()), "", *self.findings(), self.footnote]
-        )
+        """The table for a terminal, some 70 characters wide; methods are columns."""
+        return Comparison(reports={"prediction": self}).text()
 
     def markdown(self) -> str:
         """The same as Markdown."""
-        head, foot = "\n\n".join([self.headline(), *self.remarks()]), "\n\n".join([*self.findings(), self.footnote])
-        return f"# Evaluation\n\n{head}\n\n{markdown_table(self.cells())}\n\n{foot}\n"
+        return Comparison(reports={"prediction": self}).markdown()
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, JSON-ready; the paper's figures apart from the measured ones."""
@@ -156,7 +145,10 @@ class Comparison:
         return headline if len(self.reports) == 1 else headline.rpartition(";")[0]
 
     def cells(self) -> list[list[str]]:
-        """As `Report.cells`, a column for each checkpoint; beside several methods stands the paper's own."""
+        """The table: a header, then a line for each metric; a column for each checkpoint.
+
+        Beside several methods stands the paper's own.
+        """
         methods = {report.method for report in self.reports.values()}
         method = methods.pop() if len(methods) == 1 else "2hded"
         return metric_cells(
@@ -234,6 +226,19 @@ def sides_line(by_side: Mapping[str, Mapping[str, float]]) -> str:
 def differs_line(differs: Sequence[str]) -> str:
     """That a store is not like the one that was trained on, in one line."""
     return f"this store differs from the one that was trained on: {'; '.join(differs)}"
+
+
+def pictures_text(settings: Mapping[str, Any]) -> str:
+    """How many images were scored: "5 images", "3 of 5 images"."""
+    images, whole = settings["images"], settings.get("images_in_split", settings["images"])
+    return counted(whole, "image") if images == whole else f"{images} of {counted(whole, 'image')}"
+
+
+def size_text(settings: Mapping[str, Any]) -> str:
+    """At which size they were scored: "320x240", and what was left out at its sides."""
+    wide, high = settings["size_wh"]
+    border = settings.get("border_px")
+    return f"{wide}x{high}" + (f", {border} px left out at each side" if border else "")
 
 
 def metric_cells(

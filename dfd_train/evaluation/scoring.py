@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -162,12 +163,13 @@ def _score_one(
             if grid.z_m is not None:
                 z_m = torch.from_numpy(grid.z_m).to(depth_m.device)
                 depth_m = depth_m * torch.where(z_m > 0, true / z_m, 1)
-        predicted = _with_depth(predicted, depth_m, true, cap_m)
+        predicted = replace(predicted, depth=depth_sums(depth_m, true, name=name, cap_m=cap_m))
         if constant is not None:
-            untouched = _with_depth(untouched, torch.full_like(true, constant), true, cap_m)
+            everywhere = torch.full_like(true, constant)
+            untouched = replace(untouched, depth=depth_sums(everywhere, true, name=name, cap_m=cap_m))
     if output.aif is not None:
-        predicted = _with_image(predicted, output.aif[0], frames.aif[0])
-        untouched = _with_image(untouched, first_picture(frames)[0], frames.aif[0])
+        predicted = replace(predicted, image=image_sums(output.aif[0], frames.aif[0], name=name))
+        untouched = replace(untouched, image=image_sums(first_picture(frames)[0], frames.aif[0], name=name))
     return SampleScore(index, predicted, untouched)
 
 
@@ -214,15 +216,6 @@ def _binned(values: NDArray[Any], edges: Sequence[float], columns: NDArray[np.fl
     """(bins, columns): sums of `columns` (columns, pixels) over the pixels of each bin; the last bin is open."""
     bins = np.searchsorted(np.asarray(edges[1:]), values, side="right")
     return np.stack([np.bincount(bins, weights=column, minlength=len(edges)) for column in columns], axis=1)
-
-
-def _with_depth(score: ImageScore, predicted_m: Tensor, depth_m: Tensor, cap_m: float) -> ImageScore:
-    sums = depth_sums(predicted_m, depth_m, name=score.name, cap_m=cap_m)
-    return ImageScore(name=score.name, depth=sums, image=score.image)
-
-
-def _with_image(score: ImageScore, predicted: Tensor, aif: Tensor) -> ImageScore:
-    return ImageScore(name=score.name, depth=score.depth, image=image_sums(predicted, aif, name=score.name))
 
 
 def mean_depth_m(

@@ -14,9 +14,9 @@ from dfd_train.config.loss import TABLE_II
 from dfd_train.config.model import METHODS
 from dfd_train.config.reproduction import TABLES
 from dfd_train.errors import ConfigError, EvaluationError
-from dfd_train.evaluation.html import render
+from dfd_train.evaluation.page.html import render
 from dfd_train.evaluation.paper_tables import FAULTS, MAKE3D, TABLE2, TABLE3, TABLE4, PublishedRow
-from dfd_train.evaluation.report import markdown_table, text_table
+from dfd_train.evaluation.report import markdown_table, pictures_text, size_text, text_table
 from dfd_train.files import write_atomically
 
 _NYU_COLUMNS = {
@@ -247,12 +247,8 @@ def _input(result: RunResult) -> str:
 
 def _data(result: RunResult) -> str:
     s = result.settings
-    wide, high = s["size_wh"]
-    every = counted(s.get("images_in_split", s["images"]), "image")
-    pictures = every if s["images"] == s.get("images_in_split", s["images"]) else f"{s['images']} of {every}"
-    border = f", {s['border_px']} px left out at each side" if s["border_px"] else ""
     return (
-        f"{pictures} of {s['shards']} ({s['source']}, {s['split']}) at {wide}x{high}{border}, {s['convention']} "
+        f"{pictures_text(s)} of {s['shards']} ({s['source']}, {s['split']}) at {size_text(s)}, {s['convention']} "
         f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {counted(s['epochs'], 'epoch')}, "
         f"{s['training']['model']['name']} network"
     )

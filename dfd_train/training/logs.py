@@ -12,8 +12,7 @@ from typing import Any
 from dfd_train.config.train import TrainConfig
 from dfd_train.errors import ConfigError
 from dfd_train.evaluation.figures import Picture
-from dfd_train.runs.run_folder import MetricsLog, StepsLog
-from dfd_train.training.tensorboard import TensorBoardLog
+from dfd_train.runs.run_folder import EVENTS, MetricsLog, StepsLog
 
 
 class RunLogs:
@@ -38,10 +37,7 @@ class RunLogs:
     def epoch(self, row: Mapping[str, Any], sheet: Picture | None) -> None:
         """Log one epoch, with a sheet of predictions (H, W, 3) uint8 where there is one."""
         self._epochs.append(row)
-        if self._board is not None:
-            self._board.add(row["step"], row, sheet)
-        if self._wandb is not None:
-            self._wandb.log(_named(row, "train"), step=row["step"])
+        self._numbers(row, "train", sheet)
 
     def close(self) -> None:
         """Finish what is open."""
@@ -50,11 +46,45 @@ class RunLogs:
         if self._wandb is not None:
             self._wandb.finish()
 
-    def _numbers(self, row: Mapping[str, Any], kind: str) -> None:
+    def _numbers(self, row: Mapping[str, Any], kind: str, sheet: Picture | None = None) -> None:
+        named = _named(row, kind)
         if self._board is not None:
-            self._board.add(row["step"], row, kind=kind)
+            self._board.add(row["step"], named, sheet)
         if self._wandb is not None:
-            self._wandb.log(_named(row, kind), step=row["step"])
+            self._wandb.log(named, step=row["step"])
+
+
+class TensorBoardLog:
+    """Event files of a run; nothing is imported or written before the first value.
+
+    `step`: where the run goes on; what an earlier session wrote beyond it is hidden.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        self._folder, self._step = run / EVENTS, step
+        self._writer: Any = None
+
+    def add(self, step: int, values: Mapping[str, Any], sheet: Picture | None = None) -> None:
+        """Add the numbers of `values` by name, and `sheet` (H, W, 3) uint8, at `step`; on disk on return."""
+        writer = self._open()
+        for name, value in values.items():
+            if isinstance(value, float):
+                writer.add_scalar(name, value, step)
+        if sheet is not None:
+            writer.add_image("val/predictions", sheet, step, dataformats="HWC")
+        writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _open(self) -> Any:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._step or None)
+        return self._writer
 
 
 def require_wandb(project: str | None) -> None:

@@ -16,8 +16,8 @@ import torch
 from dfd_train.config.toml import configured
 from dfd_train.config.train import TrainConfig, recipe_config
 from dfd_train.errors import CheckpointError, ConfigError, EvaluationError
-from dfd_train.evaluation.html import _cell
 from dfd_train.evaluation.metrics import DepthSums, ImageScore, ImageSums
+from dfd_train.evaluation.page.html import _cell
 from dfd_train.evaluation.score_cache import ScoreJournal
 from dfd_train.evaluation.scoring import Profile, SampleScore
 from dfd_train.evaluation.tables import read_results

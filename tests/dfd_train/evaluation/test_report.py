@@ -21,8 +21,8 @@ from defocus_sim.datasets.base import RgbdFrame
 from dfd_train.config.train import recipe_config
 from dfd_train.data.stream import ShardDataset
 from dfd_train.evaluation.evaluate import EvalConfig, compare, evaluate, run_names
-from dfd_train.evaluation.html import html_page
 from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
+from dfd_train.evaluation.page.html import html_page
 from dfd_train.evaluation.paper_tables import published_figures
 from dfd_train.evaluation.report import Comparison, Report
 from dfd_train.evaluation.scoring import DEPTH_EDGES_M, SIGMA_EDGES_PX, Profile, TrueGrid, score_split

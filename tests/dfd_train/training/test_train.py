@@ -301,7 +301,7 @@ def test_weights_are_finite_after_a_non_finite_loss(
 def test_a_shard_that_goes_bad_in_mid_run_is_named_and_the_last_checkpoint_stays(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dfd_train.training import train as trainer
+    from dfd_train.training import run as trainer
 
     mine = tmp_path / "mine.zarr"
     shutil.copytree(store, mine)

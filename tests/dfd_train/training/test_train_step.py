@@ -17,8 +17,9 @@ from dfd_train.data.transforms import Frames, training_frames
 from dfd_train.distributed.world import World
 from dfd_train.errors import CheckpointError, ConfigError, NonFiniteError
 from dfd_train.runs.checkpoint import load_checkpoint
+from dfd_train.training.run import MOST_SKIPPED
 from dfd_train.training.state import TrainState
-from dfd_train.training.train import MOST_SKIPPED, train
+from dfd_train.training.train import train
 from dfd_train.training.train_step import Engine
 from dfd_train.training.world_size import for_world
 

@@ -14,9 +14,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from defocus_sim.progress import one_line
-from dfd_train.evaluation.charts import FEWEST_PIXELS, GREY, colours, curves, histograms, uncertainty
 from dfd_train.evaluation.figures import Picture, Shown
 from dfd_train.evaluation.metrics import DEPTH_METRICS, IMAGE_METRICS
+from dfd_train.evaluation.page.charts import FEWEST_PIXELS, GREY, colours, curves, histograms, uncertainty
 from dfd_train.evaluation.report import TITLES, Comparison
 
 _PICTURE_PX, _PATCH_PX, _JPEG_QUALITY = 300, 190, 88
@@ -67,7 +67,7 @@ def html_page(comparison: Comparison, shown: Sequence[Shown]) -> str:
 def render(template: str, **content: Any) -> str:
     """The file `template` of `templates/` with its places filled; whatever is filled in is escaped."""
     places = Environment(
-        loader=PackageLoader("dfd_train.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("dfd_train.evaluation.page"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return places.get_template(template).render(**content)
 
