@@ -2,7 +2,9 @@
 
 The runs take turns, so that a busy machine slows all alike; median and spread (lowest to highest). Whole conversions are
 timed, without the start of Python; CPU seconds tell work from waiting. A round in which other processes took more than 3 %
-of all cores is done again (three times as many rounds at most): they would take it from the two threads only. `--stages`
+of all cores is done again (three times as many rounds at most): they would take it from the two threads only. "2 apart" are
+two processes that know nothing of each other, each converting all frames on one thread at the same time: what the
+machine's caches, memory and clock leave of two cores. `--stages`
 times the parts of one sample on one thread, and on two at once: what does not keep its speed there holds the interpreter's
 lock or another.
 
@@ -13,6 +15,7 @@ Frames are those of `--mat` (the layout of nyu_depth_v2_labeled.mat), else proce
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -20,6 +23,7 @@ import statistics
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,6 +44,7 @@ KINDS = {
     "1 thread": Workers(count=1),
     "2 threads": Workers(count=2),
 }
+APART = "2 apart"
 
 
 def write_frames(path, frames):
@@ -78,6 +83,19 @@ class Elsewhere:
         except OSError:
             return 0.0
         return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def convert_alone(settings, out):
+    shutil.rmtree(out, ignore_errors=True)
+    convert(settings, out, workers=KINDS["1 thread"])
+
+
+def seconds_apart(pool, settings, folder):
+    """Of two processes that convert everything at the same time, half each: as if they had shared the work."""
+    began = time.perf_counter()
+    for done in [pool.submit(convert_alone, settings, Path(folder) / f"{i}.zarr") for i in range(2)]:
+        done.result()
+    return (time.perf_counter() - began) / 2
 
 
 def stages(source, lens):
@@ -130,13 +148,14 @@ def main():
     parser.add_argument("--stages", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    apart = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+    with tempfile.TemporaryDirectory() as folder, apart:
         path = options.mat or write_frames(Path(folder) / "labelled.mat", options.frames)
         source = NyuSource(path=path)
         lens = Lens.preset("paper")
         settings = ConversionSettings(source=source, lens=lens)
         out = Path(folder) / "a.zarr"
-        seconds, cpu = ({kind: [] for kind in KINDS} for _ in range(2))
+        seconds, cpu = {kind: [] for kind in (*KINDS, APART)}, {kind: [] for kind in KINDS}
         again = 0
         # The first round compiles and fills the caches.
         for number in range(3 * options.rounds + 1):
@@ -147,12 +166,14 @@ def main():
                     before = time.process_time()
                     result = convert(settings, out, workers=workers)
                     taken[kind] = result.seconds, time.process_time() - before
+            both = seconds_apart(apart, settings, folder)
             if number and elsewhere.share > MOST_ELSEWHERE:
                 again += 1
             elif number:
                 for kind, (elapsed, used) in taken.items():
                     seconds[kind].append(elapsed)
                     cpu[kind].append(used)
+                seconds[APART].append(both)
             if len(seconds["1 thread"]) == options.rounds:
                 break
         if not seconds["1 thread"]:
@@ -170,7 +191,8 @@ def main():
     for kind, values in seconds.items():
         median = statistics.median(values)
         spread = f"{median:.2f} ({min(values):.2f}-{max(values):.2f})"
-        print(f"{kind:12} {spread:>24} {count / median:9.1f} {one / median:9.2f} {statistics.median(cpu[kind]):12.2f}")
+        used = f"{statistics.median(cpu[kind]):12.2f}" if kind in cpu else ""
+        print(f"{kind:12} {spread:>24} {count / median:9.1f} {one / median:9.2f} {used}")
     per_frame = sum(sizes) / count
     print(f"per 1000 frames: {per_frame / 1e6:.2f} GB; {shards} shard files hold {count} frames (32 a shard)")
     for name, (alone, both) in parts.items():
