@@ -10,9 +10,9 @@ from typing import Any
 import click
 from dfd_cli.support.errors import OneLineCommand
 from dfd_cli.support.help import under
+from dfd_cli.support.logging import sample_progress
 from dfd_cli.support.output import say
-from dfd_cli.support.parameters import Aperture, ApertureParam, LengthParam, OutputPath, not_an_input
-from dfd_cli.support.progress import sample_progress
+from dfd_cli.support.parameters import APERTURE, LENGTH_M, LENGTH_MM, Aperture, OutputPath, not_an_input
 
 from defocus_sim.lens import Lens
 
@@ -42,16 +42,14 @@ _PATH = click.Path(path_type=Path)
     metavar="CSV",
     help="Focal stack of one scene: lines of picture,focus distance (0.8m).",
 )
-@under(
-    PHOTOS, "--depth-at", type=LengthParam(1), metavar="LENGTH", help="Of a stack: one depth everywhere, a flat target."
-)
-@under(CAMERA, "--focal-length", type=LengthParam(1e3), help="Of the lens (35mm).")
-@under(CAMERA, "--sensor-width", type=LengthParam(1e3), help="Across the whole photograph's width (23.6mm).")
+@under(PHOTOS, "--depth-at", type=LENGTH_M, metavar="LENGTH", help="Of a stack: one depth everywhere, a flat target.")
+@under(CAMERA, "--focal-length", type=LENGTH_MM, help="Of the lens (35mm).")
+@under(CAMERA, "--sensor-width", type=LENGTH_MM, help="Across the whole photograph's width (23.6mm).")
 @under(CAMERA, "--lens", "lens_file", type=_PATH, metavar="TOML", help="Camera from a lens file instead.")
 @under(
     CAMERA,
     "--sharp-aperture",
-    type=ApertureParam(),
+    type=APERTURE,
     metavar="LENGTH|f/N",
     show_default="pinhole",
     help="Aperture of the sharp photographs: their own blur is added to what is measured.",

@@ -12,11 +12,12 @@ from dfd_cli.support.errors import CommandOrDefault, OneLineCommand
 from dfd_cli.support.help import under
 from dfd_cli.support.output import say
 from dfd_cli.support.parameters import (
+    APERTURE,
+    FOCUS,
+    LENGTH_M,
+    LENGTH_MM,
     Aperture,
-    ApertureParam,
-    FocusParam,
     FocusPoints,
-    LengthParam,
     OutputPath,
     SizeParam,
     not_an_input,
@@ -93,21 +94,21 @@ def main() -> None:
     metavar="PRESET|FILE",
     help="A whole lens: paper, lens.toml or NAME.json.",
 )
-@under(LENS, "--focus", "focus_distance_m", type=LengthParam(1), help="Focus distance (1.5m); makes depth metric.")
+@under(LENS, "--focus", "focus_distance_m", type=LENGTH_M, help="Focus distance (1.5m); makes depth metric.")
 @under(LENS, "--f-number", "photo_f_number", type=float, metavar="N", help="Aperture.")
-@under(LENS, "--focal-length", type=LengthParam(1e3), help="Focal length, not its 35 mm equivalent (6.8mm).")
-@under(LENS, "--sensor-width", type=LengthParam(1e3), help="Sensor width across the upright picture's width (9.8mm).")
+@under(LENS, "--focal-length", type=LENGTH_MM, help="Focal length, not its 35 mm equivalent (6.8mm).")
+@under(LENS, "--sensor-width", type=LENGTH_MM, help="Sensor width across the upright picture's width (9.8mm).")
 @under(
     REFOCUS,
     "--refocus",
-    type=FocusParam(),
+    type=FOCUS,
     metavar="LENGTH|@X,Y,...",
     help="Render the restored picture focused at 1.5m, 1m,2m,4m, or a pixel: @640,360.",
 )
 @under(
     REFOCUS,
     "--aperture",
-    type=ApertureParam(),
+    type=APERTURE,
     metavar="LENGTH|f/N",
     default="f/2",
     help="Of --refocus, on full frame with the photograph's field of view.",

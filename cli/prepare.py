@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
+from dfd_cli.prepare_lens import lens
 from dfd_cli.prepare_pairs import pairs
+from dfd_cli.prepare_store import info, merge, preview, verify
 from dfd_cli.support.conversion import run_conversion
 from dfd_cli.support.errors import OneLineCommand, OneLineGroup
-from dfd_cli.support.focus import depths_of
 from dfd_cli.support.help import under
+from dfd_cli.support.lens_options import LENS
 from dfd_cli.support.options import (
     DATA_SET,
     DEPTH_FILES,
     DEPTH_HEADING,
-    LENS,
     RENDERING,
     RESIZE,
     SENSOR_DEPTH,
     STORE,
     depth_units,
-    lens_from_options,
+    splits,
     val_fraction,
     with_options,
 )
-from dfd_cli.support.output import say
-from dfd_cli.support.parameters import DistancesParam, OutputPath, SizeParam, not_an_input
-from dfd_cli.support.progress import sample_progress
-from dfd_cli.support.summary import info_json, info_lines
-
-from defocus_sim.errors import ShardCorruptError
-from defocus_sim.lens import Lens
+from dfd_cli.support.parameters import SizeParam
 
 SPLITS_NONE = "none"
-WHAT = "Options"
 
 
 @click.group(
@@ -206,22 +199,7 @@ def make3d(folder: Path, size: tuple[int, int], val_fraction: float, **options: 
     show_default="0.02",
     help="How far apart a picture and its depth may be that are paired by their times.",
 )
-@under(
-    DATA_SET,
-    "--test-fraction",
-    type=click.FloatRange(0, 1),
-    metavar="0..1",
-    default=0.0,
-    help="Share of the scenes that goes into test, seeded.",
-)
-@val_fraction(0.0)
-@under(
-    DATA_SET,
-    "--test-list",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Text file with the names of the test frames.",
-)
+@with_options(splits("frames"))
 @under(
     DEPTH_HEADING,
     "--mask",
@@ -251,174 +229,8 @@ def rgbd(folder: Path | None, pairs: Path | None, **options: Any) -> None:
     run_conversion(RgbdFolderSource(root=folder, pairs_csv=pairs, seed=options["seed"], **own), options)
 
 
-@main.command(
-    cls=OneLineCommand,
-    examples=(
-        "dfd-prepare lens --preset paper --focus 1m,2m,4m --width 561 --plot lens.png",
-        "dfd-prepare lens --preset none --focal-length 50mm --aperture f/2 --sensor-width 36mm --focus 2m",
-        "dfd-prepare lens --bound nyu.zarr --plot bound.png",
-    ),
-)
-@under(WHAT, "--width", type=click.IntRange(min=1), metavar="PX", default=640, help="Image width in px.")
-@under(
-    WHAT,
-    "--depths",
-    type=DistancesParam(),
-    metavar="LENGTH,...",
-    show_default="0.5 m to 80 m",
-    help="Depths to list (0.5m,1m,4m).",
-)
-@under(
-    WHAT,
-    "--plot",
-    type=OutputPath(dir_okay=False),
-    metavar="FILE",
-    help="Also draw it, as PNG, PDF or SVG.",
-)
-@under(
-    WHAT,
-    "--bound",
-    metavar="STORE|DEPTHS",
-    help="Where to focus: the least depth RMSE that the width of the blur allows over focus distances, for the depths of a "
-    "store, a file (.mat of NYU, .npy, .png, .exr, ...) or a folder.",
-)
-@under(
-    WHAT,
-    "--depth-scale",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="METRES",
-    help="Metres per unit of integer depth files for --bound (0.001 for mm).",
-)
-@with_options(LENS)
-def lens(
-    width: int,
-    depths: tuple[float, ...] | None,
-    plot: Path | None,
-    bound: str | None,
-    depth_scale: float | None,
-    **options: Any,
-) -> None:
-    """A lens in numbers: circle of confusion and sigma over depth, depth of field; or where best to focus it."""
-    from defocus_sim.pictures.lens_report import DEFAULT_DEPTHS_M, lens_table, save_lens_plot
-
-    not_an_input(plot, bound, options["lens_file"])
-    camera, focus_m = lens_from_options(**options)
-    if bound is not None:
-        _say_bound(camera, options["focus"] or (), bound, depth_scale, width, plot)
-        return
-    if depth_scale is not None:
-        raise click.UsageError("--depth-scale belongs to --bound")
-    lenses = [camera.at_focus(s) for s in focus_m]
-    for one in lenses:
-        say("\n".join(lens_table(one, width, depths or DEFAULT_DEPTHS_M)))
-    if plot is not None:
-        say(f"drawn as {save_lens_plot(lenses, width, plot, depths or DEFAULT_DEPTHS_M)}")
-
-
-def _say_bound(
-    camera: Lens, asked_m: tuple[float, ...], place: str, depth_scale: float | None, width: int, plot: Path | None
-) -> None:
-    """Print and draw the bound for the depths at `place`; the focus distances asked for are added to the usual ones."""
-    from defocus_sim.pictures.focus_bound import DEFAULT_FOCUS_M, bound_lines, focus_bound, save_bound_plot
-
-    nearest_m = 2e-3 * (camera.focal_length_mm or 0.0)
-    focus_m = sorted({*asked_m, *(distance for distance in DEFAULT_FOCUS_M if distance > nearest_m)})
-    found = focus_bound(depths_of(place, depth_scale), camera, width, focus_m=focus_m)
-    say("\n".join(bound_lines(found)))
-    if plot is not None:
-        say(f"drawn as {save_bound_plot(found, plot, camera.name)}")
-
-
-@main.command(cls=OneLineCommand, examples=("dfd-prepare preview nyu.zarr --samples 4 --out sheet.png",))
-@click.argument("store")
-@under(WHAT, "--samples", type=click.IntRange(min=1), metavar="N", default=8, help="Rows of the sheet.")
-@under(
-    WHAT,
-    "--out",
-    type=OutputPath(dir_okay=False),
-    metavar="FILE",
-    show_default="<STORE>_contact_sheet.png",
-    help="The picture.",
-)
-def preview(store: str, samples: int, out: Path | None) -> None:
-    """A contact sheet: defocused, all in focus, depth, signed sigma."""
-    from defocus_sim.pictures.preview import save_contact_sheet, sheet_path
-    from defocus_sim.shards.store import open_store
-
-    not_an_input(out, store)
-    say(save_contact_sheet(open_store(store), out or sheet_path(store), samples))
-
-
-@main.command(cls=OneLineCommand, examples=("dfd-prepare info nyu.zarr",))
-@click.argument("store")
-@under(WHAT, "--json", "as_json", is_flag=True, help="Print it as JSON.")
-def info(store: str, as_json: bool) -> None:
-    """What a store holds and how it was made."""
-    from defocus_sim.shards.store import open_store
-
-    if as_json:
-        say(json.dumps(info_json(open_store(store)), indent=2))
-        return
-    say("\n".join(info_lines(open_store(store))))
-
-
-@main.command(cls=OneLineCommand, examples=("dfd-prepare verify nyu.zarr",))
-@click.argument("store")
-@under(WHAT, "--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def verify(store: str, as_json: bool) -> None:
-    """Read every byte of a store and check it; names what is damaged."""
-    from defocus_sim.shards.store import open_store, verify_store
-
-    opened = open_store(store, check_files=False)
-    counts = {
-        "shard_files": sum(1 for _ in opened.records()),
-        "metadata_files": len(opened.metadata_records()),
-        # Of other programs' stores, of which nobody says what was written.
-        "samples": sum(len(opened.split(name)) for name in opened.split_names) if opened.foreign else 0,
-    }
-    total, damaged = sum(counts.values()), list[str]()
-    with sample_progress("verifying", unit="samples" if opened.foreign else "files") as report:
-        for done, (_, problem) in enumerate(verify_store(opened), start=1):
-            report(done - 1, total)
-            if problem is not None:
-                damaged.append(problem)
-                if not as_json:
-                    say(problem)
-    if as_json:
-        say(json.dumps({"store": store, **counts, "damaged": damaged}, indent=2))
-    if damaged:
-        raise ShardCorruptError(
-            f"{len(damaged)} of {total} {'samples' if opened.foreign else 'files'} of {store} are damaged"
-        )
-    if not as_json:
-        say(f"{store}: {_sound_text(**counts)}")
-
-
-def _sound_text(shard_files: int, metadata_files: int, samples: int) -> str:
-    if samples:
-        return f"all {samples} samples can be read; there are no checksums of ours that say what was written"
-    more = (
-        f"the {metadata_files} of metadata too"
-        if metadata_files
-        else "metadata are not covered: an earlier version wrote it"
-    )
-    return f"all {shard_files} shard files are as they were written; {more}"
-
-
-@main.command(cls=OneLineCommand, examples=("dfd-prepare merge a.zarr b.zarr --out both.zarr",))
-@click.argument("stores", nargs=-1, required=True)
-@under(WHAT, "--out", required=True, metavar="PLACE", help="The joined store.")
-@under(WHAT, "--overwrite", is_flag=True, help="Replace an existing store.")
-def merge(stores: tuple[str, ...], out: str, overwrite: bool) -> None:
-    """Join STORES of one image size, without compressing again; each sample keeps its lens."""
-    from defocus_sim.convert.merge import merge as merge_stores
-
-    with sample_progress("merging") as report:
-        joined = merge_stores(stores, out, overwrite=overwrite, on_progress=report)
-    say("\n".join(info_lines(joined)))
-
-
-main.add_command(pairs)
+for command in (pairs, lens, preview, info, verify, merge):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ import click
 from dfd_cli.support.conversion import run_conversion
 from dfd_cli.support.errors import OneLineCommand
 from dfd_cli.support.help import under
+from dfd_cli.support.lens_options import LENS
 from dfd_cli.support.options import (
     DATA_SET,
     DEPTH_FILES,
-    LENS,
     RESIZE,
     SENSOR_DEPTH,
     STORE,
     depth_units,
-    val_fraction,
+    splits,
     with_options,
 )
 
@@ -54,22 +54,7 @@ _FOLDER = click.Path(path_type=Path)
     help="List of defocused,sharp[,depth[,split[,scene]]] instead of folders.",
 )
 @under(DATA_SET, "--by-order", is_flag=True, help="First with first, second with second, whatever the names.")
-@under(
-    DATA_SET,
-    "--test-fraction",
-    type=click.FloatRange(0, 1),
-    metavar="0..1",
-    default=0.0,
-    help="Share of the scenes that goes into test, seeded.",
-)
-@val_fraction(0.0)
-@under(
-    DATA_SET,
-    "--test-list",
-    type=_FOLDER,
-    metavar="FILE",
-    help="Text file with the names of the test pairs.",
-)
+@with_options(splits("pairs"))
 @under(
     MATCH,
     "--register",

@@ -12,7 +12,7 @@ from dfd_cli.support.errors import EXIT_INTERRUPTED, OneLineCommand
 from dfd_cli.support.help import under
 from dfd_cli.support.logging import speaking
 from dfd_cli.support.output import say
-from dfd_cli.support.parameters import NamesParam, NumbersParam, OutputPath
+from dfd_cli.support.parameters import NAMES, NUMBERS, OutputPath
 from dfd_cli.support.training import settings
 
 from dfd_train.config.model import WIDTHS
@@ -37,8 +37,8 @@ from dfd_train.config.train import RECIPES
 @under(RUN, "--stack", metavar="STORE", help="Store with two focus distances, which Table IV's row song compares.")
 @under(RUN, "--model", type=click.Choice(tuple(WIDTHS)), default="full", help="Width of the networks.")
 @under(RUN, "--recipe", type=click.Choice(tuple(RECIPES)), default="paper", help="Settings to start from.")
-@under(RUN, "--seeds", type=NumbersParam(), metavar="N,...", default="0", help="Train each row once for each seed.")
-@under(RUN, "--only", type=NamesParam(), metavar="ROW,...", help="Rows by name, such as l1+charb. [default: all]")
+@under(RUN, "--seeds", type=NUMBERS, metavar="N,...", default="0", help="Train each row once for each seed.")
+@under(RUN, "--only", type=NAMES, metavar="ROW,...", help="Rows by name, such as l1+charb. [default: all]")
 @under(RUN, "--limit", type=int, metavar="N", help="Score the first N test images only.")
 @settings(without=DECIDED)
 def main(only: tuple[str, ...] | None, **given: Any) -> int:

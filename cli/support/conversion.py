@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dfd_cli.support.focus import focus_warning
-from dfd_cli.support.logging import note
-from dfd_cli.support.options import lens_from_options, photo_lens, rendering_from_options
+from dfd_cli.support.lens_options import lens_from_options, photo_lens
+from dfd_cli.support.logging import note, sample_progress
+from dfd_cli.support.options import rendering_from_options
 from dfd_cli.support.output import say
-from dfd_cli.support.progress import sample_progress, slowest_stage
 from dfd_cli.support.summary import conversion_lines, pair_lines, skipped_lines, stage_lines
 
 from defocus_sim.datasets.base import RgbdSource
@@ -64,3 +65,13 @@ def run_conversion(source: RgbdSource, options: dict[str, Any], default_focus_m:
         *skipped_lines(source.skipped(), result.store.manifest),
     ]:
         say(line)
+
+
+def slowest_stage(seconds: Mapping[str, float], reading: str = "reading") -> str:
+    """What a conversion spends most of its time on, "converting" while that is not known.
+
+    `seconds`: by stage; `reading`: what the source does to get at a frame.
+    """
+    names = {"read": reading, "blur": "blurring", "encode": "encoding"}
+    slowest = max(seconds, key=lambda stage: seconds[stage], default="")
+    return names.get(slowest, "converting")

@@ -1,4 +1,4 @@
-"""What every command says of itself and how much: `--version`, `--quiet`, `--verbose`."""
+"""What every command says of itself and how much: progress, notes, `--version`, `--quiet`, `--verbose`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import resource
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +18,8 @@ import click
 from click.core import ParameterSource
 from dfd_cli.support.output import PlainConsole, say
 from rich.console import Console
+
+from defocus_sim.progress import Meter
 
 PACKAGE = "dfd-toolkit"
 # What a report of a fault has to name, besides our own version.
@@ -68,6 +70,27 @@ def is_quiet() -> bool:
 def speaking(*, stderr: bool = False) -> Console:
     """Where progress goes: standard output or error, or nowhere with `--quiet`. Colours and bars on a terminal only."""
     return PlainConsole(stderr=stderr, quiet=is_quiet())
+
+
+@contextmanager
+def sample_progress(title: str | Callable[[], str], unit: str = "samples") -> Iterator[Callable[[int, int], None]]:
+    """A callback `(done, total)` that shows count, rate and remaining time on standard error.
+
+    `title`: what is going on, or a function that says what is by now.
+    """
+    with ExitStack() as stack:
+        meter: Meter | None = None
+
+        def report(done: int, total: int) -> None:
+            nonlocal meter
+            name = title if isinstance(title, str) else title()
+            if meter is None:
+                meter = stack.enter_context(Meter(name, total, done=done, unit=unit, console=speaking(stderr=True)))
+            meter.title = name
+            for _ in range(done - meter.done):
+                meter.step(1)
+
+        yield report
 
 
 def note(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Options that several `dfd-prepare` commands share, and what they make: a lens, a rendering, conversion settings."""
+"""Options that several `dfd-prepare` commands share, and what they make."""
 
 from __future__ import annotations
 
@@ -7,129 +7,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 from dfd_cli.support.help import under
-from dfd_cli.support.logging import note
 from dfd_cli.support.parameters import (
-    Aperture,
-    ApertureParam,
-    CocLimitParam,
-    DepthInvalidParam,
-    DepthScaleParam,
-    DistancesParam,
-    IntrinsicsParam,
-    LengthParam,
+    DEPTH_INVALID,
+    DEPTH_SCALE,
+    INTRINSICS,
+    LENGTH_M,
+    NOISE,
     LengthScale,
-    NoiseParam,
-    PixelsParam,
-    PresetParam,
     SizeParam,
 )
 
 from defocus_sim.blur.options import Rendering
 from defocus_sim.datasets.formats.depth_units import DepthUnits
-from defocus_sim.lens import PRESET_ALIASES, PRESETS, Lens
 from defocus_sim.shards.layout import COMPRESSIONS, DEFAULT_SAMPLES_PER_SHARD
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DATA_SET, LENS_HEADING, BLUR, PICTURE, STORE_HEADING, WORK = "Data set", "Lens", "Blur", "Pictures", "Store", "Work"
+DATA_SET, BLUR, PICTURE, STORE_HEADING, WORK = "Data set", "Blur", "Pictures", "Store", "Work"
 DEPTH_HEADING = "Depth files"
 
-LENS = (
-    under(
-        LENS_HEADING,
-        "--preset",
-        type=PresetParam(),
-        default="paper",
-        help=f"Lens to start from: {', '.join(PRESETS)}; every option below replaces its value. none: give all yourself.",
-    ),
-    under(
-        LENS_HEADING,
-        "--lens",
-        "lens_file",
-        type=click.Path(path_type=Path),
-        metavar="TOML",
-        help="Lens to start from, as dfd-calibrate writes it, instead of a preset.",
-    ),
-    under(
-        LENS_HEADING,
-        "--aperture",
-        type=ApertureParam(),
-        metavar="LENGTH|f/N",
-        help="Diameter of the entrance pupil (4.48cm), or f/N (f/1.56).",
-    ),
-    under(LENS_HEADING, "--f-number", type=float, metavar="N", help="Aperture as focal length / diameter."),
-    under(LENS_HEADING, "--focal-length", type=LengthParam(1e3), help="Focal length of the thin lens (70mm)."),
-    under(
-        LENS_HEADING,
-        "--focus",
-        type=DistancesParam(),
-        metavar="LENGTH,...",
-        help="Focus distance (2m); several (1m,2m,4m) give a focal stack.",
-    ),
-    under(LENS_HEADING, "--sensor-width", type=LengthParam(1e3), help="Sensor width across the image's width (36mm)."),
-    under(
-        LENS_HEADING,
-        "--pixel-pitch",
-        type=LengthParam(1e6),
-        help="Distance of two pixels (5.6um), for --sensor-width.",
-    ),
-    under(
-        LENS_HEADING,
-        "--focal-length-px",
-        type=PixelsParam(),
-        metavar="PX",
-        help="Lens-to-sensor distance in px, for --sensor-width.",
-    ),
-    under(
-        LENS_HEADING,
-        "--max-coc",
-        type=CocLimitParam(),
-        metavar="PX|none",
-        show_default="the frame's longer side",
-        help="Cap on the circle of confusion (diameter in px); none: no cap.",
-    ),
-    under(
-        LENS_HEADING,
-        "--sensor-distance",
-        type=click.Choice(["thin-lens", "infinity"]),
-        show_default="the preset's: thin-lens",
-        help="Lens to sensor: F*S/(S-F), or F as the paper writes it.",
-    ),
-    under(
-        LENS_HEADING,
-        "--sigma-per-coc",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="RATIO",
-        show_default="the preset's",
-        help="Sigma of the Gaussian for one px of CoC (0.25: of a disc's variance; 0.3: of real lenses).",
-    ),
-    under(
-        LENS_HEADING,
-        "--focus-blur",
-        type=click.FloatRange(min=0),
-        metavar="PX",
-        show_default="the preset's: 0",
-        help="Sigma of the blur that is there even in focus; adds to the defocus as variance.",
-    ),
-    under(
-        LENS_HEADING,
-        "--corner-light",
-        type=click.FloatRange(0, 1, min_open=True),
-        metavar="SHARE",
-        show_default="the preset's: 1",
-        help="Light in the corners of the image as a share of that in its middle.",
-    ),
-    under(
-        LENS_HEADING,
-        "--sharp-aperture",
-        type=ApertureParam(),
-        metavar="LENGTH|f/N",
-        show_default="pinhole",
-        help="Aperture that the all-in-focus images were taken at: only what the lens adds to its blur is applied.",
-    ),
-)
 RENDERING = (
     under(
         BLUR,
@@ -158,7 +55,7 @@ RENDERING = (
     under(
         BLUR,
         "--noise",
-        type=NoiseParam(),
+        type=NOISE,
         metavar="SHOT,READ",
         show_default="none",
         help="Sensor noise, variance SHOT*value + READ^2 of values in [0,1].",
@@ -170,7 +67,7 @@ DEPTH_FILES = (
     under(
         DEPTH_HEADING,
         "--depth-scale",
-        type=DepthScaleParam(),
+        type=DEPTH_SCALE,
         metavar="METRES",
         help="What a unit of the depth files is worth (0.001 or 1mm); of disparity in px, of inverse depth in 1/m.",
     ),
@@ -184,7 +81,7 @@ DEPTH_FILES = (
     under(
         DEPTH_HEADING,
         "--depth-invalid",
-        type=DepthInvalidParam(),
+        type=DEPTH_INVALID,
         metavar="VALUE,...|none",
         show_default="0, below, not finite, known marks far beyond the rest",
         help="Stored numbers that mean a hole; none: keep marks such as 65535 as depth.",
@@ -199,11 +96,11 @@ DEPTH_FILES = (
     under(
         DEPTH_HEADING,
         "--intrinsics",
-        type=IntrinsicsParam(),
+        type=INTRINSICS,
         metavar="FX,FY,CX,CY",
         help="Camera of the depth maps in px, for ray and disparity.",
     ),
-    under(DEPTH_HEADING, "--baseline", type=LengthParam(1), help="Distance of the two cameras, for disparity (12cm)."),
+    under(DEPTH_HEADING, "--baseline", type=LENGTH_M, help="Distance of the two cameras, for disparity (12cm)."),
     under(
         DEPTH_HEADING,
         "--disparity-offset",
@@ -288,15 +185,25 @@ STORE = (
 )
 
 
+def _fraction(split: str, default: float, text: str) -> Any:
+    kind = click.FloatRange(0, 1)
+    return under(DATA_SET, f"--{split}-fraction", type=kind, metavar="0..1", default=default, help=text)
+
+
 def val_fraction(default: float) -> Any:
     """The option `--val-fraction`."""
-    return under(
-        DATA_SET,
-        "--val-fraction",
-        type=click.FloatRange(0, 1),
-        metavar="0..1",
-        default=default,
-        help="Share of the training scenes that goes into val, seeded.",
+    return _fraction("val", default, "Share of the training scenes that goes into val, seeded.")
+
+
+def splits(listed: str) -> tuple[Any, ...]:
+    """The options that divide the `listed` (frames, pairs) of a data set which has no splits of its own."""
+    names = click.Path(path_type=Path)
+    return (
+        _fraction("test", 0.0, "Share of the scenes that goes into test, seeded."),
+        val_fraction(0.0),
+        under(
+            DATA_SET, "--test-list", type=names, metavar="FILE", help=f"Text file with the names of the test {listed}."
+        ),
     )
 
 
@@ -326,69 +233,6 @@ def with_options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
         return command
 
     return decorate
-
-
-def lens_from_options(default_focus_m: float | None = None, **options: Any) -> tuple[Lens, tuple[float, ...]]:
-    """The lens that the `LENS` options describe and its focus distances in metres.
-
-    `default_focus_m`: for a data set whose usual focus is not the preset's.
-    """
-    preset = options["preset"]
-    if options["lens_file"] is not None and _is_given("preset"):
-        raise click.UsageError("--preset and --lens both say which lens to start from: give one")
-    aperture = options["aperture"] or Aperture()
-    if aperture.f_number is not None and options["f_number"] is not None:
-        raise click.UsageError("--aperture f/N and --f-number say the same: give one")
-    loaded = None if options["lens_file"] is None else Lens.load(options["lens_file"])
-    focus_m = options["focus"] or (() if default_focus_m is None or loaded else (default_focus_m,))
-    given = {
-        "aperture_mm": aperture.diameter_mm,
-        "f_number": aperture.f_number if options["f_number"] is None else options["f_number"],
-        "focal_length_mm": options["focal_length"],
-        "focus_distance_m": focus_m[0] if focus_m else None,
-        "sensor_width_mm": options["sensor_width"],
-        "pixel_pitch_um": options["pixel_pitch"],
-        "focal_length_px": options["focal_length_px"],
-        "max_coc_px": options["max_coc"],
-        "sensor_distance": options["sensor_distance"],
-        "sigma_per_coc": options["sigma_per_coc"],
-        "focus_blur_px": options["focus_blur"],
-        "corner_light": options["corner_light"],
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    if loaded is not None:
-        lens = loaded.changed(**given)
-    elif preset == "none":
-        if "focus_distance_m" not in given:
-            raise click.UsageError("--preset none needs --focus")
-        lens = Lens(**given)
-    else:
-        if preset in PRESET_ALIASES:
-            note(
-                f"note: the preset {preset} is {PRESET_ALIASES[preset]} now; the camera of its photographs is d3net-camera"
-            )
-        lens = Lens.preset(preset, **given)
-    sharp = options["sharp_aperture"]
-    if sharp is not None:
-        lens = lens.beyond(aperture_mm=sharp.diameter_mm, f_number=sharp.f_number)
-    return lens, focus_m or (lens.focus_distance_m,)
-
-
-def photo_lens(source: Any, options: dict[str, Any]) -> tuple[Lens | None, tuple[float, ...]]:
-    """The lens of photographs, that of the frames which are stored, or None where no option describes one."""
-    named = ("preset", "lens_file", "aperture", "f_number", "focal_length", "focus", "sensor_width", "pixel_pitch")
-    if not any(_is_given(name) for name in (*named, "focal_length_px")):
-        return None, ()
-    if not (_is_given("preset") or _is_given("lens_file")):
-        # The paper's lens, which a simulation starts from, took none of them.
-        options = options | {"preset": "none"}
-    lens, focus_m = lens_from_options(**options)
-    return source.stored_lens(lens), focus_m
-
-
-def _is_given(name: str) -> bool:
-    """Whether the user wrote the option `name`, and it is not there as its default."""
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def rendering_from_options(**options: Any) -> Rendering:

@@ -10,7 +10,7 @@ import faults
 import pytest
 import zarr
 from dfd_cli.prepare import main
-from dfd_cli.support.progress import slowest_stage
+from dfd_cli.support.conversion import slowest_stage
 from rich.console import Console
 
 from defocus_sim.shards.store import open_store
@@ -90,7 +90,7 @@ def test_the_progress_line_names_the_stage_that_takes_longest(run_command, tmp_p
     assert slowest_stage({"read": 2.0, "blur": 0.1}) == "reading"
     assert slowest_stage({"read": 0.2, "blur": 3.1}, "rendering") == "blurring"
     shown = io.StringIO()
-    monkeypatch.setattr("dfd_cli.support.progress.speaking", lambda **_: Console(file=shown, width=100))
+    monkeypatch.setattr("dfd_cli.support.logging.speaking", lambda **_: Console(file=shown, width=100))
     monkeypatch.setattr("defocus_sim.progress.LINE_EVERY_S", 0.0)
     arguments = ["--count", "3", "--size", "480x360", "--workers", "1", "--out", str(tmp_path / "a.zarr")]
     main(["synthetic", *arguments], standalone_mode=False)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from dfd_cli import predict as predict_command
-from dfd_cli.support.parameters import FocusParam, FocusPoints
+from dfd_cli.support.parameters import FOCUS, FocusPoints
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 from rich.console import Console
@@ -367,7 +367,7 @@ def test_what_cannot_be_done_is_one_line(run: Path, tmp_path: Path) -> None:
 
 
 def test_points_to_focus_on_are_distances_and_pixels() -> None:
-    read = FocusParam().parse
+    read = FOCUS.parse
     assert read("1m,2.5m") == FocusPoints((1.0, 2.5), ())
     assert read("@640,360") == FocusPoints((), ((640, 360),))
     assert read("2m, @640,360 ,@1,2,30cm") == FocusPoints((2.0, 0.3), ((640, 360), (1, 2)))
