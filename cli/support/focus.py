@@ -59,11 +59,10 @@ def _depths_of_nyu(path: Path, most: int) -> list[NDArray[np.float32]]:
 
 
 def _depths_of_files(path: Path, depth_scale: float | None, most: int) -> list[NDArray[np.float32]]:
-    from defocus_sim.datasets.base import depth_with_holes
-    from defocus_sim.datasets.formats.images import DEPTH_SUFFIXES, depth_header, read_depth_units
+    from defocus_sim.datasets.formats.images import DEPTH_SUFFIXES
     from defocus_sim.datasets.layouts.match import pairs_below
     from defocus_sim.datasets.layouts.walk import files_below
-    from defocus_sim.datasets.pairing import metres_per_unit
+    from defocus_sim.datasets.pairing import read_depth_m
 
     files = [path]
     if path.is_dir():
@@ -71,14 +70,7 @@ def _depths_of_files(path: Path, depth_scale: float | None, most: int) -> list[N
         files = [pair.depth for pair in pairs_below(path).pairs] or files_below(path, DEPTH_SUFFIXES).files
         if not files:
             raise SourceError(f"{path} holds neither a finished store nor a depth file")
-    depths = []
-    for file in _spread(files, most):
-        scale = metres_per_unit(file, depth_header(file).integer, depth_scale)
-        with np.errstate(over="ignore"):
-            depths.append(
-                _fewer(depth_with_holes((read_depth_units(file).astype(np.float64) * scale).astype(np.float32)))
-            )
-    return depths
+    return [_fewer(read_depth_m(file, depth_scale)) for file in _spread(files, most)]
 
 
 def _spread(items: Any, most: int) -> list[Any]:

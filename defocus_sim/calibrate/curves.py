@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,7 +19,6 @@ from defocus_sim.blur.layers import disc_quarter_kernel
 from defocus_sim.blur.light import F32, linear_to_srgb, srgb_to_linear
 from defocus_sim.errors import CalibrationError
 
-Psf = Literal["gaussian", "disc"]
 PATCH_PX = 24
 # A disc has the variance of a Gaussian of a quarter of its diameter.
 _DIAMETERS_PER_SIGMA = 4.0

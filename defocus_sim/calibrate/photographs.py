@@ -8,13 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from defocus_sim.calibrate.curves import Photographs
-from defocus_sim.datasets.base import depth_with_holes
-from defocus_sim.datasets.formats.images import read_colour, read_depth_units, resize_nearest
+from defocus_sim.datasets.formats.images import read_colour, resize_nearest
 from defocus_sim.datasets.layouts.tables import csv_rows
-from defocus_sim.datasets.pairing import metres_per_unit
+from defocus_sim.datasets.pairing import read_depth_m
 from defocus_sim.datasets.pairs import PairsSource
 from defocus_sim.datasets.registration import exposed_as, exposure, register, resample
 from defocus_sim.errors import CalibrationError, SourceError, UnitError
@@ -87,7 +85,9 @@ def read_stack(
     """
     reference = read_colour(sharp)
     height, width = reference.shape[:2]
-    depth_m = np.full((height, width), depth, np.float32) if isinstance(depth, float) else _depth(depth, depth_scale)
+    depth_m = (
+        np.full((height, width), depth, np.float32) if isinstance(depth, float) else read_depth_m(depth, depth_scale)
+    )
     depth_m = resize_nearest(depth_m, (height, width))
     for number, row in csv_rows(listed):
         cells = [cell.strip() for cell in row]
@@ -120,9 +120,3 @@ def read_stack(
             depth_m=depth_m[kept],
             focus_distance_m=focus_m,
         )
-
-
-def _depth(path: Path, depth_scale: float | None) -> NDArray[np.float32]:
-    units = read_depth_units(path)
-    scale = metres_per_unit(path, units.dtype.kind != "f", depth_scale)
-    return depth_with_holes((units.astype(np.float64) * scale).astype(np.float32))

@@ -9,7 +9,7 @@ import numpy as np
 
 from defocus_sim.calibrate.fit import Estimate, Fit
 from defocus_sim.lens import Lens, coc_at_infinity_px
-from defocus_sim.pictures.plots import save_plot
+from defocus_sim.pictures.plots import plotted
 from defocus_sim.progress import counted
 
 NAME = "calibrated"
@@ -87,30 +87,24 @@ def save_fit_plot(fit: Fit, path: Path) -> Path:
 
     Raises `LensError` where it cannot be written.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
     low, high = fit.per_m.min(), fit.per_m.max()
     margin = 0.04 * (high - low)
     per_m = np.linspace(low - margin, high + margin, 600)
     bars = np.maximum([fit.measured_px - fit.low_px, fit.high_px - fit.measured_px], 0)
-    axes.errorbar(fit.per_m, fit.measured_px, bars, fmt="o", ms=4, lw=1, color="#215ab4", label="measured, 95 %")
-    axes.plot(per_m, fit.sigma_px(per_m), color="#be1e2d", label="thin lens with blur in focus")
-    axes.axvline(1 / fit.focus_distance_m.value, color="0.5", lw=0.8, ls=":")
-    shown = [d for d in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30) if per_m[0] <= 1 / d <= per_m[-1]]
-    axes.set_xticks([1 / d for d in shown], [f"{d:g}" for d in shown])
-    axes.invert_xaxis()
-    axes.set_xlabel("depth [m], even in 1/m")
-    axes.set_ylabel(f"Gaussian sigma [px, {fit.width_px} px wide]")
-    axes.set_ylim(bottom=0)
-    axes.set_title(
+    title = (
         f"focus {fit.focus_distance_m.value:.3f} m, sigma {fit.sigma_at_infinity_px.value:.2f} px at infinity, "
         f"{fit.focus_blur_px.value:.2f} px in focus"
     )
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return save_plot(figure, path)
+    y = f"Gaussian sigma [px, {fit.width_px} px wide]"
+    with plotted(path, title=title, x="depth [m], even in 1/m", y=y) as axes:
+        axes.errorbar(fit.per_m, fit.measured_px, bars, fmt="o", ms=4, lw=1, color="#215ab4", label="measured, 95 %")
+        axes.plot(per_m, fit.sigma_px(per_m), color="#be1e2d", label="thin lens with blur in focus")
+        axes.axvline(1 / fit.focus_distance_m.value, color="0.5", lw=0.8, ls=":")
+        shown = [d for d in (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30) if per_m[0] <= 1 / d <= per_m[-1]]
+        axes.set_xticks([1 / d for d in shown], [f"{d:g}" for d in shown])
+        axes.invert_xaxis()
+        axes.legend()
+    return path
 
 
 def _with_interval(one: Estimate) -> str:

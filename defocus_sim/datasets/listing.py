@@ -45,6 +45,14 @@ def natural_key(text: str) -> tuple[Any, ...]:
     return tuple((int(p), "") if i % 2 else (-1, p.casefold()) for i, p in enumerate(parts)), text
 
 
+def grouped(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """`items` by their `key`, in their order."""
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 def printable(name: str) -> str:
     """`name` with bytes that are no UTF-8 and control characters as `\\xe9`: it can be written and shown anywhere."""
     return one_line(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))

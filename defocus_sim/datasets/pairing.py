@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from defocus_sim.datasets.base import depth_with_holes
 from defocus_sim.datasets.formats.depth_units import DepthKind
 from defocus_sim.datasets.formats.images import (
     CHECKED_SUFFIXES,
@@ -52,6 +56,14 @@ def metres_per_unit(path: Path, integer: bool, depth_scale: float | None, kind: 
     raise SourceError(
         f"{path.name} holds integer depth of an unknown unit: give metres per unit (--depth-scale 0.001 for mm)"
     )
+
+
+def read_depth_m(path: Path, depth_scale: float | None) -> NDArray[np.float32]:
+    """(H, W) metres, 0 = hole, of a depth file whose numbers are z; raises `SourceError` as `metres_per_unit` does."""
+    units = read_depth_units(path)
+    scale = metres_per_unit(path, units.dtype.kind != "f", depth_scale)
+    with np.errstate(over="ignore"):
+        return depth_with_holes((units.astype(np.float64) * scale).astype(np.float32))
 
 
 def look_at_colour(path: Path) -> tuple[int, int]:

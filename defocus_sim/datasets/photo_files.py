@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from defocus_sim.datasets.formats.images import COLOUR_SUFFIXES, DEPTH_SUFFIXES
 from defocus_sim.datasets.layouts.lists import listed_frames, listed_name, listed_path
 from defocus_sim.datasets.layouts.names import folded
 from defocus_sim.datasets.layouts.walk import files_below
-from defocus_sim.datasets.listing import Skipped, natural_key, printable
+from defocus_sim.datasets.listing import Skipped, grouped, natural_key, printable
 from defocus_sim.errors import SourceError, SourceMissingError
 
 
@@ -36,27 +36,24 @@ def pairs_by_name(defocused: Path, sharp: Path, depth: Path | None) -> Found:
 
     Where nothing has a partner so, Unicode forms and cases that differ are none.
     """
-    wanted = {"defocused": (defocused, COLOUR_SUFFIXES), "sharp": (sharp, COLOUR_SUFFIXES)}
-    if depth is not None:
-        wanted["depth"] = depth, DEPTH_SUFFIXES
-    below = {role: files_below(folder, suffixes) for role, (folder, suffixes) in wanted.items()}
-    files = {role: [(path, wanted[role][0]) for path in found.files] for role, found in below.items()}
-    _require_pictures(files["defocused"], defocused)
+    found, skipped = _in_folders(defocused, sharp, depth)
+    bases = {"defocused": defocused, "sharp": sharp, "depth": depth}
+    files = {role: [(path, bases[role]) for path in paths] for role, paths in found.items()}
     pairs: list[PhotoPair] = []
-    skipped = [entry for found in below.values() for entry in found.left_out]
-    for label in (
-        lambda path, base: path.relative_to(base).with_suffix("").as_posix(),
-        lambda path, base: path.stem,
-        lambda path, base: folded(path.relative_to(base).with_suffix("").as_posix()),
-        lambda path, base: folded(path.stem),
-    ):
-        by_path = {role: _grouped(found, label) for role, found in files.items()}
+    labels: tuple[Callable[[tuple[Path, Any]], str], ...] = (
+        lambda file: file[0].relative_to(file[1]).with_suffix("").as_posix(),
+        lambda file: file[0].stem,
+        lambda file: folded(file[0].relative_to(file[1]).with_suffix("").as_posix()),
+        lambda file: folded(file[0].stem),
+    )
+    for label in labels:
+        by_path = {role: grouped(placed, label) for role, placed in files.items()}
         if set.intersection(*(set(group) for group in by_path.values())):
             break
     for key in sorted(set().union(*by_path.values()), key=natural_key):
         here = {role: group.get(key, []) for role, group in by_path.items()}
         if all(len(paths) == 1 for paths in here.values()):
-            pairs.append(_pair(printable(key), [(role, paths[0]) for role, paths in here.items()]))
+            pairs.append(_pair(printable(key), [(role, paths[0][0]) for role, paths in here.items()]))
             continue
         missing = [role for role, paths in here.items() if not paths]
         several = [role for role, paths in here.items() if len(paths) > 1]
@@ -69,12 +66,7 @@ def pairs_by_name(defocused: Path, sharp: Path, depth: Path | None) -> Found:
 
 def pairs_by_order(defocused: Path, sharp: Path, depth: Path | None) -> Found:
     """First with first, second with second, in natural order of names. Raises `SourceError` where the counts differ."""
-    below = {"defocused": files_below(defocused, COLOUR_SUFFIXES), "sharp": files_below(sharp, COLOUR_SUFFIXES)}
-    if depth is not None:
-        below["depth"] = files_below(depth, DEPTH_SUFFIXES)
-    files = {role: found.files for role, found in below.items()}
-    skipped = [entry for found in below.values() for entry in found.left_out]
-    _require_pictures(files["defocused"], defocused)
+    files, skipped = _in_folders(defocused, sharp, depth)
     if len({len(paths) for paths in files.values()}) > 1:
         counts = ", ".join(f"{len(paths)} {role}" for role, paths in files.items())
         raise SourceError(
@@ -157,13 +149,11 @@ def _pair(name: str, files: list[tuple[str, Path]]) -> PhotoPair:
     return PhotoPair(name=name, defocused=roles["defocused"], sharp=roles["sharp"], depth=roles.get("depth"))
 
 
-def _require_pictures(files: Sequence[Any], folder: Path) -> None:
-    if not files:
-        raise SourceError(f"{folder} holds no picture")
-
-
-def _grouped(files: list[tuple[Path, Path]], label: Callable[[Path, Path], str]) -> dict[str, list[Path]]:
-    groups: dict[str, list[Path]] = {}
-    for path, base in files:
-        groups.setdefault(label(path, base), []).append(path)
-    return groups
+def _in_folders(defocused: Path, sharp: Path, depth: Path | None) -> tuple[dict[str, list[Path]], list[Skipped]]:
+    """The files of each role, and what could not be looked into; raises `SourceError` where no picture is defocused."""
+    below = {"defocused": files_below(defocused, COLOUR_SUFFIXES), "sharp": files_below(sharp, COLOUR_SUFFIXES)}
+    if depth is not None:
+        below["depth"] = files_below(depth, DEPTH_SUFFIXES)
+    if not below["defocused"].files:
+        raise SourceError(f"{defocused} holds no picture")
+    return {role: found.files for role, found in below.items()}, [e for found in below.values() for e in found.left_out]

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from defocus_sim.errors import LensError
 from defocus_sim.lens import Lens, coc_diameter_px, sigma_px
-from defocus_sim.pictures.plots import save_plot
+from defocus_sim.pictures.plots import plotted
 
 DEFAULT_ERRORS = (0.0, 0.1, 0.2)
 DEFAULT_FOCUS_M = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 40.0, 80.0)
@@ -143,22 +143,15 @@ def bound_lines(bound: FocusBound) -> list[str]:
 
 def save_bound_plot(bound: FocusBound, path: Path, lens_name: str) -> Path:
     """Draw the bound over focus distance, with the depths shaded; returns `path`. Raises `LensError`."""
-    # Imported here: Matplotlib takes half a second.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for column, error in enumerate(bound.errors):
-        axes.plot(bound.focus_m, bound.rmse_m[:, column], marker="o", label=f"width known to {error:.0%}")
-    axes.axhline(bound.constant_m, color="0.5", linestyle="--", label="one depth for all")
-    axes.axvspan(bound.depth_m[0], bound.depth_m[2], color="0.5", alpha=0.12)
-    axes.set_xscale("log")
-    axes.set_xticks(bound.focus_m, [f"{focus:g}" for focus in bound.focus_m])
-    axes.minorticks_off()
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("focus distance [m] (shaded: the depths)")
-    axes.set_ylabel("least depth RMSE [m]")
-    axes.set_title(f"What the width of the blur tells of depth, lens {lens_name}")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return save_plot(figure, path)
+    title = f"What the width of the blur tells of depth, lens {lens_name}"
+    x, y = "focus distance [m] (shaded: the depths)", "least depth RMSE [m]"
+    with plotted(path, title=title, x=x, y=y) as axes:
+        for column, error in enumerate(bound.errors):
+            axes.plot(bound.focus_m, bound.rmse_m[:, column], marker="o", label=f"width known to {error:.0%}")
+        axes.axhline(bound.constant_m, color="0.5", linestyle="--", label="one depth for all")
+        axes.axvspan(bound.depth_m[0], bound.depth_m[2], color="0.5", alpha=0.12)
+        axes.set_xscale("log")
+        axes.set_xticks(bound.focus_m, [f"{focus:g}" for focus in bound.focus_m])
+        axes.minorticks_off()
+        axes.legend()
+    return path

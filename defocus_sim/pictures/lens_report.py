@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from defocus_sim.lens import Lens, coc_diameter_px, depth_of_field_m, sigma_px
-from defocus_sim.pictures.plots import save_plot
+from defocus_sim.pictures.plots import plotted
 
 DEFAULT_DEPTHS_M = (0.5, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 80.0)
 
@@ -39,39 +39,31 @@ def save_lens_plot(
     lenses: Sequence[Lens], width_px: int, path: Path, depths_m: Sequence[float] = DEFAULT_DEPTHS_M
 ) -> Path:
     """Draw |CoC| (px) over depth (m, logarithmic) for each of `lenses` with its depth of field; returns `path`."""
-    # Imported here: Matplotlib takes half a second, and without pyplot it needs no display and leaves no state.
-    from matplotlib.figure import Figure
-
     depth_m = np.geomspace(min(depths_m), max(depths_m), 800)
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    for lens in lenses:
-        solved = lens.for_depth(depth_m, width_px)
-        coc = np.abs(coc_diameter_px(depth_m, solved, width_px=width_px))
-        (line,) = axes.plot(depth_m, coc, label=f"focus {lens.focus_distance_m:g} m")
-        near_m, far_m = depth_of_field_m(solved, coc_limit_px=1.0, width_px=width_px)
-        axes.axvspan(near_m, min(far_m, depth_m[-1]), color=line.get_color(), alpha=0.12)
-    axes.set_xscale("log")
-    ticks = [d for d in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if depth_m[0] <= d <= depth_m[-1]]
-    axes.set_xticks(ticks, [f"{d:g}" for d in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("depth [m]")
-    axes.set_ylabel(f"circle of confusion [px, image {width_px} px wide]")
-    axes.set_title(_description(lenses[0].for_depth(depth_m, width_px), width_px, focus=len(lenses) == 1))
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    scale, sharp, least = lenses[0].sigma_per_coc, lenses[0].sharp_below_px, lenses[0].focus_blur_px
+    title = _description(lenses[0].for_depth(depth_m, width_px), width_px, focus=len(lenses) == 1)
+    y = f"circle of confusion [px, image {width_px} px wide]"
+    with plotted(path, title=title, x="depth [m]", y=y) as axes:
+        for lens in lenses:
+            solved = lens.for_depth(depth_m, width_px)
+            coc = np.abs(coc_diameter_px(depth_m, solved, width_px=width_px))
+            (line,) = axes.plot(depth_m, coc, label=f"focus {lens.focus_distance_m:g} m")
+            near_m, far_m = depth_of_field_m(solved, coc_limit_px=1.0, width_px=width_px)
+            axes.axvspan(near_m, min(far_m, depth_m[-1]), color=line.get_color(), alpha=0.12)
+        axes.set_xscale("log")
+        ticks = [d for d in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if depth_m[0] <= d <= depth_m[-1]]
+        axes.set_xticks(ticks, [f"{d:g}" for d in ticks])
+        axes.minorticks_off()
+        scale, sharp, least = lenses[0].sigma_per_coc, lenses[0].sharp_below_px, lenses[0].focus_blur_px
 
-    def sigma_of(coc: Any) -> Any:
-        return np.hypot(scale * (np.asarray(coc) - sharp), least)
+        def sigma_of(coc: Any) -> Any:
+            return np.hypot(scale * (np.asarray(coc) - sharp), least)
 
-    def coc_of(sigma: Any) -> Any:
-        return np.sqrt(np.maximum(np.square(np.asarray(sigma)) - least**2, 0)) / scale + sharp
+        def coc_of(sigma: Any) -> Any:
+            return np.sqrt(np.maximum(np.square(np.asarray(sigma)) - least**2, 0)) / scale + sharp
 
-    sigma_axis = axes.secondary_yaxis("right", functions=(sigma_of, coc_of))
-    sigma_axis.set_ylabel("Gaussian sigma [px]")
-    axes.legend(title="shaded: CoC within 1 px")
-    return save_plot(figure, path)
+        axes.secondary_yaxis("right", functions=(sigma_of, coc_of)).set_ylabel("Gaussian sigma [px]")
+        axes.legend(title="shaded: CoC within 1 px")
+    return path
 
 
 def _description(lens: Lens, width_px: int, *, focus: bool = True) -> str:

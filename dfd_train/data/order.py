@@ -8,30 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def epoch_order(
-    samples: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1, shuffle: bool = True
-) -> NDArray[np.int64]:
-    """The sample indices that `rank` of `world` sees in `epoch`, in order.
-
-    One permutation of `samples` for all ranks, from `numpy.random.default_rng([seed, epoch])`, dealt out like cards:
-    rank r takes every `world`-th from r. So the ranks are disjoint, cover everything, differ by at most one sample, and
-    their k-th batches together are the k-th batch of one process with `world` times the batch size.
-
-    Raises `ValueError` for a negative count, seed or epoch, or a rank outside the world.
-    """
-    if min(samples, seed, epoch) < 0:
-        raise ValueError(f"samples={samples}, seed={seed} and epoch={epoch} must not be negative")
-    if not 0 <= rank < world:
-        raise ValueError(f"rank={rank} must lie in 0..{world - 1}")
-    if not shuffle:
-        return np.arange(rank, samples, world, dtype=np.int64)
-    return np.random.default_rng([seed, epoch]).permutation(samples)[rank::world].astype(np.int64)
+def epoch_order(samples: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """All sample indices in the order of `epoch`: a permutation from `numpy.random.default_rng([seed, epoch])`."""
+    return np.random.default_rng([seed, epoch]).permutation(samples).astype(np.int64)
 
 
 def batched(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
     """`order` cut into batches of `batch_size`, the last one shorter where it does not divide."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
@@ -41,12 +24,8 @@ def shard_order(samples: int, *, per_shard: int, buffer: int, seed: int, epoch: 
     The shards (`per_shard` samples each, the last one shorter) follow a permutation; their samples pass through the
     buffer, from which a random one leaves whenever it is full. So a sample leaves at most `buffer` places before its
     turn, and a reader that reads whole shards in `shard_sequence` holds at most `buffer + per_shard` samples.
-
-    Raises `ValueError` for a negative count, seed or epoch, and for a buffer or shard without room.
     """
     sequence = shard_sequence(samples, per_shard=per_shard, seed=seed, epoch=epoch)
-    if buffer < 1:
-        raise ValueError(f"buffer={buffer} must be at least 1")
     rng = np.random.default_rng([seed, epoch, 1])
     incoming = (i for shard in sequence for i in range(shard * per_shard, min((shard + 1) * per_shard, samples)))
     held: list[int] = []
@@ -63,10 +42,6 @@ def shard_order(samples: int, *, per_shard: int, buffer: int, seed: int, epoch: 
 
 def shard_sequence(samples: int, *, per_shard: int, seed: int, epoch: int) -> list[int]:
     """The shards in the order in which `shard_order` takes them up."""
-    if min(samples, seed, epoch) < 0 or per_shard < 1:
-        raise ValueError(
-            f"samples={samples}, seed={seed} and epoch={epoch} must not be negative, per_shard={per_shard} not below 1"
-        )
     return [int(shard) for shard in np.random.default_rng([seed, epoch]).permutation(-(-samples // per_shard))]
 
 
@@ -87,11 +62,7 @@ def step_batches(
 
     Step k takes the next `batch_size * accumulate * world` samples of `order`, dealt out to the processes like cards;
     each process computes its share in batches of `batch_size`. All have the same number of batches in a step.
-
-    Raises `ValueError` for a size below 1 or a rank outside the world.
     """
-    if min(batch_size, accumulate) < 1 or not 0 <= rank < world:
-        raise ValueError(f"batch_size={batch_size}, accumulate={accumulate} or rank={rank} of {world} is impossible")
     together = batch_size * accumulate * world
     steps = []
     for start in range(0, len(order), together):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -175,28 +176,19 @@ class _Row:
 
 
 def _band(row: _Row, low: float, high: float, worst: float) -> Picture:
-    cells = [("defocused", row.defocused), ("all-in-focus", row.aif)]
-    if row.restored is not None:
-        cells.append((f"restored {_psnr(row.restored, row.aif)}", row.restored))
+    depth_bar, error_bar = partial(with_depth_bar, near_m=low, far_m=high), partial(with_error_bar, largest=worst)
     valid = row.depth_m > 0
-    cells.append((f"depth {low:.2f}-{high:.2f} m", depth_colours(row.depth_m, low, high, valid)))
+    cells = [_labelled("defocused", row.defocused), _labelled("all-in-focus", row.aif)]
+    if row.restored is not None:
+        cells.append(_labelled(f"restored {_psnr(row.restored, row.aif)}", row.restored))
+    depth = depth_colours(row.depth_m, low, high, valid)
+    cells.append(_labelled(f"depth {low:.2f}-{high:.2f} m", depth, depth_bar))
     if row.predicted_m is not None:
-        everywhere = np.ones_like(valid)
-        cells += [
-            ("predicted depth", depth_colours(row.predicted_m, low, high, everywhere)),
-            (f"depth error 0-{worst:.2f} m", error_colours(row.error_m(), worst, valid)),
-        ]
-    # The bar comes after the picture has its size for looking, so that its numbers can be read.
-    bars: dict[str, Callable[[Picture], Picture]] = {
-        "depth error": lambda cell: with_error_bar(cell, worst),
-        "depth": lambda cell: with_depth_bar(cell, low, high),
-        "predicted depth": lambda cell: with_depth_bar(cell, low, high),
-    }
-    parts = []
-    for text, picture in cells:
-        bar = next((draw for name, draw in bars.items() if text.startswith(name)), None)
-        parts.append(_labelled(text, picture, bar))
-    pictures = np.concatenate(parts, axis=1)
+        predicted = depth_colours(row.predicted_m, low, high, np.ones_like(valid))
+        error = error_colours(row.error_m(), worst, valid)
+        cells.append(_labelled("predicted depth", predicted, depth_bar))
+        cells.append(_labelled(f"depth error 0-{worst:.2f} m", error, error_bar))
+    pictures = np.concatenate(cells, axis=1)
     return np.concatenate([_text_line(row.label, pictures.shape[1]), pictures])
 
 
@@ -216,7 +208,10 @@ def _psnr(restored: Picture, aif: Picture) -> str:
 
 
 def _labelled(text: str, picture: Picture, bar: Callable[[Picture], Picture] | None = None) -> Picture:
-    """`picture` at a size for looking, with the bar that `bar` draws beside it, below a line of text."""
+    """`picture` at a size for looking, with the bar that `bar` draws beside it, below a line of text.
+
+    The bar comes after the picture has its size, so that its numbers can be read.
+    """
     height, width = picture.shape[:2]
     scale = min(1.0, LARGEST_CELL_PX / width) if width >= SMALLEST_CELL_PX else SMALLEST_CELL_PX / width
     # Enlarged pixels stay squares: a smooth enlargement would look like blur that is not there.

@@ -286,12 +286,17 @@ def write_report(
     }
     if sheet is not None:
         files["predictions.png"] = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+    write_files("report", folder, files)
+
+
+def write_files(what: str, folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files` by name; raises `EvaluationError`, saying `what` they are, where the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_atomically(folder / name, content)
     except OSError as error:
-        raise EvaluationError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+        raise EvaluationError(f"cannot write the {what} to {folder}: {error.strerror or error}") from error
 
 
 def _number(metric: str, value: float) -> str:

@@ -16,8 +16,7 @@ from dfd_train.config.reproduction import TABLES
 from dfd_train.errors import ConfigError, EvaluationError
 from dfd_train.evaluation.page.html import render
 from dfd_train.evaluation.paper_tables import FAULTS, MAKE3D, TABLE2, TABLE3, TABLE4, PublishedRow
-from dfd_train.evaluation.report import markdown_table, pictures_text, size_text, text_table
-from dfd_train.files import write_atomically
+from dfd_train.evaluation.report import markdown_table, pictures_text, size_text, text_table, write_files
 
 _NYU_COLUMNS = {
     "rmse": "RMSE", "abs_rel": "AbsRel", "delta1": "d1", "delta2": "d2", "delta3": "d3", "psnr": "PSNR", "ssim": "SSIM",
@@ -121,12 +120,8 @@ def paper_table(name: str, runs: Sequence[str], *, shards: str = "STORE") -> Pap
 def write_tables(table: PaperTable, name: str, folder: Path) -> None:
     """Write NAME.md, NAME.tex and NAME.html; raises `EvaluationError` where the folder cannot be written."""
     contents = {"md": table.markdown(), "tex": table.latex(), "html": table.html()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for ending, content in contents.items():
-            write_atomically(folder / f"{name}.{ending}", content.encode(errors="backslashreplace"))
-    except OSError as error:
-        raise EvaluationError(f"cannot write the table to {folder}: {error.strerror or error}") from error
+    files = {f"{name}.{ending}": content.encode(errors="backslashreplace") for ending, content in contents.items()}
+    write_files("table", folder, files)
 
 
 def read_results(run: str) -> list[RunResult]:

@@ -1,12 +1,12 @@
-"""Networks of the paper's Table IV that are not two-headed: DnCNN, IRCNN, and D3-Net, which is the depth half of ours."""
+"""DnCNN (Zhang et al., TIP 2017) and IRCNN's network (Zhang et al., CVPR 2017), of the paper's Table IV."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from dfd_train.config.model import ModelConfig, variant
-from dfd_train.model.two_headed import Output, TwoHeadedNet
+from dfd_train.config.model import ModelConfig
+from dfd_train.model.two_headed import Output
 
 WIDTH = 64
 # Of every layer, first and last included.
@@ -45,21 +45,6 @@ class ResidualNet(nn.Module):
         # A residual in [-1, 1] is twice as large as the same in [0, 1].
         signed = self.config.input_range == "signed"
         return Output(None, image - (self.layers(image * 2 - 1) / 2 if signed else self.layers(image)))
-
-
-def dncnn(generator: torch.Generator | None = None) -> ResidualNet:
-    """DnCNN (Zhang et al., TIP 2017) for colour: 17 layers, 64 channels, 558,336 parameters."""
-    return ResidualNet(variant("dncnn"), generator=generator)
-
-
-def ircnn(generator: torch.Generator | None = None) -> ResidualNet:
-    """IRCNN's network (Zhang et al., CVPR 2017): 7 layers dilated 1, 2, 3, 4, 3, 2, 1; 188,483 parameters."""
-    return ResidualNet(variant("ircnn"), generator=generator)
-
-
-def d3net(generator: torch.Generator | None = None) -> TwoHeadedNet:
-    """D3-Net (Carvalho et al., ECCVW 2018): our encoder with the depth head alone, 24,212,544 parameters."""
-    return TwoHeadedNet(variant("d3net"), generator=generator)
 
 
 def _convolution(channels_in: int, channels_out: int, dilation: int, bias: bool) -> nn.Conv2d:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from dfd_train.errors import ConfigError, ExportError
-from dfd_train.files import write_atomically
 from dfd_train.model.build import CameraNet, Model
 from dfd_train.model.reading import read_depth
 from dfd_train.model.stem import stem_input
 from dfd_train.model.two_headed import STRIDE, TwoHeadedNet
+from dfd_train.runs.weights_file import write_export
 
 INPUT = "image"
 # Export reads the graph off one example of this size.
@@ -105,7 +105,7 @@ def write_program(net: Model, path: Path) -> None:
     stream = io.BytesIO()
     with _quiet():
         torch.export.save(export_program(net), stream)
-    _write(path, stream.getvalue())
+    write_export(path, stream.getvalue())
 
 
 def write_onnx(net: Model, path: Path) -> None:
@@ -123,7 +123,7 @@ def write_onnx(net: Model, path: Path) -> None:
         raise ExportError(f"ONNX export needs more packages ({error}): pip install onnx onnxscript") from error
     if made is None:
         raise ExportError("torch.onnx returned no program: use torch.export instead")
-    _write(path, _with_named_axes(made.model_proto).SerializeToString())
+    write_export(path, _with_named_axes(made.model_proto).SerializeToString())
 
 
 def _with_named_axes(model: Any) -> Any:
@@ -144,14 +144,6 @@ def _reflected(size: int, device: torch.device) -> Tensor:
     """0, 1, .., size-1, size-2, .. up to the next multiple of 32; one turn is enough, as `size` is above 32."""
     along = torch.arange((size + STRIDE - 1) // STRIDE * STRIDE, device=device)
     return torch.minimum(along, 2 * (size - 1) - along)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

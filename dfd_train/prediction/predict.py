@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def load(place: str | Path, device: str = "cpu") -> Model:
     ConfigError
         Where there is no such device.
     """
-    packaged = None if Path(place).exists() else packaged_weights(str(place))
+    packaged = packaged_weights(str(place))
     if packaged is not None or str(place).endswith(SUFFIX):
         return load_network(*read_weights(packaged or Path(place)), pick_device(device))
     if str(place) == DEFAULT_WEIGHTS and not Path(place).exists():
@@ -121,12 +121,7 @@ def predict(
         Where the network's output is NaN or infinite.
     """
     raw = predict_raw(model, image, tiling=tiling, lens=lens, told=told)
-    return Prediction(
-        aif=None if raw.aif is None else as_input(raw.aif, image),
-        depth_m=raw.depth_m,
-        depth_sigma_m=raw.depth_sigma_m,
-        coc_px=raw.coc_px,
-    )
+    return raw if raw.aif is None else replace(raw, aif=as_input(raw.aif, image))
 
 
 @torch.inference_mode()

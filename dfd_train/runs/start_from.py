@@ -27,8 +27,7 @@ def start_from(net: nn.Module, place: str) -> str:
     layers that the other network lacks, or has in another shape, stay as they are. Raises `CheckpointMissingError`
     where there is no such file, `CheckpointError` where nothing fits.
     """
-    packaged = None if Path(place).exists() else packaged_weights(place)
-    path = packaged or find_checkpoint(place)
+    path = packaged_weights(place) or find_checkpoint(place)
     own, given = net.state_dict(), _weights(path)
     fitting = [name for name in own if isinstance(given.get(name), Tensor) and given[name].shape == own[name].shape]
     # Counters and the like fit any network: at least one that is learnt has to.
@@ -46,8 +45,7 @@ def start_from(net: nn.Module, place: str) -> str:
 
 def model_of(place: str) -> ModelConfig | None:
     """The model whose weights are at `place`, as for `start_from`; None where the file does not say."""
-    packaged = None if Path(place).exists() else packaged_weights(place)
-    path = packaged or find_checkpoint(place)
+    path = packaged_weights(place) or find_checkpoint(place)
     if path.suffix == SUFFIX:
         return read_weights(path)[0]
     try:

@@ -32,9 +32,14 @@ def write_weights(path: Path, config: ModelConfig, weights: Mapping[str, Tensor]
     for name, weight in half.items():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
             raise ExportError(f"weight {name} is not finite in half precision: these weights cannot be written so")
+    write_export(path, save(half, {_MODEL: json.dumps(asdict(config))}))
+
+
+def write_export(path: Path, content: bytes) -> None:
+    """Write the file `path`, and the folders above it; raises `ExportError` where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save(half, {_MODEL: json.dumps(asdict(config))}))
+        write_atomically(path, content)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -63,6 +68,6 @@ def read_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def packaged_weights(name: str) -> Path | None:
-    """The file of the weights called `name` that come with this installation, or None."""
+    """The file of the weights called `name` that come with this installation; None without, or where `name` is a file."""
     path = PACKAGED / f"{name}{SUFFIX}"
-    return path if name == Path(name).name and path.is_file() else None
+    return path if name == Path(name).name and path.is_file() and not Path(name).exists() else None

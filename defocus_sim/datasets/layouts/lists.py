@@ -25,7 +25,6 @@ from defocus_sim.datasets.listing import Skipped, printable
 from defocus_sim.datasets.pairing import Pair
 from defocus_sim.errors import SourceError
 
-COLUMNS = ("colour", "depth", "split", "scene")
 _SPLIT_WORDS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 _LOOKED_AT = 200
 

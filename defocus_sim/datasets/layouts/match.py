@@ -24,7 +24,7 @@ from defocus_sim.datasets.layouts.names import (
     time_s,
 )
 from defocus_sim.datasets.layouts.walk import Found, files_below
-from defocus_sim.datasets.listing import Skipped, natural_key, printable
+from defocus_sim.datasets.listing import Skipped, grouped, natural_key, printable
 from defocus_sim.datasets.pairing import Pair
 from defocus_sim.errors import SourceMissingError
 
@@ -143,10 +143,7 @@ def _folded_key(path: PurePath, is_depth: bool) -> str:
 
 
 def _grouped(files: Sequence[Named], key: Key, is_depth: bool) -> dict[str, list[Named]]:
-    groups: dict[str, list[Named]] = {}
-    for one in files:
-        groups.setdefault(key(one.below, is_depth), []).append(one)
-    return groups
+    return grouped(files, lambda one: key(one.below, is_depth))
 
 
 def _by_key(matched: Matched, key: Key, *, scenes: bool = False, ranked: bool = False) -> None:

@@ -14,40 +14,11 @@ from defocus_sim.errors import SourceError, SourceMissingError
 # Written by this program: a store, or the state of one that is not finished.
 _OF_A_STORE = frozenset({"zarr.json", ".markers"})
 # Pictures and arrays of kinds that may not be read here; what of them is not asked for is counted, not passed over.
-_PICTURE_LIKE = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".cr2",
-        ".cr3",
-        ".dng",
-        ".arw",
-        ".exr",
-        ".gif",
-        ".h5",
-        ".hdf5",
-        ".hdr",
-        ".heic",
-        ".heif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".jxl",
-        ".mat",
-        ".nef",
-        ".npy",
-        ".npz",
-        ".pfm",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".raw",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+_PICTURE_LIKE = frozenset({
+    ".avif", ".bmp", ".cr2", ".cr3", ".dng", ".arw", ".exr", ".gif", ".h5", ".hdf5", ".hdr", ".heic", ".heif",
+    ".jp2", ".jpeg", ".jpg", ".jxl", ".mat", ".nef", ".npy", ".npz", ".pfm", ".pgm", ".png", ".ppm", ".raw",
+    ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 
 
 @dataclass

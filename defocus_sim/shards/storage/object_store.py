@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from defocus_sim.errors import ShardError, StorageTimeoutError
 from defocus_sim.shards.storage.base import TEMPORARY_SUFFIX, RangeReader, Storage, Version
@@ -17,7 +17,6 @@ _FACTS = (
     "ETag", "etag", "generation", "md5", "Content-MD5", "content_md5", "Digest",
     "mtime", "created", "LastModified", "last_modified", "Last-Modified", "updated",
 )  # fmt: skip
-T = TypeVar("T")
 # A network slower than that is taken for one that hangs.
 _SLOWEST_BYTES_PER_S = 1e6
 # Of one attempt; the client tries again, which a connection that was cut deserves.
@@ -97,15 +96,17 @@ class ObjectStorage(Storage):
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
-    def _guard(self, what: str, call: Callable[[dict[str, float]], T], size: int = 0) -> T:
-        """The clients of object stores raise errors of their own; here each becomes an `OSError` saying what failed.
+    def _call(self, what: str, method: str, *given: Any, size: int = 0, **options: Any) -> Any:
+        """A method of the client, whose errors of its own kinds each become an `OSError` saying that `what` failed.
 
-        `call` is given what its method needs to know of the time limit; `size`: bytes that it is to move.
+        `size`: bytes that it is to move, for the time limit.
         """
         limit_s = _timeout_s() + size / _SLOWEST_BYTES_PER_S
+        # Of a client without a network there is none.
+        if getattr(self._fs, "async_impl", False):
+            options["timeout"] = limit_s
         try:
-            # Of a client without a network there is none.
-            return call({"timeout": limit_s} if getattr(self._fs, "async_impl", False) else {})
+            return getattr(self._fs, method)(*given, **options)
         except FileNotFoundError:
             raise
         except TimeoutError as error:
@@ -117,18 +118,12 @@ class ObjectStorage(Storage):
 
     def read(self, name: str) -> bytes:
         """See `Storage`."""
-        content: bytes = self._guard(
-            f"reading {self.describe(name)}", lambda limit: self._fs.cat_file(self._path(name), **limit)
-        )
+        content: bytes = self._call(f"reading {self.describe(name)}", "cat_file", self._path(name))
         return content
 
     def write(self, name: str, content: bytes) -> None:
         """See `Storage`."""
-        self._guard(
-            f"writing {self.describe(name)}",
-            lambda limit: self._fs.pipe_file(self._path(name), content, **limit),
-            len(content),
-        )
+        self._call(f"writing {self.describe(name)}", "pipe_file", self._path(name), content, size=len(content))
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
@@ -136,17 +131,12 @@ class ObjectStorage(Storage):
         with tempfile.NamedTemporaryFile(prefix="dfd-", suffix=TEMPORARY_SUFFIX) as stream:
             yield stream  # type: ignore[misc]
             stream.flush()
-            self._guard(
-                f"writing {self.describe(name)}",
-                lambda limit: self._fs.put_file(stream.name, self._path(name), **limit),
-                os.path.getsize(stream.name),
-            )
+            what, size = f"writing {self.describe(name)}", os.path.getsize(stream.name)
+            self._call(what, "put_file", stream.name, self._path(name), size=size)
 
     def facts(self, name: str) -> dict[str, Any]:
         """What the store says of an object."""
-        found: dict[str, Any] = self._guard(
-            f"looking up {self.describe(name)}", lambda limit: self._fs.info(self._path(name), **limit)
-        )
+        found: dict[str, Any] = self._call(f"looking up {self.describe(name)}", "info", self._path(name))
         return found
 
     def version(self, name: str) -> Version:
@@ -160,7 +150,7 @@ class ObjectStorage(Storage):
         if not self.lists:
             return {}
         try:
-            found = self._guard(f"listing {self.url}", lambda limit: self._fs.find(self._root, detail=True, **limit))
+            found = self._call(f"listing {self.url}", "find", self._root, detail=True)
         except FileNotFoundError:
             return {}
         start = len(self._fs._strip_protocol(self._root)) + 1
@@ -192,8 +182,8 @@ class ObjectStorage(Storage):
     def remove(self, name: str = "") -> None:
         """See `Storage`."""
         path = self._path(name)
-        if self._guard(f"looking up {self.describe(name)}", lambda limit: self._fs.exists(path, **limit)):
-            self._guard(f"removing {self.describe(name)}", lambda limit: self._fs.rm(path, recursive=True, **limit))
+        if self._call(f"looking up {self.describe(name)}", "exists", path):
+            self._call(f"removing {self.describe(name)}", "rm", path, recursive=True)
 
 
 class _RemoteFile(RangeReader):
@@ -206,10 +196,7 @@ class _RemoteFile(RangeReader):
 
     def read_at(self, offset: int, length: int) -> bytes:
         storage, path = self._storage, self._storage._path(self._name)
-        data: bytes = storage._guard(
-            f"reading {storage.describe(self._name)}",
-            lambda limit: storage._fs.cat_file(path, start=offset, end=offset + length, **limit),
-            length,
-        )
+        what, part = f"reading {storage.describe(self._name)}", {"start": offset, "end": offset + length}
+        data: bytes = storage._call(what, "cat_file", path, size=length, **part)
         # A web server that knows no ranges sends the whole file.
         return data[offset : offset + length] if len(data) > length else data

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -29,7 +29,6 @@ _SIZE_INCHES = (4.1, 2.05)
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "dfd", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
-Sums = Mapping[str, float]
 Drawn = tuple[str, str]
 
 
@@ -38,12 +37,16 @@ def colours(comparison: Comparison) -> list[str]:
     return [COLOURS[k % len(COLOURS)] for k in range(len(comparison.reports))]
 
 
+def _coloured(comparison: Comparison) -> list[tuple[Report, str]]:
+    return list(zip(comparison.reports.values(), colours(comparison), strict=True))
+
+
 def histograms(comparison: Comparison) -> list[Drawn]:
     """(caption, SVG) for each metric that was measured; the input, and the mean depth, in grey."""
     drawn = []
     for metric in HISTOGRAMS:
         every = [(comparison.first.input_per_image, GREY)]
-        every += [(r.per_image, c) for r, c in zip(comparison.reports.values(), colours(comparison), strict=True)]
+        every += [(report.per_image, colour) for report, colour in _coloured(comparison)]
         # An image restored exactly has no finite PSNR to draw.
         series = [
             ([row[metric] for row in images.values() if math.isfinite(row.get(metric, math.nan))], colour)
@@ -59,15 +62,15 @@ def curves(comparison: Comparison) -> list[Drawn]:
     """(caption, SVG) of depth RMSE, AbsRel and PSNR against depth and against sigma."""
     drawn = []
     for field, edges, unit in (("by_depth", DEPTH_EDGES_M, "depth (m)"), ("by_sigma", SIGMA_EDGES_PX, "sigma (px)")):
-        for title, head, value in (
-            ("depth RMSE (m)", "rmse", _rmse), ("AbsRel", "rmse", _relative), ("PSNR (dB)", "psnr", _psnr),
-        ):  # fmt: skip
-            lines = [
-                (_points(report, field, edges, head, value), colour)
-                for report, colour in zip(comparison.reports.values(), colours(comparison), strict=True)
-            ]
-            if head == "psnr":
-                lines.insert(0, (_points(comparison.first, field, edges, head, _psnr_input), GREY))
+        for title, value in (
+            ("depth RMSE (m)", _Mean("rmse", "depth_square_m2", "scored", math.sqrt)),
+            ("AbsRel", _Mean("rmse", "depth_relative", "scored", float)),
+            ("PSNR (dB)", _Mean("psnr", "restored_square", "pixels", psnr_db)),
+        ):
+            lines = [(_points(report, field, edges, value), colour) for report, colour in _coloured(comparison)]
+            if value.head == "psnr":
+                of_input = value._replace(sums="input_square")
+                lines.insert(0, (_points(comparison.first, field, edges, of_input), GREY))
             lines = [(points, colour) for points, colour in lines if points]
             if lines:
                 drawn.append((f"{title} against {unit}", _svg(partial(_lines, lines=lines))))
@@ -76,11 +79,7 @@ def curves(comparison: Comparison) -> list[Drawn]:
 
 def uncertainty(comparison: Comparison) -> list[Drawn]:
     """(caption, SVG) of calibration and sparsification, where a network answers an uncertainty; the ideal in grey."""
-    known = [
-        (report.uncertainty, colour)
-        for report, colour in zip(comparison.reports.values(), colours(comparison), strict=True)
-        if report.uncertainty is not None
-    ]
+    known = [(r.uncertainty, colour) for r, colour in _coloured(comparison) if r.uncertainty is not None]
     if not known:
         return []
     lines = [([(0.0, 0.0), (1.0, 1.0)], GREY)]
@@ -130,32 +129,28 @@ def _lines(axes: Axes, lines: Sequence[tuple[list[tuple[float, float]], str]]) -
         axes.set_ylim(bottom=0)
 
 
-def _rmse(sums: Sums) -> float | None:
-    return math.sqrt(sums["depth_square_m2"] / sums["scored"]) if sums["scored"] >= FEWEST_PIXELS else None
+class _Mean(NamedTuple):
+    """A mean over the pixels of a bin: the column `sums` over the column `number`, and what is shown of it.
+
+    `head`: the metric that a report has where this was measured.
+    """
+
+    head: str
+    sums: str
+    number: str
+    shown: Callable[[float], float]
 
 
-def _relative(sums: Sums) -> float | None:
-    return sums["depth_relative"] / sums["scored"] if sums["scored"] >= FEWEST_PIXELS else None
-
-
-def _psnr(sums: Sums) -> float | None:
-    return psnr_db(sums["restored_square"] / sums["pixels"])
-
-
-def _psnr_input(sums: Sums) -> float | None:
-    return psnr_db(sums["input_square"] / sums["pixels"])
-
-
-def _points(
-    report: Report, field: str, edges: Sequence[float], head: str, value: Callable[[Sums], float | None]
-) -> list[tuple[float, float]]:
+def _points(report: Report, field: str, edges: Sequence[float], value: _Mean) -> list[tuple[float, float]]:
     """(middle of the bin, value) for the bins with enough pixels; none where the head is missing."""
-    if report.profiles is None or head not in report.rows["prediction"]:
+    if report.profiles is None or value.head not in report.rows["prediction"]:
         return []
     points = []
     for k, row in enumerate(getattr(report.profiles, field)):
         sums = dict(zip(PROFILE_COLUMNS, row.tolist(), strict=True))
-        found = value(sums) if sums["pixels"] >= FEWEST_PIXELS else None
-        if found is not None and math.isfinite(found):
+        if sums[value.number] < FEWEST_PIXELS:
+            continue
+        found = value.shown(sums[value.sums] / sums[value.number])
+        if math.isfinite(found):
             points.append(((edges[k] + edges[k + 1]) / 2 if k + 1 < len(edges) else edges[k], found))
     return points

@@ -20,7 +20,6 @@ from dfd_train.data.focus_pairs import FocusPairs, samples_of
 from dfd_train.data.stream import ShardDataset
 from dfd_train.errors import ConfigError
 from dfd_train.evaluation.evaluate import PREDICTION, EvalConfig, evaluate
-from dfd_train.model.baselines import d3net, dncnn, ircnn
 from dfd_train.model.build import build_model
 from dfd_train.model.load import load_network
 from dfd_train.model.two_headed import parameter_count
@@ -39,6 +38,10 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def built(name: str) -> Any:
+    return build_model(variant(name), generator=seeded())
+
+
 def test_the_registry_holds_every_baseline_in_its_widths() -> None:
     assert {config.method for config in VARIANTS.values()} == set(METHODS)
     assert all(config.name == name for name, config in VARIANTS.items())
@@ -52,24 +55,24 @@ def test_the_registry_holds_every_baseline_in_its_widths() -> None:
 
 
 def test_parameter_counts_by_hand() -> None:
-    assert parameter_count(dncnn()) == 3 * 64 * 9 + 15 * (64 * 64 * 9 + 2 * 64) + 64 * 3 * 9
-    assert parameter_count(ircnn()) == (27 * 64 + 64) + 5 * (64 * 64 * 9 + 2 * 64) + (64 * 27 + 3)
+    assert parameter_count(built("dncnn")) == 3 * 64 * 9 + 15 * (64 * 64 * 9 + 2 * 64) + 64 * 3 * 9
+    assert parameter_count(built("ircnn")) == (27 * 64 + 64) + 5 * (64 * 64 * 9 + 2 * 64) + (64 * 27 + 3)
     with torch.device("meta"):
-        assert d3net().aif_head is None
+        assert build_model(variant("d3net")).aif_head is None
 
 
-@pytest.mark.parametrize("make", [dncnn, ircnn])
-def test_they_restore_images_of_any_size_and_predict_no_depth(make: Any) -> None:
-    net = make(seeded()).eval()
+@pytest.mark.parametrize("name", ["dncnn", "ircnn"])
+def test_they_restore_images_of_any_size_and_predict_no_depth(name: str) -> None:
+    net = built(name).eval()
     with torch.inference_mode():
         output = net(torch.rand(2, 3, 19, 31))
     assert output.depth_m is None
     assert output.aif.shape == (2, 3, 19, 31)
 
 
-@pytest.mark.parametrize(("make", "radius"), [(dncnn, 17), (ircnn, 16)])
-def test_they_see_as_far_as_their_kernels_reach(make: Any, radius: int) -> None:
-    net = make(seeded()).double().eval()
+@pytest.mark.parametrize(("name", "radius"), [("dncnn", 17), ("ircnn", 16)])
+def test_they_see_as_far_as_their_kernels_reach(name: str, radius: int) -> None:
+    net = built(name).double().eval()
     image = torch.rand(1, 3, 1, 81, dtype=torch.float64)
     with torch.inference_mode():
         before = net(image).aif
@@ -79,7 +82,7 @@ def test_they_see_as_far_as_their_kernels_reach(make: Any, radius: int) -> None:
 
 
 def test_they_learn_to_take_away_what_was_added() -> None:
-    net = ircnn(seeded())
+    net = built("ircnn")
     generator = seeded()
     clean = torch.rand(4, 3, 24, 24, generator=generator)
     noisy = clean + 0.2
@@ -97,7 +100,7 @@ def test_a_zero_start_returns_the_input_and_a_signed_range_changes_no_convention
     zero = build_model(dataclasses.replace(variant("ircnn"), zero_last_aif=True)).eval()
     assert torch.equal(zero(image).aif, image)
     signed = build_model(dataclasses.replace(variant("ircnn"), input_range="signed"), generator=seeded()).eval()
-    plain = ircnn(seeded()).eval()
+    plain = built("ircnn").eval()
     assert torch.allclose(signed(image).aif - image, (plain(image * 2 - 1).aif - (image * 2 - 1)) / 2, atol=1e-6)
 
 
@@ -191,7 +194,7 @@ def test_a_picture_without_a_lens_is_predicted_with_the_lens_of_the_training(
 
 
 def test_export_takes_stacks_and_pairs_and_refuses_what_needs_a_lens() -> None:
-    net = ircnn(seeded()).eval()
+    net = built("ircnn").eval()
     image = torch.rand(1, 3, 40, 52)
     assert torch.equal(ExportedStack(net)(image)[0], net(image).aif)
     song = build_model(variant("song-tiny"), generator=seeded()).eval()
