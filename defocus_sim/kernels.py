@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ def folder() -> Path | None:
         _forget_others(place)
         _keep_in(place)
         return place
-    temporary = _temporary()
+    temporary = None
+    with suppress(OSError):
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     where = "in memory" if temporary is None else f"into {temporary}"
     logging.getLogger(__name__).warning(
         f"note: no folder for compiled kernels can be written: compiling {where}, for this process only; "
@@ -76,13 +78,6 @@ def folder() -> Path | None:
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         _keep_in(temporary)
     return temporary
-
-
-def _temporary() -> Path | None:
-    try:
-        return Path(tempfile.mkdtemp(prefix=_TEMPORARY))
-    except OSError:
-        return None
 
 
 def _roots() -> Iterator[Path]:

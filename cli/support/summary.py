@@ -61,14 +61,6 @@ def _depth_warnings(statistics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _depth_lines(statistics: dict[str, Any]) -> list[str]:
-    depth = statistics.get("depth_m")
-    if not depth:
-        return []
-    low, first, half, last, high = (f"{value:.4g}" for value in depth)
-    return [f"  depth      {low} to {high} m (1 % below {first}, half below {half}, 99 % below {last})"]
-
-
 def stage_lines(result: Conversion) -> list[str]:
     """What the workers spent their time on, over all of them; on a machine that does nothing else it is computing time."""
     total, samples = sum(result.stage_seconds.values()), result.store.manifest.statistics["samples"]
@@ -200,16 +192,26 @@ def _store_lines(store: ShardStore) -> list[str]:
     focus_m = sorted({s for split in manifest.splits.values() for s in split.focus_distance_m})
     names = dict.fromkeys(lens["name"] for lens in manifest.lenses)
     lens = f"{', '.join(names)}, " + (f"focus {', '.join(f'{s:g} m' for s in focus_m if s)}, " if any(focus_m) else "")
-    return [
+    lines = [
         f"{store.url}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples of {width}x{height}",
         f"  lens       {lens}{_blur_text(manifest)}",
-        *_depth_lines(statistics),
-        *_coc_lines(statistics["coc_px"]),
-        *_limit_lines(statistics),
-        *registration_lines(store),
-        *([f"  blurred    {_psnr_text(statistics)}"] if manifest.rendering else []),
-        _stored_line(store, sum(counts.values())),
     ]
+    if statistics.get("depth_m"):
+        low, first, half, last, high = (f"{value:.4g}" for value in statistics["depth_m"])
+        lines.append(f"  depth      {low} to {high} m (1 % below {first}, half below {half}, 99 % below {last})")
+    if statistics["coc_px"] is None:
+        lines.append("  CoC        not known: it takes a lens and depth")
+    else:
+        nearest, farthest = statistics["coc_px"]
+        lines.append(f"  CoC        {nearest:+.1f} to {farthest:+.1f} px (negative: nearer than focus)")
+    if statistics.get("limited_px"):
+        among = counted(statistics.get("limited_samples", 0), "sample")
+        what = f"CoC of {statistics['limited_px']} px in {among}"
+        lines.append(f"  limited    {what}, to the frame's longer side or --max-coc")
+    lines += registration_lines(store)
+    if manifest.rendering:
+        lines.append(f"  blurred    {_psnr_text(statistics)}")
+    return [*lines, _stored_line(store, sum(counts.values()))]
 
 
 def _blur_text(manifest: Manifest) -> str:
@@ -227,13 +229,6 @@ def _stored_line(store: ShardStore, samples: int) -> str:
     )
     how = "read through zarr" if store.foreign else f"in {sum(1 for _ in store.records())} shard files"
     return f"  stored     {format_bytes(stored)} {how} ({stored / raw:.0%} of {format_bytes(raw)} raw)"
-
-
-def _limit_lines(statistics: dict[str, Any]) -> list[str]:
-    count, samples = statistics.get("limited_px", 0), statistics.get("limited_samples", 0)
-    if not count:
-        return []
-    return [f"  limited    CoC of {count} px in {counted(samples, 'sample')}, to the frame's longer side or --max-coc"]
 
 
 def registration_lines(store: ShardStore) -> list[str]:
@@ -273,12 +268,6 @@ def pair_lines(store: ShardStore) -> list[str]:
             rows.append(f"             {sample}: {', '.join(parts) or 'taken as they are'}")
     more = [f"             and {len(rows) - MOST_LISTED} more, all in the manifest"] if len(rows) > MOST_LISTED else []
     return rows[:MOST_LISTED] + more
-
-
-def _coc_lines(coc_px: list[float] | None) -> list[str]:
-    if coc_px is None:
-        return ["  CoC        not known: it takes a lens and depth"]
-    return [f"  CoC        {coc_px[0]:+.1f} to {coc_px[1]:+.1f} px (negative: nearer than focus)"]
 
 
 def _fields(content: dict[str, Any]) -> str:

@@ -143,7 +143,7 @@ class _Scene:
 
 def _measure_one(one: Photographs, index: int, levels: NDArray[np.float64]) -> tuple[_Scene | None, int]:
     """The curves of one pair, None where no pixel counts, and how many of its patches have depth and are not clipped."""
-    unknown = _clipped(one)
+    unknown = np.maximum(one.defocused.max(axis=2), one.sharp.max(axis=2)) > _CLIPPED
     patch_per_m, flat = _flat_patches(one.depth_m)
     usable = flat & (_patch_means(unknown.astype(F32)) < 0.02)
     reach = np.ones((2 * _CLIPPED_REACH_PX + 1,) * 2, np.uint8)
@@ -189,10 +189,6 @@ def _blurred(light: NDArray[F32], sigma_px: float, psf: str) -> NDArray[F32]:
     half = np.concatenate([quarter[:0:-1], quarter])
     kernel = np.concatenate([half[:, :0:-1], half], axis=1)
     return np.asarray(cv2.filter2D(light, -1, kernel, borderType=cv2.BORDER_REFLECT), F32)
-
-
-def _clipped(one: Photographs) -> NDArray[np.bool_]:
-    return np.asarray((one.defocused.max(axis=2) > _CLIPPED) | (one.sharp.max(axis=2) > _CLIPPED))
 
 
 def _patch_means(values: NDArray[F32]) -> NDArray[np.float64]:

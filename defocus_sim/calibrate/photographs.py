@@ -11,7 +11,7 @@ import numpy as np
 
 from defocus_sim.calibrate.curves import Photographs
 from defocus_sim.datasets.formats.images import read_colour, resize_nearest
-from defocus_sim.datasets.layouts.tables import csv_rows
+from defocus_sim.datasets.layouts.tables import read_table
 from defocus_sim.datasets.pairing import read_depth_m
 from defocus_sim.datasets.pairs import PairsSource
 from defocus_sim.datasets.registration import exposed_as, exposure, register, resample
@@ -89,7 +89,7 @@ def read_stack(
         np.full((height, width), depth, np.float32) if isinstance(depth, float) else read_depth_m(depth, depth_scale)
     )
     depth_m = resize_nearest(depth_m, (height, width))
-    for number, row in csv_rows(listed):
+    for number, row in read_table(listed).rows:
         cells = [cell.strip() for cell in row]
         if len(cells) != 2:
             raise SourceError(f"{listed} line {number}: {','.join(row)!r} is not picture,focus distance")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def merge(
                 done += len(samples)
                 if on_progress is not None:
                     on_progress(done, total)
-            splits[split] = _with_shards(content, files)
+            splits[split] = replace(content, shards=tuple(files))
         state.write_manifest(_manifest(stores, splits, settings_digest(description)))
         state.publish(description)
     except StorageTimeoutError:
@@ -135,10 +136,6 @@ def _join(stores: Sequence[ShardStore], split: str, scenes: Sequence[Mapping[str
             columns["blurred_hw"] += [blurred_hw(store.manifest, part, k) or (0, 0) for k in range(len(part.names))]
         lens_offset += len(store.manifest.lenses)
     return SplitManifest(**{key: tuple(values) for key, values in columns.items()}, shards=())
-
-
-def _with_shards(content: SplitManifest, files: Sequence[dict[str, ShardFile]]) -> SplitManifest:
-    return SplitManifest(**{**vars(content), "shards": tuple(files)})
 
 
 def _chunks(stores: Sequence[ShardStore], split: str) -> Iterator[dict[str, bytes]]:

@@ -147,7 +147,7 @@ def convert(
             tasks = _tasks(settings, who, planned, state, settings_digest(description), on_error)
             todo = state.unfinished(tasks)
             total, left = (sum(len(task.samples) for task in some) for some in (tasks, todo))
-            found = _run(todo, who, _Progress(total - left, total, on_progress), state.release, clock)
+            found = _run(todo, who, _counting(total - left, total, on_progress), state.release, clock)
             if not found:
                 break
             # Named as the source does: a focal stack has several samples of one frame, maybe in several shards.
@@ -231,24 +231,23 @@ def _paths(source: Any) -> dict[str, Path]:
     return {name: value for name, value in getattr(source, "__dict__", {}).items() if isinstance(value, Path)}
 
 
-class _Progress:
-    """Counts samples as tasks finish them; not for several threads at once."""
+def _counting(done: int, total: int, on_progress: Progress | None) -> Callable[[int], None]:
+    """A function to tell of so many samples more that are done; not for several threads at once."""
 
-    def __init__(self, done: int, total: int, on_progress: Progress | None) -> None:
-        self._done, self._total, self._on_progress = done, total, on_progress
-        self.advance(0)
+    def advance(samples: int) -> None:
+        nonlocal done
+        done += samples
+        if on_progress is not None:
+            on_progress(done, total)
 
-    def advance(self, samples: int) -> None:
-        """`samples` more are done."""
-        self._done += samples
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._total)
+    advance(0)
+    return advance
 
 
 def _run(
     tasks: list[ShardTask],
     who: Workers,
-    progress: _Progress,
+    advance: Callable[[int], None],
     release: Callable[[], None],
     clock: StageClock | None,
 ) -> list[BadFrame]:
@@ -256,10 +255,10 @@ def _run(
     if not tasks:
         return []
     if who.in_process:
-        return run_in_threads(tasks, who.number, lambda: progress.advance(1), release, clock)
+        return run_in_threads(tasks, who.number, lambda: advance(1), release, clock)
 
     def on_shard(task: ShardTask) -> None:
-        progress.advance(len(task.samples))
+        advance(len(task.samples))
 
     if who.scheduler is None:
         return run_in_processes(tasks, who.number, on_shard, release)

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef, depth_with_holes
-from defocus_sim.datasets.formats.images import check_whole, colour_size, read_colour, resize_nearest
+from defocus_sim.datasets.formats.images import colour_size, read_colour, resize_nearest
 from defocus_sim.datasets.formats.matfile import read_matrix
+from defocus_sim.datasets.formats.pictures import whole_file
 from defocus_sim.datasets.layouts.walk import files_below
 from defocus_sim.datasets.listing import (
     VAL_FRACTION,
@@ -291,5 +292,5 @@ def _check(path: Path) -> None:
     if path.suffix.lower() == ".mat":
         read_grid(path)
     else:
-        check_whole(path)
+        whole_file(path)
         colour_size(path)

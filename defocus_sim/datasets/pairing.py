@@ -15,12 +15,12 @@ from defocus_sim.datasets.formats.depth_units import DepthKind
 from defocus_sim.datasets.formats.images import (
     CHECKED_SUFFIXES,
     DepthHeader,
-    check_whole,
     colour_size,
     depth_header,
     read_colour,
     read_depth_units,
 )
+from defocus_sim.datasets.formats.pictures import whole_file
 from defocus_sim.errors import SourceError
 
 _MILLIMETRES = re.compile(r"(?:^|[._-])mm(?:[._-]|$)|depthmm$", re.IGNORECASE)
@@ -71,7 +71,7 @@ def look_at_colour(path: Path) -> tuple[int, int]:
     # Decoded before the header is looked at: Pillow warns of a damaged TIFF and goes on.
     if path.suffix.lower() not in CHECKED_SUFFIXES:
         read_colour(path)
-    check_whole(path)
+    whole_file(path)
     return colour_size(path)
 
 
@@ -79,7 +79,7 @@ def look_at_depth(path: Path) -> DepthHeader:
     """What a depth map holds that is whole; raises `SourceError` where it is not."""
     if path.suffix.lower() not in CHECKED_SUFFIXES:
         read_depth_units(path)
-    check_whole(path)
+    whole_file(path)
     return depth_header(path)
 
 

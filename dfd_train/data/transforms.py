@@ -96,18 +96,13 @@ def flip(frames: Frames, draws: Draws) -> Frames:
     return Frames(*(torch.where(mask, array.flip(-1), array) for array in frames))
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """`batch` on `device` as it is stored, uint8; from page-locked memory without waiting."""
-    return Batch(batch.indices, *(tensor.to(device, non_blocking=True) for tensor in batch[1:]))
-
-
 def training_frames(batch: Batch, geometry: Geometry, device: torch.device, *, seed: int, epoch: int) -> Frames:
     """What the network trains on: `batch` on `device`, cut or resized, and flipped."""
     height, width = batch.depth_m.shape[-2:]
     draws = draw(geometry, batch.indices, (height, width), seed=seed, epoch=epoch)
-    # Cut while the samples are still bytes.
-    there = cut(to_device(batch, device), geometry.crop, draws)
-    return flip(resize(to_frames(there, device), geometry.size), draws)
+    # Cut while the samples are still bytes; from page-locked memory the copy does not wait.
+    there = Batch(batch.indices, *(tensor.to(device, non_blocking=True) for tensor in batch[1:]))
+    return flip(resize(to_frames(cut(there, geometry.crop, draws), device), geometry.size), draws)
 
 
 def evaluation_frames(batch: Batch, size: tuple[int, int] | None, device: torch.device) -> Frames:

@@ -73,15 +73,7 @@ def _is_sound(line: bytes) -> bool:
 
 
 def _to_line(score: SampleScore) -> str:
-    content = _to_json(score)
-    return f"{zlib.crc32(content.encode()):08x} {content}"
-
-
-def _from_line(line: bytes) -> SampleScore:
-    return _from_json(line.partition(b" ")[2].decode())
-
-
-def _to_json(score: SampleScore) -> str:
+    """The score as JSON behind its checksum."""
     sides = [
         {"depth": one.depth and vars(one.depth), "image": one.image and vars(one.image)}
         for one in (score.predicted, score.untouched)
@@ -89,11 +81,13 @@ def _to_json(score: SampleScore) -> str:
     profile = score.profile and [part.tolist() for part in score.profile]
     by_side = None if score.sides is None else score.sides.tolist()
     sure = score.uncertainty and [v.tolist() if isinstance(v, np.ndarray) else v for v in score.uncertainty]
-    return json.dumps([score.position, score.predicted.name, *sides, profile, by_side, sure])
+    content = json.dumps([score.position, score.predicted.name, *sides, profile, by_side, sure])
+    return f"{zlib.crc32(content.encode()):08x} {content}"
 
 
-def _from_json(line: str) -> SampleScore:
-    position, name, predicted, untouched, profile, by_side, sure = parse_json(line)
+def _from_line(line: bytes) -> SampleScore:
+    content = parse_json(line.partition(b" ")[2].decode())
+    position, name, predicted, untouched, profile, by_side, sure = content
     first, second = (
         ImageScore(
             name=name,

@@ -214,19 +214,11 @@ def reblur_losses(
     structure = _mean((1 - ssim(made, defocused)) / 2, images)
     look = REBLUR_SSIM_SHARE * structure + (1 - REBLUR_SSIM_SHARE) * _mean((made - defocused).abs(), images)
     nearness = camera[:, FOCUS_M, None, None, None] / output.depth_m
-    smooth = sum(
-        (
-            _mean(nearness.diff(dim=dim).abs() * torch.exp(-_EDGE_SHARPNESS * _change(aif, dim)), images)
-            for dim in (-1, -2)
-        ),
-        start=look.new_zeros(()),
-    )
+    smooth = look.new_zeros(())
+    for dim in (-1, -2):
+        change = aif.diff(dim=dim).abs().mean(dim=1, keepdim=True)
+        smooth = smooth + _mean(nearness.diff(dim=dim).abs() * torch.exp(-_EDGE_SHARPNESS * change), images)
     return LossTerms(look + REBLUR_SMOOTHNESS * smooth, None, {"reblur": look, "smooth": smooth})
-
-
-def _change(image: Tensor, dim: int) -> Tensor:
-    """(B, 1, ...): mean over channels of |difference of neighbours| along `dim`."""
-    return image.diff(dim=dim).abs().mean(dim=1, keepdim=True)
 
 
 def charbonnier(predicted: Tensor, target: Tensor, eps: float, images: Tensor | None = None) -> Tensor:

@@ -32,7 +32,7 @@ from defocus_sim.errors import SourceError
 COLOUR_SUFFIXES = PICTURE_SUFFIXES
 DEPTH_ONLY_SUFFIXES = frozenset({".npy", ".npz", ".exr", ".pfm", ".pgm"})
 DEPTH_SUFFIXES = DEPTH_ONLY_SUFFIXES | {".png", ".tif", ".tiff"}
-# Formats whose damage `check_whole` or the header shows; others have to be decoded to know.
+# Formats whose damage `whole_file` or the header shows; others have to be decoded to know.
 CHECKED_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".npy", ".npz", ".pfm", ".exr"})
 # What NumPy raises for files that are no NumPy files, or damaged ones.
 _NO_ARRAY = (OSError, ValueError, EOFError, KeyError, SyntaxError, MemoryError, tokenize.TokenError, zipfile.BadZipFile)
@@ -168,11 +168,6 @@ def resize_nearest(depth: NDArray[np.float32], hw: tuple[int, int]) -> NDArray[n
     rows = ((np.arange(hw[0]) + 0.5) * (depth.shape[0] / hw[0])).astype(np.intp)
     columns = ((np.arange(hw[1]) + 0.5) * (depth.shape[1] / hw[1])).astype(np.intp)
     return np.ascontiguousarray(depth[rows[:, None], columns])
-
-
-def check_whole(path: Path) -> None:
-    """Raises `SourceError` where the file is empty, a JPEG or PNG without its end, or a PNG with a wrong checksum."""
-    whole_file(path)
 
 
 def _read_numpy(path: Path) -> NDArray[Any]:

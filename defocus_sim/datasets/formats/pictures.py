@@ -69,7 +69,9 @@ def read_picture(path: Path) -> StoredPicture:
     data = whole_file(path)
     if data.startswith((b"P2", b"P5")):
         return _grey_map(path, data)
-    check_picture_of(path, data)
+    if data[4:8] == b"ftyp" and b"avif" not in data[:32]:
+        _register_heif(path)
+    check_picture(path, data)
     with opened(path, data) as image:
         bits = _bits(path, data, image)
         return _deep(path, data, image) if bits == 16 else _shallow(data, image)
@@ -122,13 +124,6 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
         raise SourceError(
             f"{path} is not a readable picture: truncated, damaged or of an unknown kind ({reason[:120]})"
         ) from error
-
-
-def check_picture_of(path: Path, data: bytes) -> None:
-    """`check_picture`, for HEIC too."""
-    if data[4:8] == b"ftyp" and b"avif" not in data[:32]:
-        _register_heif(path)
-    check_picture(path, data)
 
 
 def decoded_by_opencv(path: Path, data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any]:

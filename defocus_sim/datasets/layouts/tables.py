@@ -111,11 +111,6 @@ def read_table(path: Path, what: str = "list of pairs") -> Table:
     return Table(rows, header, _SEPARATORS[separator])
 
 
-def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Number and cells of each line of a list that is data. Raises `SourceError`."""
-    return read_table(path).rows
-
-
 def _is_comment(line: str, folder: Path) -> bool:
     line = line.strip()
     if not line.startswith("#"):
