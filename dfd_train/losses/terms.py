@@ -26,7 +26,7 @@ from dfd_train.losses.depth_terms import (
 )
 from dfd_train.losses.ssim import ssim
 from dfd_train.optics.answer import Output, answer_unit
-from dfd_train.optics.camera import FOCUS_M, aspect, largest_sigma_px, sigma_px
+from dfd_train.optics.camera import ANSWERED_NEARNESS, FOCUS_M, aspect, largest_sigma_px, sigma_px
 from dfd_train.optics.reblur import reblur
 
 
@@ -210,7 +210,8 @@ def reblur_losses(
     if output.depth_m is None:
         raise ValueError("re-blurring needs a predicted depth")
     images = None if counts is None else counts.float().clamp(min=1)[0]
-    made = reblur(aif, sigma_px(output.depth_m, camera), largest_px=largest_sigma_px(camera), aspect=aspect(camera))
+    largest_px = largest_sigma_px(camera, ANSWERED_NEARNESS)
+    made = reblur(aif, sigma_px(output.depth_m, camera), largest_px=largest_px, aspect=aspect(camera))
     structure = _mean((1 - ssim(made, defocused)) / 2, images)
     look = REBLUR_SSIM_SHARE * structure + (1 - REBLUR_SSIM_SHARE) * _mean((made - defocused).abs(), images)
     nearness = camera[:, FOCUS_M, None, None, None] / output.depth_m

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from dfd_train.config.model import ModelConfig
 from dfd_train.model.two_headed import Output, TwoHeadedNet
-from dfd_train.optics.camera import FOCUS_M, IN_FOCUS_PX, NEAREST_SHARE, aspect, sigma_px
+from dfd_train.optics.camera import ANSWERED_NEARNESS, FOCUS_M, IN_FOCUS_PX, aspect, sigma_px
 from dfd_train.optics.deconvolution import deconvolve
 
-# Depth as S/x, "nearness", between these: 1000 and 1/4 of the focus distance S.
-LEAST_NEARNESS, MOST_NEARNESS = 1e-3, 1 / NEAREST_SHARE
+# Depth as S/x, "nearness", is at least this: 1000 times the focus distance S.
+LEAST_NEARNESS = 1e-3
 # Where a network that answers 0 starts: at half the nearness of the focus distance, twice as far. At the focus itself the
 # blur has no slope to follow.
 _START = -1.9459101
@@ -104,5 +104,5 @@ class GurNet(CameraNet):
         raw = self.outputs(image).depth_m
         assert raw is not None  # noqa: S101 - the configuration allows the depth head only
         # Not in the half precision that the layers may have computed in: its steps would show in the depth.
-        nearness = (MOST_NEARNESS * torch.sigmoid(raw.float() + _START)).clamp(min=LEAST_NEARNESS)
+        nearness = (ANSWERED_NEARNESS * torch.sigmoid(raw.float() + _START)).clamp(min=LEAST_NEARNESS)
         return Output(self.cameras(image, camera)[:, FOCUS_M, None, None, None] / nearness, None)

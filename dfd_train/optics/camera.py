@@ -14,12 +14,16 @@ from torch import Tensor
 from defocus_sim.lens import Lens, coc_at_infinity_px, coc_limit_px
 
 FOCUS_M, COC_PX, MOST_PX, SHARP_PX, PER_COC, SCALE_Y, SCALE_X, IN_FOCUS_PX = range(8)
-# Depths below this share of the focus distance count as this: the blur of something at the lens has no bound.
-NEAREST_SHARE = 0.25
+# Depths below this share of the focus distance count as this: the blur of something at the lens has no bound. Far below
+# whatever a picture shows: focused at 10 m, most of a room is nearer than a quarter of that.
+NEAREST_SHARE = 0.01
 # The focus distance over the farthest depth that a CoC is turned into.
 FARTHEST_NEARNESS = 0.01
 # Finite, as the camera is part of averages of weights, where infinities would become NaN.
 _NO_CAP_PX = 1e9
+# The nearest that a network answers which learns by blurring again: a quarter of the focus distance. Whatever is wider
+# blurred has no detail left that could correct it.
+ANSWERED_NEARNESS = 4.0
 
 
 def camera_of(lens: Lens, blurred_hw: tuple[int, int], frame_hw: tuple[int, int] | None = None) -> Tensor:
@@ -45,7 +49,7 @@ def camera_of(lens: Lens, blurred_hw: tuple[int, int], frame_hw: tuple[int, int]
 def sigma_px(depth_m: Tensor, camera: Tensor) -> Tensor:
     """Standard deviation of the blur along x, in pixels of the frame at hand, shaped like `depth_m` (B, 1, H, W) metres.
 
-    As `defocus_sim.lens.sigma_px`, but depths below a quarter of the focus distance count as that. `camera`: (B, 8).
+    As `defocus_sim.lens.sigma_px`, but depths below 1/100 of the focus distance count as that. `camera`: (B, 8).
     Along y the blur is `aspect` times as wide.
     """
     at = camera[:, :, None, None, None]
@@ -62,7 +66,7 @@ def sigma_px(depth_m: Tensor, camera: Tensor) -> Tensor:
 def coc_px_from(depth_m: Tensor, camera: Tensor) -> Tensor:
     """Signed CoC diameter along x in px of the frame at hand, shaped like `depth_m` (B, 1, H, W) metres, > 0.
 
-    `COC_PX * (1 - S/x)`, negative nearer than the focus S, without the cap; depths below a quarter of the focus distance
+    `COC_PX * (1 - S/x)`, negative nearer than the focus S, without the cap; depths below 1/100 of the focus distance
     count as that. `camera`: (B, 8).
     """
     at = camera[:, :, None, None, None]
@@ -73,7 +77,7 @@ def coc_px_from(depth_m: Tensor, camera: Tensor) -> Tensor:
 def depth_from_coc(coc_px: Tensor, camera: Tensor) -> Tensor:
     """Metres from a signed CoC in px of the frame at hand: the inverse of `coc_px_from`, `S / (1 - coc/COC_PX)`.
 
-    A CoC beyond that of a point 100 focus distances away, or more negative than at a quarter of one, counts as those.
+    A CoC beyond that of a point 100 focus distances away, or more negative than at 1/100 of one, counts as those.
     """
     at = camera[:, :, None, None, None]
     nearness = (1 - coc_px / (at[:, SCALE_X] * at[:, COC_PX])).clamp(FARTHEST_NEARNESS, 1 / NEAREST_SHARE)
@@ -86,9 +90,9 @@ def depth_per_coc(depth_m: Tensor, camera: Tensor) -> Tensor:
     return depth_m**2 / (at[:, FOCUS_M] * at[:, SCALE_X] * at[:, COC_PX])
 
 
-def largest_sigma_px(camera: Tensor) -> float:
-    """The largest value that `sigma_px` can take for any of the cameras (B, 8)."""
-    coc = torch.minimum(camera[:, COC_PX] * (1 / NEAREST_SHARE - 1), camera[:, MOST_PX])
+def largest_sigma_px(camera: Tensor, most_nearness: float = 1 / NEAREST_SHARE) -> float:
+    """The largest value that `sigma_px` can take for any of the cameras (B, 8), of depths from S/`most_nearness` on."""
+    coc = torch.minimum(camera[:, COC_PX] * (most_nearness - 1), camera[:, MOST_PX])
     own = camera[:, PER_COC] * (coc - camera[:, SHARP_PX]).clamp(min=0)
     return float((camera[:, SCALE_X] * torch.hypot(own, camera[:, IN_FOCUS_PX])).max())
 

@@ -29,7 +29,7 @@ def defocus(
     `optics.camera.camera_of` makes them, through which gradients reach the focus distance and the aperture; in a frame
     whose shape a resize has changed the blur is an ellipse. `psf`,
     `linear_light`: as in `defocus_sim.defocus`, with which the result agrees to half a grey level. The lens's
-    `focus_blur_px` is added; its fall-off to the corners is not. Depths below a quarter of the focus distance count as
+    `focus_blur_px` is added; its fall-off to the corners is not. Depths below 1/100 of the focus distance count as
     that.
 
     Raises `ConfigError` for shapes that do not fit, depth that is not positive, or an unknown `psf`.

@@ -61,6 +61,21 @@ def test_the_picture_is_what_its_camera_sees(psf: str, light: str) -> None:
     assert torch.allclose(made.aif, frames().aif, atol=2.5 / 255)
 
 
+@pytest.mark.parametrize("focus_m", [1.0, 10.0, 30.0])
+def test_what_lies_far_before_the_focus_is_blurred_as_the_simulator_does(focus_m: float) -> None:
+    """Most of a room is nearer than a quarter of a focus distance of 10 m."""
+    ranges = LensRange(focus_m=(focus_m, focus_m), f_number=(1.0, 1.0), focal_length_mm=(50, 50))
+    made, cameras = photographed(frames(), draw_lenses(ranges, INDICES, seed=0, epoch=0), 48)
+    lens = Lens(focus_distance_m=focus_m, f_number=1.0, focal_length_mm=50.0, sensor_width_mm=36.0)
+    assert float((frames().depth_m < focus_m / 4).float().mean()) > (0.2 if focus_m > 5 else -1)
+    for row in range(6):
+        depth_m = frames().depth_m[row, 0].numpy()
+        expected = simulate(frames().aif[row].permute(1, 2, 0).numpy(), depth_m, lens)
+        assert np.abs(made.defocused[row].permute(1, 2, 0).numpy() - expected).max() < 2.5 / 255
+        asked = coc_px_from(frames().depth_m[row : row + 1], cameras[row : row + 1])[0, 0]
+        assert np.allclose(asked.numpy(), lens.coc_px(depth_m, width_px=48), rtol=1e-4, atol=1e-4)
+
+
 def test_the_aperture_closes_until_the_blur_is_as_wide_as_it_may_be() -> None:
     ranges = LensRange(focus_m=(1.0, 1.0), f_number=(1.0, 1.0), focal_length_mm=(85, 85), most_coc_px=(5, 5))
     cameras = cameras_of(draw_lenses(ranges, INDICES, seed=0, epoch=0), frames().depth_m, 800)

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from defocus_sim.datasets.synthetic.source import SyntheticSource
-from defocus_sim.lens import Lens, coc_diameter_px
+from defocus_sim.lens import Lens, coc_diameter_px, coc_limit_px
 from defocus_sim.lens import sigma_px as lens_sigma_px
 from defocus_sim.simulate import defocus, fill_holes
 from dfd_train.optics.camera import NEAREST_SHARE, aspect, camera_of, largest_sigma_px, sigma_px
@@ -30,7 +30,8 @@ def test_a_camera_blurs_as_much_as_its_lens(name: str) -> None:
     lens = LENSES[name]
     depth = np.geomspace(lens.focus_distance_m * NEAREST_SHARE, 90, 48 * 64).reshape(48, 64)
     camera = camera_of(lens, (48, 64))[None]
-    expected = lens_sigma_px(coc_diameter_px(depth, lens), lens)
+    limit = coc_limit_px(lens, (48, 64))
+    expected = lens_sigma_px(np.clip(coc_diameter_px(depth, lens), -limit, limit), lens)
     assert np.allclose(sigma_px(maps(depth), camera)[0, 0].numpy(), expected, rtol=1e-4, atol=1e-4)
     assert largest_sigma_px(camera) >= expected.max() * (1 - 1e-6)
     nearer = sigma_px(maps(depth * 0.01), camera)

@@ -132,7 +132,7 @@ def test_where_tiles_meet_a_depth_is_near_or_far_and_no_average_of_both() -> Non
     near = found.depth_m < 2
     assert 0.05 < near.mean() < 0.95
     shown = np.abs(coc_diameter_px(found.depth_m, lens, width_px=160))
-    # A depth is no nearer than a quarter of the focus distance, and no farther than where blur still tells.
+    # A depth is no nearer than 1/100 of the focus distance, and no farther than where blur still tells.
     np.testing.assert_allclose(shown[near], np.minimum(found.coc_px[near], shown.max()), rtol=1e-3, atol=1e-3)
     assert (shown[~near] <= found.coc_px[~near] + 1e-3).all()
     assert found.depth_sigma_m is not None
