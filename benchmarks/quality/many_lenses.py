@@ -75,7 +75,7 @@ def draw(lenses, out):
         axes.bar([at + 0.2 * (place - 1.5) for at in range(len(lenses))], heights, 0.2, color=colour, label=kind)
     axes.set_xticks(range(len(lenses)), [name.replace(" focus", "\nfocus") for name in lenses])
     axes.set(ylabel="AbsRel of depth, test split")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=len(kinds), fontsize="small")
     figure.savefig(out, dpi=110)
 
 
