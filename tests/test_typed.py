@@ -59,6 +59,6 @@ def test_types_are_seen_from_elsewhere(python, tmp_path):
     result = subprocess.run(check, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     lines = result.stdout.splitlines()
     assert len(lines) == 4, result.stdout
-    assert 'Revealed type is "defocus_sim.lens.Lens"' in lines[0]
+    assert 'Revealed type is "defocus_sim.lens.thin_lens.Lens"' in lines[0]
     assert 'Revealed type is "tuple[int, int]' in lines[1]
     assert 'Argument "out" to "recipe_config" has incompatible type "float"' in lines[2]
