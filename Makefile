@@ -31,10 +31,14 @@ demo: venv
 	$(BIN)/python -m dfd_cli.demo --out demo
 
 # The weights that come with the installation, from nothing; hours. The same command goes on where it was stopped.
+SCENES := --size 320x240 --test-fraction 0 --val-fraction 0.02 --resume
 weights: venv
-	$(BIN)/dfd-prepare synthetic --scenes varied --count 3000 --size 320x240 --out weights/varied.zarr --resume
-	$(BIN)/dfd-prepare synthetic --scenes rooms --count 1600 --size 320x240 --seed 77 --out weights/rooms.zarr --resume
-	test -d weights/scenes.zarr || $(BIN)/dfd-prepare merge weights/varied.zarr weights/rooms.zarr --out weights/scenes.zarr
+	$(BIN)/dfd-prepare synthetic --scenes varied --count 3000 --seed 7 $(SCENES) --out weights/varied.zarr
+	$(BIN)/dfd-prepare synthetic --scenes varied --scale room --count 2500 --seed 8 $(SCENES) --out weights/varied-room.zarr
+	$(BIN)/dfd-prepare synthetic --scenes rooms --count 1600 --seed 77 $(SCENES) --out weights/rooms.zarr
+	$(BIN)/dfd-prepare synthetic --scenes rooms --count 3000 --seed 78 $(SCENES) --out weights/more-rooms.zarr
+	test -d weights/scenes.zarr || $(BIN)/dfd-prepare merge weights/varied.zarr weights/varied-room.zarr weights/rooms.zarr \
+		weights/more-rooms.zarr --out weights/scenes.zarr
 	$(BIN)/dfd-train --recipe any-lens --shards weights/scenes.zarr --out weights/run --resume=auto
 	$(BIN)/dfd-predict export --checkpoint weights/run@last --weights dfd_train/weights/any-lens.safetensors
 

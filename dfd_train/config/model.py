@@ -94,8 +94,9 @@ class ModelConfig:
     px, which the sample's lens turns into metres, or "coc+side", its width and, apart from that, the log-odds of nearer
     than the focus: two depths share a blur, and an average of both is neither. `uncertainty`: whether it also answers the
     scale of its error. `lens_input`: whether the network is told its lens; `lens_hidden`: for which share of the training
-    pictures it is not, so that it also serves pictures of an unknown lens. `heads`: which of "depth" and "aif"
-    exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
+    pictures it is not, so that it also serves pictures of an unknown lens. `height_input`: whether it is also told how high
+    in the picture each pixel is: what is low is nearer in most photographs, and filters see no place. `heads`: which of
+    "depth" and "aif" exist. `dropout`: probability in the two deepest decoder blocks. `zero_last_aif`: start the last
     AiF convolution at zero, so that the untrained network returns its input as the restored image. `input_range`:
     whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
     the network takes and returns [0, 1] either way. `input`: which of a sample's pictures the network is given; "aif" asks
@@ -141,6 +142,11 @@ class ModelConfig:
         help="With --lens-input: share of the training pictures whose lens it is not told, as of many photographs.",
     )  # fmt: skip
 
+    height_input: bool = option(
+        False, group=NETWORK,
+        help="With --lens-input: tell the network how high in the picture each pixel is.",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         check_options(self, "model ")
         if len(self.blocks) != 4 or not 1 <= min(self.blocks) <= max(self.blocks) <= MOST_LAYERS:
@@ -156,6 +162,8 @@ class ModelConfig:
                 )
         if self.lens_hidden and not self.lens_input:
             raise ConfigError(f"lens_hidden={self.lens_hidden:g} means nothing without lens_input")
+        if self.height_input and not self.lens_input:
+            raise ConfigError("height_input is possible with lens_input only")
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"model heads={self.heads} must be one or both of {', '.join(HEADS)}")
         possible = METHODS[self.method].heads
@@ -224,7 +232,7 @@ def tuples_from_lists(values: Mapping[str, Any]) -> dict[str, Any]:
 WIDTHS: dict[str, dict[str, Any]] = {
     "full": {},
     "small": {"stem_width": 32, "growth": 16, "blocks": (4, 8, 12, 8), "decoder": (160, 96, 64, 48, 32)},
-    "light": {"stem_width": 32, "growth": 16, "blocks": (3, 5, 8, 5), "decoder": (112, 72, 48, 40, 32)},
+    "light": {"stem_width": 16, "growth": 16, "blocks": (3, 6, 10, 6), "decoder": (112, 72, 40, 24, 16)},
     "tiny": {"stem_width": 16, "growth": 8, "blocks": (2, 4, 6, 4), "decoder": (48, 32, 24, 16, 16)},
 }
 

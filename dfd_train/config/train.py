@@ -37,16 +37,17 @@ _AUTHORS = {
 _ANY_LENS = _FAST | {
     "model": replace(
         variant("light"), stem="blur", init="kaiming", zero_last_aif=True, predict="coc+side", uncertainty=True,
-        lens_input=True, lens_hidden=0.3,
+        lens_input=True, lens_hidden=0.3, height_input=True,
     ),
     "optim": replace(_FAST["optim"], lr=2e-3, ema_decay=0.998),
-    "geometry": Geometry(size=None, crop=(192, 192)),
+    # Whole frames: which side of the focus a surface is on shows in how a scene is laid out, not in a window of it.
+    "geometry": Geometry(size=None, crop=None),
     "engine": EngineConfig(precision="bf16", channels_last=True),
-    "batch_size": 6,
-    "epochs": 16,
+    "batch_size": 3,
+    "epochs": 5,
     "lens_range": "focus=0.3m..30m,near_depths=0.8,f_number=1..8,focal_length=20mm..100mm,sensor_width=13mm..36mm,"
-    "most_coc_px=2..14,psf=both,light=both,layered=0.6,softness_px=0..1,sigma_per_coc=0.24..0.32,focus_blur_px=0..0.6,"
-    "noise=0..2,sharpen=0..0.6,jpeg=60..100",
+    "most_coc_px=2..12,psf=both,light=both,layered=0.5,softness_px=0..0.7,sigma_per_coc=0.24..0.32,"
+    "focus_blur_px=0..0.6,noise=0..2,sharpen=0..0.5,jpeg=60..100",
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {"paper": {}, "authors": _AUTHORS, "fast": _FAST, "any-lens": _ANY_LENS}
 

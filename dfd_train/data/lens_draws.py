@@ -18,6 +18,7 @@ from dfd_train.config.lens_range import LensRange
 from dfd_train.data.transforms import Frames
 from dfd_train.optics.blurred import blurred_by, filled
 from dfd_train.optics.camera import (
+    BOTTOM,
     COC_PX,
     FOCUS_M,
     IN_FOCUS_PX,
@@ -25,6 +26,7 @@ from dfd_train.optics.camera import (
     PER_COC,
     SCALE_X,
     SCALE_Y,
+    TOP,
     coc_px_from,
 )
 from dfd_train.optics.camera_effects import jpeg, sharpened, softened
@@ -97,7 +99,7 @@ def draw_lenses(ranges: LensRange, indices: NDArray[np.int64], *, seed: int, epo
 
 
 def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int, aspects: Tensor | None = None) -> Tensor:
-    """The drawn lenses as cameras (B, 8) for frames `depth_m` (B, 1, H, W) cut from frames `width_px` wide.
+    """The drawn lenses as cameras (B, 10) for frames `depth_m` (B, 1, H, W) cut from frames `width_px` wide.
 
     `aspects`: (B,), see `ShardDataset.aspects`; None: pixels are square.
     """
@@ -113,11 +115,12 @@ def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int, aspects: Tensor
     focus = torch.maximum(torch.where(focus < 0, -focus * picked, focus), 2 * focal)
     distance_px = focal * focus / (focus - focal) * width_px / sensor
     coc_px = focal / f_number * distance_px / focus
-    cameras = torch.zeros(len(focus), 8, device=device)
+    cameras = torch.zeros(len(focus), 10, device=device)
     cameras[:, FOCUS_M], cameras[:, COC_PX], cameras[:, MOST_PX] = focus, coc_px, _NO_CAP_PX
     cameras[:, PER_COC] = torch.from_numpy(draws.sigma_per_coc).to(device)
     cameras[:, IN_FOCUS_PX] = torch.from_numpy(draws.focus_blur_px).to(device)
     cameras[:, SCALE_X] = 1
+    cameras[:, TOP], cameras[:, BOTTOM] = -1, 1
     cameras[:, SCALE_Y] = 1 if aspects is None else aspects.to(device)
     # Close the aperture where the blur would be wider than it is to be.
     safe = torch.where(valid, flat, focus[:, None]).reshape(depth_m.shape)
@@ -131,7 +134,7 @@ def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int, aspects: Tensor
 def photographed(
     frames: Frames, draws: LensDraws, width_px: int, aspects: Tensor | None = None
 ) -> tuple[Frames, Tensor]:
-    """`frames` as the drawn cameras take them, and the cameras (B, 8).
+    """`frames` as the drawn cameras take them, and the cameras (B, 10).
 
     The defocused picture is made anew of the sharp one; what a camera adds to everything (softness, noise, sharpening,
     JPEG) is added to both, as only the defocus is to be undone. `width_px`: of the frames before they were cut.

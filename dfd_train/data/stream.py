@@ -157,7 +157,7 @@ class ShardDataset(Dataset[Any]):
         return self.split.has_pixels(self.stored_index(index))
 
     def cameras(self, indices: NDArray[np.int64], size: tuple[int, int] | None = None) -> Tensor:
-        """The lenses of the samples `indices` as cameras (B, 8) for stored frames resized to `size` (None = as stored).
+        """The lenses of the samples `indices` as cameras (B, 10) for stored frames resized to `size` (None = as stored).
 
         Raises `ShardError` of `defocus_sim` as `ShardSplit.lens` does.
         """

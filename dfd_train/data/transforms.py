@@ -71,6 +71,12 @@ def draw(geometry: Geometry, indices: np.ndarray, frame_hw: tuple[int, int], *, 
     return draws
 
 
+def first_rows(batch: Batch, geometry: Geometry, *, seed: int, epoch: int) -> list[int]:
+    """Where the window of each sample that `training_frames` cuts begins."""
+    height, width = batch.depth_m.shape[-2:]
+    return draw(geometry, batch.indices, (height, width), seed=seed, epoch=epoch).tops
+
+
 def cut(batch: Batch, crop: tuple[int, int] | None, draws: Draws) -> Batch:
     """The window of height and width `crop` of each sample, the three arrays together; None = the whole frame."""
     if crop is None:

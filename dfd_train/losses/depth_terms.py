@@ -70,7 +70,7 @@ def relative_weight(depth_m: Tensor, camera: Tensor) -> Tensor:
     depth_m
         (B, 1, H, W) metres, 0 or non-finite = hole.
     camera
-        (B, 8).
+        (B, 10).
 
     Returns
     -------

@@ -143,7 +143,7 @@ def compute_losses(
         What the depth head answers, see `ModelConfig`; a residual of another answer is counted in its unit (8 px of CoC,
         1/4 per m), which then stands for the metre of the equations.
     camera
-        (B, 8), where the answer is a CoC.
+        (B, 10), where the answer is a CoC.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def reblur_losses(
     defocused, aif
         (B, 3, H, W) in [0, 1].
     camera
-        (B, 8), see `camera`.
+        (B, 10), see `camera`.
     counts
         As for `compute_losses`.
 

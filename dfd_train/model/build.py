@@ -22,7 +22,7 @@ def build_model(config: ModelConfig, *, generator: torch.Generator | None = None
 
 
 def run_model(net: torch.nn.Module, image: Tensor, camera: Tensor | None, *, told: bool = True) -> Output:
-    """`net(image)`, with the `camera` (B, 8) where there is one to tell it.
+    """`net(image)`, with the `camera` (B, 10) where there is one to tell it.
 
     `told`: False for a `camera` of which the focus distance is a guess, so that it turns the answer into metres only.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dfd_train.config.model import ModelConfig
 from dfd_train.model.two_headed import Output, TwoHeadedNet
-from dfd_train.optics.camera import ANSWERED_NEARNESS, FOCUS_M, IN_FOCUS_PX, aspect, sigma_px
+from dfd_train.optics.camera import ANSWERED_NEARNESS, FOCUS_M, IN_FOCUS_PX, TOP, aspect, sigma_px
 from dfd_train.optics.deconvolution import deconvolve
 
 # Depth as S/x, "nearness", is at least this: 1000 times the focus distance S.
@@ -20,7 +20,7 @@ _START = -1.9459101
 
 
 class CameraNet(TwoHeadedNet):
-    """A depth network that needs the lens; `camera` (8,) is the one to assume where a picture comes without its own.
+    """A depth network that needs the lens; `camera` (10,) is the one to assume where a picture comes without its own.
 
     Training sets it to that of the first training sample; it is kept in the checkpoint.
     """
@@ -29,19 +29,20 @@ class CameraNet(TwoHeadedNet):
 
     def __init__(self, config: ModelConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__(config, generator=generator)
-        self.register_buffer("camera", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.25, 1.0, 1.0, 0.0]))
-        self.register_load_state_dict_pre_hook(_with_in_focus_blur)
+        self.register_buffer("camera", torch.tensor([1.0, 0.0, 0.0, 0.0, 0.25, 1.0, 1.0, 0.0, -1.0, 1.0]))
+        self.register_load_state_dict_pre_hook(_with_all_numbers)
 
     def cameras(self, image: Tensor, camera: Tensor | None) -> Tensor:
-        """`camera`, or the assumed one for every image of the batch: (B, 8)."""
+        """`camera`, or the assumed one for every image of the batch: (B, 10)."""
         return self.camera.expand(len(image), -1) if camera is None else camera
 
 
-def _with_in_focus_blur(_net: torch.nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
-    """A camera of seven numbers, from a checkpoint of before lenses blurred in focus, gets the eighth: none."""
+def _with_all_numbers(_net: torch.nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """The camera of an older checkpoint gets what it lacks: no blur in focus, and all rows of the picture."""
     camera = weights.get(f"{prefix}camera")
-    if camera is not None and camera.numel() == IN_FOCUS_PX:
-        weights[f"{prefix}camera"] = torch.nn.functional.pad(camera, (0, 1))
+    if camera is not None and camera.numel() in (IN_FOCUS_PX, TOP):
+        camera = camera if camera.numel() == TOP else torch.nn.functional.pad(camera, (0, 1))
+        weights[f"{prefix}camera"] = torch.cat([camera, camera.new_tensor([-1.0, 1.0])])
 
 
 class LensNet(CameraNet):
@@ -54,7 +55,7 @@ class LensNet(CameraNet):
         heads: tuple[str, ...] | None = None,
         told: Tensor | None = None,
     ) -> Output:
-        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) or None = the assumed one -> `Output`.
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 10) or None = the assumed one -> `Output`.
 
         `told`: (B,) bool, which lenses the network is told. None: all that are given; in training, all but the share
         `lens_hidden`. One that is assumed is told only to a network that never had to do without.
@@ -76,7 +77,7 @@ class AnwarNet(CameraNet):
     def forward(  # type: ignore[override]  # takes a camera where the two-headed network takes heads
         self, image: Tensor, camera: Tensor | None = None
     ) -> Output:
-        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) -> depth and, in evaluation mode, the image in focus."""
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 10) -> depth and, in evaluation mode, the image in focus."""
         depth_m = self.outputs(image).depth_m
         if self.training or depth_m is None:
             return Output(depth_m, None)
@@ -100,7 +101,7 @@ class GurNet(CameraNet):
     def forward(  # type: ignore[override]  # takes a camera where the two-headed network takes heads
         self, image: Tensor, camera: Tensor | None = None
     ) -> Output:
-        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 8) -> depth between 1/4 and 1000 focus distances."""
+        """`image` (B, 3, H, W) sRGB in [0, 1], `camera` (B, 10) -> depth between 1/4 and 1000 focus distances."""
         raw = self.outputs(image).depth_m
         assert raw is not None  # noqa: S101 - the configuration allows the depth head only
         # Not in the half precision that the layers may have computed in: its steps would show in the depth.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dfd_train.config.model import OF_THE_LENS, ModelConfig
 from dfd_train.optics.answer import Output, answer_unit
-from dfd_train.optics.camera import COC_PX, FOCUS_M, SCALE_X, depth_from_coc, depth_per_coc
+from dfd_train.optics.camera import BOTTOM, COC_PX, FOCUS_M, SCALE_X, TOP, depth_from_coc, depth_per_coc
 
 # Farthest and nearest depth that an answer in 1/m can mean: 0.01 and 10 per metre.
 _LEAST_PER_M, _MOST_PER_M = 1e-2, 1e1
@@ -22,7 +22,7 @@ _USUAL_SCALE_PX, _MOST_ODDS = 1.0, 20.0
 def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None, told: Tensor | None = None) -> Output:
     """What the depth head's channels `raw` (B, 1 to 3, H, W) mean, as an `Output` without an image.
 
-    `camera`: (B, 8), needed where the answer is a CoC. `told`: (B,) bool, which of them are no guess (None = all).
+    `camera`: (B, 10), needed where the answer is a CoC. `told`: (B,) bool, which of them are no guess (None = all).
     A raw 0 is 0 m, 0 px (in focus), or 4 m for an answer in 1/m.
     """
     if config.predict != "depth" or config.uncertainty:
@@ -93,3 +93,13 @@ def lens_planes(camera: Tensor, told: Tensor, hw: tuple[int, ...]) -> Tensor:
     numbers = torch.stack([camera[:, FOCUS_M].log2() / 4, (camera[:, COC_PX] * camera[:, SCALE_X]).log2() / 8], dim=1)
     numbers = torch.where(told[:, None], numbers, -1.0)
     return numbers[:, :, None, None].expand(-1, -1, *hw)
+
+
+def height_plane(camera: Tensor, height: int, padded_hw: tuple[int, ...]) -> Tensor:
+    """How high in the picture each pixel is, as a channel (B, 1, *padded_hw): -1 = its upper edge, 1 = its lower one.
+
+    `camera`: (B, 10), which says where the `height` rows at hand lie; those of the padding go on below them.
+    """
+    top, bottom = camera[:, TOP, None], camera[:, BOTTOM, None]
+    centres = (torch.arange(padded_hw[0], device=camera.device, dtype=camera.dtype) + 0.5) / height
+    return (top + (bottom - top) * centres)[:, None, :, None].expand(-1, 1, *padded_hw)

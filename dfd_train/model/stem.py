@@ -19,14 +19,16 @@ _WINDOWS_PX: dict[str, tuple[int, ...]] = {"highpass": (5,), "blur": (3, 9)}
 
 def extra_channels(config: ModelConfig) -> int:
     """How many channels `stem_input` adds to those of the image."""
-    return 3 * config.about.pictures * len(_WINDOWS_PX.get(config.stem, ())) + (2 if config.lens_input else 0)
+    return 3 * config.about.pictures * len(_WINDOWS_PX.get(config.stem, ())) + (
+        2 + config.height_input if config.lens_input else 0
+    )
 
 
 def stem_input(image: Tensor, config: ModelConfig, lens_planes: Tensor | None = None) -> Tensor:
     """`image` (B, C, H, W), then `gain * (image - box mean of image)` for each window of the stem, then `lens_planes`.
 
-    Box means at the border are of the pixels that are there. `lens_planes`: (B, 2, H, W), for a network that is told
-    its lens. Computed in float32, also under autocast: the differences are small.
+    Box means at the border are of the pixels that are there. `lens_planes`: (B, 2 or 3, H, W), for a network that is
+    told its lens. Computed in float32, also under autocast: the differences are small.
     """
     parts = [image]
     for side in _WINDOWS_PX.get(config.stem, ()):

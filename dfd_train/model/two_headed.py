@@ -10,7 +10,7 @@ from dfd_train.config.model import HEADS, ModelConfig
 from dfd_train.errors import ConfigError
 from dfd_train.model.decoder import DecoderHead
 from dfd_train.model.encoder import Encoder
-from dfd_train.model.reading import lens_planes, read_depth
+from dfd_train.model.reading import height_plane, lens_planes, read_depth
 from dfd_train.model.stem import stem_input
 from dfd_train.optics.answer import Output
 
@@ -55,7 +55,7 @@ class TwoHeadedNet(nn.Module):
 
         `image`: (B, 3 or, of two images, 6, H, W) sRGB in [0, 1], any H, W >= 1: reflected at the bottom and right to
         the next multiple of 32, and the outputs are cropped back. `heads`: of ("depth", "aif"); None = all that the
-        network has. `camera`: (B, 8), for a network that needs its lens; `told`: (B,) bool, which of them
+        network has. `camera`: (B, 10), for a network that needs its lens; `told`: (B,) bool, which of them
         the network itself is told (None = all), where the others only turn its answer into metres. The AiF output is
         `last(x) + image`, a global residual to the first image. Raises `ConfigError`
         for a head that the network lacks.
@@ -72,6 +72,8 @@ class TwoHeadedNet(nn.Module):
         if self.config.lens_input and camera is not None:
             everyone = torch.ones(len(image), dtype=torch.bool, device=image.device)
             planes = lens_planes(camera, everyone if told is None else told, padded.shape[-2:])
+            if self.config.height_input:
+                planes = torch.cat([planes, height_plane(camera, height, padded.shape[-2:])], dim=1)
         features = self.encoder(stem_input(padded * 2 - 1 if signed else padded, self.config, planes))
         depth = Output(None, None)
         aif = None

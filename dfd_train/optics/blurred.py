@@ -40,7 +40,7 @@ def compile_blur(device: torch.device, *, layered: bool = False) -> None:
         _by_the_simulator(image, sigma, 4 * sigma, disc)
     if layered:
         # An edge of something near, so that nothing of what layers need is left out.
-        depth_m, camera = torch.full((1, 1, 32, 32), 4.0), torch.zeros(1, 8)
+        depth_m, camera = torch.full((1, 1, 32, 32), 4.0), torch.zeros(1, 10)
         depth_m[..., 8:20] = 1.0
         camera[:, [FOCUS_M, COC_PX, MOST_PX, PER_COC, SCALE_Y, SCALE_X]] = torch.tensor([2.0, 6.0, 9.0, 0.25, 1.0, 1.0])
         for is_disc in _PSFS:
@@ -48,7 +48,7 @@ def compile_blur(device: torch.device, *, layered: bool = False) -> None:
 
 
 def blurred_by(image: Tensor, depth_m: Tensor, cameras: Tensor, disc: Tensor, layered: Tensor) -> Tensor:
-    """`image` (B, 3, H, W) under the blur of `cameras` (B, 8) at `depth_m` (B, 1, H, W) metres, > 0 everywhere.
+    """`image` (B, 3, H, W) under the blur of `cameras` (B, 10) at `depth_m` (B, 1, H, W) metres, > 0 everywhere.
 
     `disc`, `layered`: (B,) bool, which are blurred by discs instead of Gaussians, and in layers instead of gathered.
     """

@@ -1,19 +1,22 @@
 """What a lens does to a depth map, in torch: the few numbers of a `Lens` as a tensor, so that a loss can go through it.
 
-A camera is (8,), or (B, 8) for a batch: `FOCUS_M` focus distance in metres; `COC_PX` diameter of the circle of confusion
+A camera is (10,), or (B, 10) for a batch: `FOCUS_M` focus distance in metres; `COC_PX` diameter of the circle of confusion
 at infinity, `MOST_PX` its cap, `SHARP_PX` the diameter that is still sharp, in pixels of the frame that was blurred;
 `PER_COC` sigma per diameter; `SCALE_Y`, `SCALE_X` pixels of the frame at hand for one of the blurred frame; `IN_FOCUS_PX`
-the sigma that is there even in focus, in pixels of the blurred frame.
+the sigma that is there even in focus, in pixels of the blurred frame; `TOP`, `BOTTOM` where the rows at hand begin and
+end in the picture that they were cut from, -1 = its upper edge, 1 = its lower one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from defocus_sim.lens import Lens, coc_at_infinity_px, coc_limit_px
 
-FOCUS_M, COC_PX, MOST_PX, SHARP_PX, PER_COC, SCALE_Y, SCALE_X, IN_FOCUS_PX = range(8)
+FOCUS_M, COC_PX, MOST_PX, SHARP_PX, PER_COC, SCALE_Y, SCALE_X, IN_FOCUS_PX, TOP, BOTTOM = range(10)
 # Depths below this share of the focus distance count as this: the blur of something at the lens has no bound. Far below
 # whatever a picture shows: focused at 10 m, most of a room is nearer than a quarter of that.
 NEAREST_SHARE = 0.01
@@ -27,10 +30,10 @@ ANSWERED_NEARNESS = 4.0
 
 
 def camera_of(lens: Lens, blurred_hw: tuple[int, int], frame_hw: tuple[int, int] | None = None) -> Tensor:
-    """`lens` as a camera, (8,) float32, for frames blurred at `blurred_hw` and resized to `frame_hw` (None = as they were).
+    """`lens` as a camera, (10,) float32, for frames blurred at `blurred_hw` and resized to `frame_hw` (None = as they are).
 
     `lens`: in pixels of the blurred frame, as `ShardSplit.blurred_lens` gives it. Its aperture must be known: see
-    `Lens.for_depth`. A window cut out of a frame has the camera of the frame.
+    `Lens.for_depth`. A window cut out of a frame has the camera of the frame, with `rows_of` its own.
     """
     height, width = frame_hw or blurred_hw
     numbers = [
@@ -42,14 +45,24 @@ def camera_of(lens: Lens, blurred_hw: tuple[int, int], frame_hw: tuple[int, int]
         height / blurred_hw[0],
         width / blurred_hw[1],
         lens.focus_blur_px,
+        -1.0,
+        1.0,
     ]
     return torch.tensor(numbers, dtype=torch.float32)
+
+
+def rows_of(cameras: Tensor, first: Sequence[int], count: int, height: int) -> Tensor:
+    """`cameras` (B, 10) of whole frames for the `count` rows of each that begin at row `first` of `height`."""
+    start = torch.tensor(first, dtype=cameras.dtype, device=cameras.device)
+    windows = cameras.clone()
+    windows[:, TOP], windows[:, BOTTOM] = 2 * start / height - 1, 2 * (start + count) / height - 1
+    return windows
 
 
 def sigma_px(depth_m: Tensor, camera: Tensor) -> Tensor:
     """Standard deviation of the blur along x, in pixels of the frame at hand, shaped like `depth_m` (B, 1, H, W) metres.
 
-    As `defocus_sim.lens.sigma_px`, but depths below 1/100 of the focus distance count as that. `camera`: (B, 8).
+    As `defocus_sim.lens.sigma_px`, but depths below 1/100 of the focus distance count as that. `camera`: (B, 10).
     Along y the blur is `aspect` times as wide.
     """
     at = camera[:, :, None, None, None]
@@ -67,7 +80,7 @@ def coc_px_from(depth_m: Tensor, camera: Tensor) -> Tensor:
     """Signed CoC diameter along x in px of the frame at hand, shaped like `depth_m` (B, 1, H, W) metres, > 0.
 
     `COC_PX * (1 - S/x)`, negative nearer than the focus S, without the cap; depths below 1/100 of the focus distance
-    count as that. `camera`: (B, 8).
+    count as that. `camera`: (B, 10).
     """
     at = camera[:, :, None, None, None]
     nearness = at[:, FOCUS_M] / depth_m.clamp(min=NEAREST_SHARE * at[:, FOCUS_M])
@@ -91,7 +104,7 @@ def depth_per_coc(depth_m: Tensor, camera: Tensor) -> Tensor:
 
 
 def largest_sigma_px(camera: Tensor, most_nearness: float = 1 / NEAREST_SHARE) -> float:
-    """The largest value that `sigma_px` can take for any of the cameras (B, 8), of depths from S/`most_nearness` on."""
+    """The largest value that `sigma_px` can take for any of the cameras (B, 10), of depths from S/`most_nearness` on."""
     coc = torch.minimum(camera[:, COC_PX] * (most_nearness - 1), camera[:, MOST_PX])
     own = camera[:, PER_COC] * (coc - camera[:, SHARP_PX]).clamp(min=0)
     return float((camera[:, SCALE_X] * torch.hypot(own, camera[:, IN_FOCUS_PX])).max())

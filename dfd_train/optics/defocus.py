@@ -25,7 +25,7 @@ def defocus(
     """Blur all-in-focus images as `lens` would have seen them; shaped like `aif`, differentiable in all three.
 
     `aif`: (B, 1 or 3, H, W) sRGB, float in [0, 1]. `depth_m`: (B, 1, H, W) metres, > 0 everywhere: holes have to be filled
-    before (`defocus_sim.simulate.fill_holes`). `lens`: one `Lens` for the batch, or cameras (B, 8) as
+    before (`defocus_sim.simulate.fill_holes`). `lens`: one `Lens` for the batch, or cameras (B, 10) as
     `optics.camera.camera_of` makes them, through which gradients reach the focus distance and the aperture; in a frame
     whose shape a resize has changed the blur is an ellipse. `psf`,
     `linear_light`: as in `defocus_sim.defocus`, with which the result agrees to half a grey level. The lens's
@@ -59,7 +59,7 @@ def defocus(
 def blur_size(depth_m: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
     """Sigma of a Gaussian, and diameter of a disc, at every pixel: two (B, 1, H, W) in px.
 
-    `camera` (B, 8). The blur that is there in focus adds as a variance.
+    `camera` (B, 10). The blur that is there in focus adds as a variance.
     """
     at = camera[:, :, None, None, None]
     coc = torch.minimum(coc_px_from(depth_m, camera).abs(), at[:, SCALE_X] * at[:, MOST_PX])

@@ -19,7 +19,7 @@ from dfd_train.evaluation.metrics import NEAREST_M
 from dfd_train.model.build import CameraNet, Model, run_model
 from dfd_train.model.load import load_network
 from dfd_train.model.reading import read_sides
-from dfd_train.optics.camera import camera_of
+from dfd_train.optics.camera import camera_of, rows_of
 from dfd_train.prediction.tiling import Tiling, axis_tiles
 from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
 from dfd_train.runs.weights_file import SUFFIX, packaged_weights, read_weights
@@ -150,6 +150,9 @@ def predict_raw(
     camera = None
     if lens is not None and takes_lens(model):
         camera = camera_of(lens, (height, width))[None].to(device)
+    elif isinstance(model, CameraNet):
+        # That of its training, which a network that can do without is not told.
+        camera, told = model.camera[None], not model.config.lens_hidden
     sided = model.config.predict == "coc+side"
     answers = _SIDED if sided else _ANSWERS
     totals: dict[str, NDArray[np.float32]] = {}
@@ -160,7 +163,7 @@ def predict_raw(
             output = run_model(
                 model,
                 (pixels if pixels.dim() == 3 else pixels[..., None].expand(-1, -1, 3)).permute(2, 0, 1)[None],
-                camera,
+                None if camera is None else rows_of(camera, [rows.start], rows.stop - rows.start, height),
                 told=told,
             )
             weights = np.outer(rows.weights, columns.weights)
@@ -174,20 +177,15 @@ def predict_raw(
                 if name not in totals:
                     totals[name] = np.zeros((height, width, *answers[name]), np.float32)
                 _add(totals[name][at], part[0].permute(1, 2, 0).float().cpu().numpy(), weights)
-    if sided and "coc_px" in totals:
-        totals |= _read_sides(totals, model, camera, told)
+    if sided and camera is not None and "coc_px" in totals:
+        totals |= _read_sides(totals, camera, told)
     if "depth_m" in totals:
         np.maximum(totals["depth_m"], np.float32(NEAREST_M), out=totals["depth_m"])
     return Prediction(**{"aif": None, "depth_m": None, **totals})
 
 
-def _read_sides(
-    totals: dict[str, NDArray[np.float32]], model: Model, camera: Tensor | None, told: bool
-) -> dict[str, NDArray[np.float32]]:
+def _read_sides(totals: dict[str, NDArray[np.float32]], camera: Tensor, told: bool) -> dict[str, NDArray[np.float32]]:
     """Depth, and its uncertainty where there is one, of blended answers, which are taken out; in bands."""
-    if camera is None:
-        assert isinstance(model, CameraNet)  # noqa: S101 - only such a network answers a circle of confusion
-        camera, told = model.camera[None], not model.config.lens_hidden
     width_px, logit, log_scale = totals["coc_px"], totals.pop("side_logit"), totals.pop("log_scale", None)
     found = {"depth_m": np.empty_like(width_px)}
     if log_scale is not None:

@@ -24,7 +24,7 @@ from dfd_train.data.order import MicroBatch
 from dfd_train.data.store_facts import store_facts
 from dfd_train.data.stream import Batch
 from dfd_train.data.training_stream import TrainingStream
-from dfd_train.data.transforms import Frames, training_frames
+from dfd_train.data.transforms import Frames, first_rows, training_frames
 from dfd_train.distributed.device import versions
 from dfd_train.distributed.world import World
 from dfd_train.errors import ConfigError, NonFiniteError
@@ -32,6 +32,7 @@ from dfd_train.model.camera_nets import CameraNet
 from dfd_train.model.pretrained import start_encoder
 from dfd_train.model.two_headed import TwoHeadedNet
 from dfd_train.optics.blurred import compile_blur
+from dfd_train.optics.camera import rows_of
 from dfd_train.runs.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from dfd_train.runs.run_folder import RunLock, create_run, run_config
 from dfd_train.runs.start_from import start_from
@@ -99,7 +100,7 @@ class Run:
         self.state.reset_average()
 
     def _cameras(self, indices: NDArray[np.int64]) -> Tensor:
-        """The lenses of samples as the network sees them, (B, 8)."""
+        """The lenses of samples as the network sees them, (B, 10)."""
         return self.data.cameras(indices, self.config.geometry.size).to(self.world.device)
 
     def _restored(self) -> TrainState:
@@ -200,22 +201,28 @@ class Run:
         return values, found.stop
 
     def _frames(self, batches: list[Batch]) -> tuple[list[Frames], list[Tensor] | None]:
-        """What the network trains on, and the cameras (B, 8) of each batch where the model needs to know the lens."""
+        """What the network trains on, and the cameras (B, 10) of each batch where the model needs to know the lens."""
         config, epoch = self.config, self.state.epoch
         frames = [
             training_frames(batch, config.geometry, self.world.device, seed=config.seed, epoch=epoch)
             for batch in batches
         ]
         if self.lenses is None:
-            needed = config.model.needs_camera
-            return frames, [self._cameras(batch.indices) for batch in batches] if needed else None
-        size = config.geometry.size
-        width_px = (size or self.data.frame_hw)[1]
-        taken = []
-        for one, batch in zip(frames, batches, strict=True):
-            draws = draw_lenses(self.lenses, batch.indices, seed=config.seed, epoch=epoch)
-            taken.append(photographed(one, draws, width_px, self.data.aspects(batch.indices, size)))
-        return [one for one, _ in taken], [camera for _, camera in taken] if config.model.needs_camera else None
+            cameras = [self._cameras(batch.indices) for batch in batches] if config.model.needs_camera else []
+        else:
+            size = config.geometry.size
+            width_px = (size or self.data.frame_hw)[1]
+            taken = []
+            for one, batch in zip(frames, batches, strict=True):
+                draws = draw_lenses(self.lenses, batch.indices, seed=config.seed, epoch=epoch)
+                taken.append(photographed(one, draws, width_px, self.data.aspects(batch.indices, size)))
+            frames, cameras = [one for one, _ in taken], [camera for _, camera in taken]
+        window = config.geometry.crop
+        if config.model.height_input and window is not None:
+            for number, batch in enumerate(batches):
+                tops = first_rows(batch, config.geometry, seed=config.seed, epoch=epoch)
+                cameras[number] = rows_of(cameras[number], tops, window[0], self.data.frame_hw[0])
+        return frames, cameras if config.model.needs_camera else None
 
     def _require_finite(self, values: dict[str, float], batches: list[Batch], *, own_finite: bool) -> None:
         wrong = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]

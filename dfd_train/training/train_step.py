@@ -78,7 +78,7 @@ class Engine:
         """Losses and gradients of one step.
 
         `batches`: this process's, as many as on the others; one that is not `counted` weighs nothing. `stop`: whether
-        this process was asked to stop. `cameras`: (B, 8) of each batch, for a model that needs to know the lens.
+        this process was asked to stop. `cameras`: (B, 10) of each batch, for a model that needs to know the lens.
         """
         state, world = self._state, self._world
         each = [count_pixels(frames.depth_m) for frames, counts in zip(batches, counted, strict=True) if counts]

@@ -18,7 +18,9 @@ from dfd_train.model.build import build_model, run_model
 from dfd_train.model.reading import read_depth
 from dfd_train.model.stem import extra_channels, stem_input
 from dfd_train.optics.answer import Output
-from dfd_train.optics.camera import camera_of, coc_px_from
+from dfd_train.optics.camera import camera_of, coc_px_from, rows_of
+from dfd_train.prediction.predict import predict_raw
+from dfd_train.prediction.tiling import Tiling
 
 
 def tiny(**changes: object) -> ModelConfig:
@@ -230,6 +232,35 @@ def test_in_training_a_share_of_the_lenses_is_hidden() -> None:
 def test_hiding_a_lens_that_is_never_told_is_refused() -> None:
     with pytest.raises(ConfigError, match="lens_hidden"):
         tiny(predict="coc", lens_hidden=0.5)
+
+
+def test_a_network_that_is_told_heights_knows_where_a_part_of_a_picture_lay() -> None:
+    net = build_model(tiny(predict="coc", lens_input=True, height_input=True, heads=("depth",))).eval()
+    seen: list[torch.Tensor] = []
+    net.encoder.register_forward_pre_hook(lambda _module, given: seen.append(given[0][:, -1]))
+    camera, image = camera_of(Lens.preset("paper"), (128, 64))[None], torch.rand(1, 3, 128, 64)
+    with torch.no_grad():
+        run_model(net, image, camera)
+        run_model(net, image[:, :, 64:96], rows_of(camera, [64], 32, 128))
+        predict_raw(
+            net, image[0].permute(1, 2, 0).numpy(), tiling=Tiling(tile=64, overlap=32), lens=Lens.preset("paper")
+        )
+        run_model(net, image[:, :, :50], rows_of(camera, [0], 50, 128))
+    whole, part, *tiles, padded = seen
+    assert whole[0, 0].unique().tolist() == pytest.approx([-1 + 1 / 128])
+    assert whole[0, -1].unique().tolist() == pytest.approx([1 - 1 / 128])
+    assert torch.allclose(part, whole[:, 64:96])
+    # In steps of 32 rows, as tiles of 64 overlap by half.
+    assert len(tiles) == 3
+    for step, tile in enumerate(tiles):
+        assert torch.allclose(tile, whole[:, 32 * step : 32 * step + 64], atol=1e-6)
+    # What is added below for the network's strides goes on.
+    assert torch.allclose(padded, whole[:, :64], atol=1e-6)
+
+
+def test_heights_without_a_lens_are_refused() -> None:
+    with pytest.raises(ConfigError, match="height_input"):
+        tiny(height_input=True)
 
 
 def test_laplace_is_the_surprise_that_torch_computes() -> None:

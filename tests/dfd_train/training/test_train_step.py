@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -16,7 +17,11 @@ from dfd_train.data.stream import ShardDataset
 from dfd_train.data.transforms import Frames, training_frames
 from dfd_train.distributed.world import World
 from dfd_train.errors import CheckpointError, ConfigError, NonFiniteError
+from dfd_train.model.build import run_model
+from dfd_train.optics.answer import Output
+from dfd_train.optics.camera import TOP
 from dfd_train.runs.checkpoint import load_checkpoint
+from dfd_train.training import train_step
 from dfd_train.training.run import MOST_SKIPPED
 from dfd_train.training.state import TrainState
 from dfd_train.training.train import train
@@ -27,7 +32,14 @@ CPU = World(device=torch.device("cpu"))
 
 
 def tiny(store: Path, out: Path, recipe: str = "fast", **options: Any) -> TrainConfig:
-    given = {"model": "tiny", "size": "48x33", "epochs": 2, "batch_size": 2, "device": "cpu", **options}
+    given = {
+        "model": "tiny",
+        **({} if "crop" in options else {"size": "48x33"}),
+        "epochs": 2,
+        "batch_size": 2,
+        "device": "cpu",
+        **options,
+    }
     return recipe_config(recipe, shards=store, out=out, tensorboard=False, **given)
 
 
@@ -87,10 +99,39 @@ def test_steps_deal_out_every_sample_once_and_keep_all_processes_busy_equally() 
     assert step_batches(order[:1], 2, rank=1, world=2) == [[MicroBatch(order[:1], counted=False)]]
 
 
+@pytest.mark.parametrize("lens_range", [None, "focus=1m..4m"])
+def test_a_network_that_is_told_heights_is_told_those_of_its_windows(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lens_range: str | None
+) -> None:
+    told: list[list[float]] = []
+
+    def watched(net: torch.nn.Module, image: torch.Tensor, camera: torch.Tensor) -> Output:
+        told.extend(camera[:, TOP:].tolist())
+        return run_model(net, image, camera)
+
+    monkeypatch.setattr(train_step, "run_model", watched)
+    options: dict[str, Any] = {"predict": "coc", "lens_input": True, "height_input": True, "lens_range": lens_range}
+    config = tiny(store, tmp_path / "a", crop="34x33", val_fraction=0.0, **options)
+    quietly(config)
+    data = ShardDataset(store)
+    every, height = data.read(np.arange(len(data))), data.frame_hw[0]
+    # Read off the windows that are cut, of depths that are the numbers of their rows.
+    numbered = every._replace(depth_m=torch.arange(1.0, height + 1)[None, :, None].expand(every.depth_m.shape))
+    tops = [
+        float(top) - 1
+        for epoch in range(config.epochs)
+        for top in training_frames(numbered, config.geometry, CPU.device, seed=0, epoch=epoch).depth_m[:, 0, 0, 0]
+    ]
+    assert len(set(tops)) > 1
+    expected = [[2 * top / height - 1, 2 * (top + 33) / height - 1] for top in tops]
+    assert torch.allclose(torch.tensor(sorted(told)), torch.tensor(sorted(expected)))
+
+
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True},
                                      {"accumulate": 3}, {"batch_norm": "frozen"}, {"optimizer": "adam"},
                                      {"predict": "coc", "uncertainty": True, "lens_input": True},
-                                     {"predict": "coc", "lens_range": "focus=1m..4m,psf=both,noise=1..2"}])  # fmt: skip
+                                     {"predict": "coc", "lens_input": True, "height_input": True, "crop": "40x33",
+                                      "lens_range": "focus=1m..4m,psf=both,noise=1..2"}])  # fmt: skip
 def test_a_run_of_every_kind_trains_stops_and_resumes_to_the_same_bits(
     store: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
