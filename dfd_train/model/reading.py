@@ -38,7 +38,7 @@ def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None, t
             raise ValueError("a network that answers a CoC needs the lens: pass camera")
         if config.predict == "coc+side":
             return read_sides(said.abs(), log_scale, raw[:, -1:], camera, told)
-        depth_m = depth_from_coc(said, camera)
+        depth_m = depth_from_coc(said if log_scale is None else _told_apart(said, log_scale.exp(), camera), camera)
         sigma_m = None if log_scale is None else _sigma_m(log_scale, depth_per_coc(depth_m, camera))
         return Output(depth_m, None, said, log_scale, sigma_m)
     answer: Tensor | None = said
@@ -59,8 +59,7 @@ def read_sides(
     All (B, 1, H, W); `camera`, `told`: as for `read_depth`.
 
     A circle wider than that of infinity is of something near: each scale of the error by which it is too wide for
-    something far adds 1 to the log-odds `logit` of near, where the lens is no guess. Beyond the depth whose circle is a
-    standard deviation of the error below that of infinity nothing tells one depth from another: that depth is the answer.
+    something far adds 1 to the log-odds `logit` of near, where the lens is no guess.
     """
     at = camera[:, :, None, None, None]
     infinity_px = at[:, SCALE_X] * at[:, COC_PX]
@@ -68,7 +67,7 @@ def read_sides(
     too_wide = ((width_px - infinity_px).clamp(min=0) / scale_px).clamp(max=_MOST_ODDS)
     odds = logit + (too_wide if told is None else torch.where(told[:, None, None, None], too_wide, 0.0))
     near_m = depth_from_coc(-width_px, camera)
-    far_m = depth_from_coc(torch.minimum(width_px, (infinity_px - math.sqrt(2) * scale_px).clamp(min=0)), camera)
+    far_m = depth_from_coc(_told_apart(width_px, scale_px, camera), camera)
     near = odds > 0
     depth_m = torch.where(near, near_m, far_m)
     sigma_m = None
@@ -78,6 +77,15 @@ def read_sides(
             _sigma_m(log_scale, depth_per_coc(depth_m, camera)), (p * (1 - p)).sqrt() * (far_m - near_m)
         )
     return Output(depth_m, None, torch.where(near, -width_px, width_px), log_scale, sigma_m, logit)
+
+
+def _told_apart(coc_px: Tensor, scale_px: Tensor, camera: Tensor) -> Tensor:
+    """`coc_px`, at most a standard deviation of its error below the circle of infinity: beyond that nothing tells one
+    depth from another, and wider than infinity's is the circle of no depth. Never below that of twice the focus distance.
+    """
+    at = camera[:, :, None, None, None]
+    infinity_px = at[:, SCALE_X] * at[:, COC_PX]
+    return torch.minimum(coc_px, torch.maximum(infinity_px - math.sqrt(2) * scale_px, infinity_px / 2))
 
 
 def _sigma_m(log_scale: Tensor, per_unit: Tensor) -> Tensor:

@@ -64,14 +64,16 @@ def test_a_coc_becomes_metres_by_each_pictures_own_lens() -> None:
     depth = np.linspace(1.5, 9, 40 * 60).reshape(40, 60)
     # The raw answer is in units of 8 px.
     raw = torch.stack([torch.from_numpy(coc_diameter_px(depth, lens))[None] / 8 for lens in lenses]).float()
-    output = read_depth(torch.cat([raw, torch.zeros_like(raw)], 1), tiny(predict="coc", uncertainty=True), cameras)
+    scale_px = 0.02
+    scale = torch.full_like(raw, math.log(scale_px / 8))
+    output = read_depth(torch.cat([raw, scale], 1), tiny(predict="coc", uncertainty=True), cameras)
     assert output.depth_m is not None
     assert output.depth_sigma_m is not None
     assert np.allclose(output.depth_m[:, 0].numpy(), depth, rtol=2e-3)
-    # A scale of 8 px of CoC as metres: x^2 / (S C), times sqrt(2) for the standard deviation.
+    # That scale of CoC as metres: x^2 / (S C), times sqrt(2) for the standard deviation.
     far_px = [float(coc_diameter_px(np.inf, lens, width_px=60)) for lens in lenses]
     for row, lens in enumerate(lenses):
-        expected = math.sqrt(2) * 8 * depth**2 / (lens.focus_distance_m * far_px[row])
+        expected = math.sqrt(2) * scale_px * depth**2 / (lens.focus_distance_m * far_px[row])
         assert np.allclose(output.depth_sigma_m[row, 0].numpy(), expected, rtol=5e-3)
 
 
@@ -122,14 +124,19 @@ def test_a_blur_wider_than_that_of_infinity_is_of_something_near_if_the_lens_is_
     assert read(far_px + 0.5, told=False) > lens.focus_distance_m
 
 
-def test_a_blur_that_cannot_be_told_from_that_of_infinity_is_not_read_as_kilometres() -> None:
+@pytest.mark.parametrize("predict", ["coc", "coc+side"])
+def test_a_blur_that_cannot_be_told_from_that_of_infinity_is_not_read_as_kilometres(predict: str) -> None:
     lens = Lens.preset("paper")
     camera = camera_of(lens, (480, 640))[None]
     far_px = float(coc_diameter_px(np.inf, lens, width_px=640))
-    config = tiny(predict="coc+side", uncertainty=True)
-    for off_px in (0.5, 2.0):
-        raw = torch.tensor([far_px / 8, math.log(off_px / 8), -9.0]).reshape(1, 3, 1, 1)
-        depth_m = float(read_depth(raw, config, camera).depth_m)
+    config = tiny(predict=predict, uncertainty=True)
+    for off_px, wider in ((0.5, 0.0), (0.5, 3.0), (2.0, 0.0)):
+        numbers = [(far_px + wider) / 8, math.log(off_px / 8), -99.0]
+        raw = torch.tensor(numbers[: 3 if predict == "coc+side" else 2]).reshape(1, -1, 1, 1)
+        found = read_depth(raw, config, camera)
+        depth_m = float(found.depth_m)
+        # A step of the error in px is no more than some depths wide.
+        assert float(found.depth_sigma_m) < 2 * depth_m**2 / lens.focus_distance_m
         blur_px = float(coc_diameter_px(depth_m, lens, width_px=640))
         assert far_px - blur_px == pytest.approx(math.sqrt(2) * off_px, rel=1e-3)
 
