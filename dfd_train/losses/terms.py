@@ -29,6 +29,10 @@ from dfd_train.optics.answer import Output, answer_unit
 from dfd_train.optics.camera import ANSWERED_NEARNESS, FOCUS_M, aspect, largest_sigma_px, sigma_px
 from dfd_train.optics.reblur import reblur
 
+# Of the surprise by the side of the focus beside that by the width, whose slope is one over the scale of its error, ten
+# times as steep and more: as they are, the side is learned last (docs/decisions/learning/one-network-for-every-lens.md).
+_SIDE_WEIGHT = 5.0
+
 
 class LossTerms(NamedTuple):
     """What one batch costs, all scalars.
@@ -165,7 +169,7 @@ def compute_losses(
                 parts["laplace"] = depth = masked_laplace(residual, log_scale, valid, valid_pixels, weight)
             if output.side_logit is not None:
                 parts["side"] = side_loss(output.side_logit, depth_m, camera, valid_pixels, weight)
-                depth = depth + parts["side"]
+                depth = depth + _SIDE_WEIGHT * parts["side"]
         if config.depth == "l1+grad":
             parts["grad"] = masked_gradient(residual, valid, across, down)
             depth = depth + config.mu * parts["grad"]

@@ -54,7 +54,10 @@ def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None, t
 def read_sides(
     width_px: Tensor, log_scale: Tensor | None, logit: Tensor, camera: Tensor, told: Tensor | None
 ) -> Output:
-    """The likelier of the two depths that share a blur of `width_px`; that there are two is part of the uncertainty.
+    """Of the two depths that share a blur of `width_px` the one with the least relative error to be expected.
+
+    Near is taken where its odds are above near over far: what is far and taken for near is off by less than its depth, what
+    is near and taken for far by several of its own. That there are two is part of the uncertainty.
 
     All (B, 1, H, W); `camera`, `told`: as for `read_depth`.
 
@@ -68,7 +71,7 @@ def read_sides(
     odds = logit + (too_wide if told is None else torch.where(told[:, None, None, None], too_wide, 0.0))
     near_m = depth_from_coc(-width_px, camera)
     far_m = depth_from_coc(_told_apart(width_px, scale_px, camera), camera)
-    near = odds > 0
+    near = odds > (near_m / far_m).log()
     depth_m = torch.where(near, near_m, far_m)
     sigma_m = None
     if log_scale is not None:

@@ -88,24 +88,26 @@ def test_a_network_that_needs_its_lens_takes_the_assumed_one_where_none_is_given
     assert not torch.equal(net(image).depth_m, other.depth_m)
 
 
-def test_width_and_side_are_read_as_the_likelier_of_two_depths_and_both_count_as_uncertainty() -> None:
+def test_width_and_side_are_read_as_the_depth_of_less_relative_error_and_both_count_as_uncertainty() -> None:
     lens = Lens.preset("paper")
     camera = camera_of(lens, (480, 640))[None]
     depth = np.array([[1.0, 1.4, 3.0, 6.0]])
     coc_px = coc_diameter_px(depth, lens, width_px=640)
     config = tiny(predict="coc+side", uncertainty=True)
     width = torch.from_numpy(np.abs(coc_px))[None, None].float() / 8
-    sure, unsure = (torch.tensor([[[[odds, odds, -odds, -odds]]]]) for odds in (9.0, 0.01))
+    sure = torch.tensor([[[[9.0, 9.0, -9.0, -9.0]]]])
     scale = torch.full_like(width, -6.0)
     output = read_depth(torch.cat([width, scale, sure], 1), config, camera)
     assert np.allclose(output.depth_m[0, 0].numpy(), depth, rtol=2e-3)
     assert np.allclose(output.answer[0, 0].numpy(), coc_px, rtol=1e-4)
-    # As sure of both sides: the same depth, but half the distance between the two as uncertainty.
-    torn = read_depth(torch.cat([width, scale, unsure], 1), config, camera)
-    assert torch.equal(torn.depth_m, output.depth_m)
     near, far = (read_depth(torch.cat([width, scale, side], 1), config, camera) for side in (sure.abs(), -sure.abs()))
-    half = (far.depth_m - near.depth_m) / 2
-    assert torch.allclose(torn.depth_sigma_m[..., 1:3], torch.hypot(half, output.depth_sigma_m)[..., 1:3], rtol=0.05)
+    # Where both would be off as much, each times its odds: |far - near| / near as likely as |far - near| / far.
+    even = (near.depth_m / far.depth_m).log()
+    torn = read_depth(torch.cat([width, scale, even + 0.01 * sure], 1), config, camera)
+    assert torch.equal(torn.depth_m, output.depth_m)
+    p = torch.sigmoid(even)
+    spread = (p * (1 - p)).sqrt() * (far.depth_m - near.depth_m)
+    assert torch.allclose(torn.depth_sigma_m[..., 1:3], torch.hypot(spread, output.depth_sigma_m)[..., 1:3], rtol=0.1)
 
 
 def test_a_blur_wider_than_that_of_infinity_is_of_something_near_if_the_lens_is_no_guess() -> None:
@@ -115,8 +117,8 @@ def test_a_blur_wider_than_that_of_infinity_is_of_something_near_if_the_lens_is_
     config = tiny(predict="coc+side", uncertainty=True)
 
     def read(width_px: float, told: bool) -> float:
-        # Off by a tenth of a px, and slightly in favour of far.
-        raw = torch.tensor([width_px / 8, math.log(0.1 / 8), -1.0]).reshape(1, 3, 1, 1)
+        # Off by a tenth of a px, and in favour of far.
+        raw = torch.tensor([width_px / 8, math.log(0.1 / 8), -6.0]).reshape(1, 3, 1, 1)
         return float(read_depth(raw, config, camera, torch.tensor([told])).depth_m)
 
     assert read(0.9 * far_px, told=True) > lens.focus_distance_m
