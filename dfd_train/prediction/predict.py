@@ -20,6 +20,7 @@ from dfd_train.model.build import CameraNet, Model, run_model
 from dfd_train.model.load import load_network
 from dfd_train.model.reading import read_sides
 from dfd_train.optics.camera import camera_of, rows_of
+from dfd_train.optics.fill import filled_by_certainty
 from dfd_train.prediction.tiling import Tiling, axis_tiles
 from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
 from dfd_train.runs.weights_file import SUFFIX, packaged_weights, read_weights
@@ -178,15 +179,25 @@ def predict_raw(
                     totals[name] = np.zeros((height, width, *answers[name]), np.float32)
                 _add(totals[name][at], part[0].permute(1, 2, 0).float().cpu().numpy(), weights)
     if sided and camera is not None and "coc_px" in totals:
-        totals |= _read_sides(totals, camera, told)
+        totals |= _read_sides(totals, camera, told, image, scale)
     if "depth_m" in totals:
         np.maximum(totals["depth_m"], np.float32(NEAREST_M), out=totals["depth_m"])
     return Prediction(**{"aif": None, "depth_m": None, **totals})
 
 
-def _read_sides(totals: dict[str, NDArray[np.float32]], camera: Tensor, told: bool) -> dict[str, NDArray[np.float32]]:
-    """Depth, and its uncertainty where there is one, of blended answers, which are taken out; in bands."""
+def _read_sides(
+    totals: dict[str, NDArray[np.float32]], camera: Tensor, told: bool, image: NDArray[Any], white: float
+) -> dict[str, NDArray[np.float32]]:
+    """Depth, and its uncertainty where there is one, of blended answers, which are taken out; in bands.
+
+    Where the network says how sure it is, surfaces without detail take their width and side from their surroundings.
+    """
     width_px, logit, log_scale = totals["coc_px"], totals.pop("side_logit"), totals.pop("log_scale", None)
+    if log_scale is not None:
+        pixels = image.astype(np.float32) / np.float32(white)
+        grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+        width_px, logit = filled_by_certainty([width_px, logit], np.exp(log_scale), grey)
+        np.maximum(width_px, 0, out=width_px)
     found = {"depth_m": np.empty_like(width_px)}
     if log_scale is not None:
         found["depth_sigma_m"] = np.empty_like(width_px)
