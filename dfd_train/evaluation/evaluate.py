@@ -40,7 +40,8 @@ from dfd_train.evaluation.settings import EvalConfig, default_out, run_names
 from dfd_train.evaluation.uncertainty import summarise_uncertainty
 from dfd_train.model.build import Model
 from dfd_train.model.load import load_network
-from dfd_train.runs.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from dfd_train.runs.checkpoint import Checkpoint
+from dfd_train.runs.start_from import checkpoint_at, file_at
 
 # Make3D's C1: its laser ends at about 81 m, and what is beyond 70 m is mostly sky.
 CAPS_M = {"make3d": 70.0}
@@ -157,7 +158,7 @@ class _Scored:
 
 
 def _load(config: EvalConfig, device: torch.device) -> _Subject:
-    checkpoint = load_checkpoint(find_checkpoint(config.checkpoint))
+    checkpoint = checkpoint_at(config.checkpoint)
     lens = None if config.lens is None else Lens.load(config.lens)
     return _Subject(
         config=config,
@@ -261,9 +262,9 @@ def _score(subject: _Subject, world: World, truth: Truth | None, console: Consol
             "resized": subject.size is not None and subject.size != dataset.frame_hw,
             "convention": config.convention,
             "checkpoint": config.checkpoint,
-            "checkpoint_file": find_checkpoint(config.checkpoint).name,
-            "epochs": checkpoint.epoch,
-            "steps": checkpoint.step,
+            "checkpoint_file": file_at(config.checkpoint).name,
+            "epochs": None if checkpoint.known_steps is None else checkpoint.epoch,
+            "steps": checkpoint.known_steps,
             "training": checkpoint.config.to_dict(),
         },
     )
@@ -281,7 +282,7 @@ def _collapsed(subject: _Subject, total: int) -> list[str]:
             seen.add_depth(output.depth_m[0, 0].float().cpu().numpy(), true_m)
         if output.aif is not None:
             seen.add_restored(output.aif[0].float().cpu().numpy(), first_picture(frames)[0].float().cpu().numpy())
-    return seen.lines(steps=subject.checkpoint.step)
+    return seen.lines(steps=subject.checkpoint.known_steps)
 
 
 def _pictures(config: EvalConfig, scored: Mapping[str, _Scored]) -> tuple[NDArray[np.uint8] | None, list[Shown]]:
@@ -301,7 +302,7 @@ def _pictures(config: EvalConfig, scored: Mapping[str, _Scored]) -> tuple[NDArra
 
 
 def _sha256(checkpoint: str) -> str:
-    with open(find_checkpoint(checkpoint), "rb") as file:
+    with open(file_at(checkpoint), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

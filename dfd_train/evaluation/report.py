@@ -77,8 +77,7 @@ class Report:
         grid = "" if s["depth_scored_on"] == "the frames" else f" on {s['depth_scored_on']}"
         return (
             f"{pictures_text(s)} of {s['shards']} [{s['split']}] at {size_text(s)}, {s['convention']} metrics, "
-            f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']} after "
-            f"{counted(s['epochs'], 'epoch')}, {counted(s['steps'], 'step')}"
+            f"depth up to {s['cap_m']:g} m{grid}{mean}; {s['training']['model']['name']}, {trained_text(s)}"
             + (", given the sharp picture" if s["training"]["model"].get("input") == "aif" else "")
         )
 
@@ -232,6 +231,14 @@ def pictures_text(settings: Mapping[str, Any]) -> str:
     """How many images were scored: "5 images", "3 of 5 images"."""
     images, whole = settings["images"], settings.get("images_in_split", settings["images"])
     return counted(whole, "image") if images == whole else f"{images} of {counted(whole, 'image')}"
+
+
+def trained_text(settings: Mapping[str, Any]) -> str:
+    """For how long the network was trained, where its file says so."""
+    if settings["epochs"] is None:
+        return "weights that do not say how long they were trained"
+    steps = settings.get("steps")
+    return f"after {counted(settings['epochs'], 'epoch')}" + ("" if steps is None else f", {counted(steps, 'step')}")
 
 
 def size_text(settings: Mapping[str, Any]) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from defocus_sim.errors import parse_json
-from defocus_sim.progress import counted
 from dfd_train.config.loss import TABLE_II
 from dfd_train.config.model import METHODS
 from dfd_train.config.reproduction import TABLES
 from dfd_train.errors import ConfigError, EvaluationError
 from dfd_train.evaluation.page.html import render
 from dfd_train.evaluation.paper_tables import FAULTS, MAKE3D, TABLE2, TABLE3, TABLE4, PublishedRow
-from dfd_train.evaluation.report import markdown_table, pictures_text, size_text, text_table, write_files
+from dfd_train.evaluation.report import markdown_table, pictures_text, size_text, text_table, trained_text, write_files
 
 _NYU_COLUMNS = {
     "rmse": "RMSE", "abs_rel": "AbsRel", "delta1": "d1", "delta2": "d2", "delta3": "d3", "psnr": "PSNR", "ssim": "SSIM",
@@ -244,7 +243,7 @@ def _data(result: RunResult) -> str:
     s = result.settings
     return (
         f"{pictures_text(s)} of {s['shards']} ({s['source']}, {s['split']}) at {size_text(s)}, {s['convention']} "
-        f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {counted(s['epochs'], 'epoch')}, "
+        f"metrics, depth up to {s['cap_m']:g} m on {s['depth_scored_on']}, {trained_text(s)}, "
         f"{s['training']['model']['name']} network"
     )
 

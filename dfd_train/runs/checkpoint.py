@@ -57,6 +57,11 @@ class Checkpoint:
         return dict(self.progress.get("store", {}))
 
     @property
+    def known_steps(self) -> int | None:
+        """`step`; None for weights alone, which do not say how long they were trained."""
+        return self.step if self.store_checksum else None
+
+    @property
     def evaluated(self) -> dict[str, Tensor]:
         """The weights to evaluate: the averaged ones where there are any."""
         return self.weights if self.averaged is None else self.averaged

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfd_train.config.geometry import Geometry
 from dfd_train.config.model import ModelConfig
+from dfd_train.config.train import TrainConfig
 from dfd_train.errors import CheckpointError
 from dfd_train.files import load_tensors
-from dfd_train.runs.checkpoint import FORMAT, find_checkpoint, load_checkpoint
+from dfd_train.runs.checkpoint import FORMAT, Checkpoint, find_checkpoint, load_checkpoint
 from dfd_train.runs.weights_file import SUFFIX, packaged_weights, read_weights
 
 _MOST_NAMED = 6
@@ -27,7 +29,7 @@ def start_from(net: nn.Module, place: str) -> str:
     layers that the other network lacks, or has in another shape, stay as they are. Raises `CheckpointMissingError`
     where there is no such file, `CheckpointError` where nothing fits.
     """
-    path = packaged_weights(place) or find_checkpoint(place)
+    path = file_at(place)
     own, given = net.state_dict(), _weights(path)
     fitting = [name for name in own if isinstance(given.get(name), Tensor) and given[name].shape == own[name].shape]
     # Counters and the like fit any network: at least one that is learnt has to.
@@ -45,13 +47,34 @@ def start_from(net: nn.Module, place: str) -> str:
 
 def model_of(place: str) -> ModelConfig | None:
     """The model whose weights are at `place`, as for `start_from`; None where the file does not say."""
-    path = packaged_weights(place) or find_checkpoint(place)
+    path = file_at(place)
     if path.suffix == SUFFIX:
         return read_weights(path)[0]
     try:
         return load_checkpoint(path).config.model
     except CheckpointError:
         return None
+
+
+def file_at(place: str) -> Path:
+    """The file of the weights at `place`, as for `start_from`."""
+    return packaged_weights(place) or find_checkpoint(place)
+
+
+def checkpoint_at(place: str) -> Checkpoint:
+    """What is at `place`, as for `start_from`, for an evaluation; weights alone are those of a run of no steps.
+
+    Frames are scored at their own size by weights that do not say at which they were trained.
+    """
+    path = file_at(place)
+    if path.suffix != SUFFIX:
+        return load_checkpoint(path)
+    model, weights = read_weights(path)
+    config = TrainConfig(shards="", out=str(path.parent), model=model, geometry=Geometry(size=None))
+    return Checkpoint(
+        config=config, store_checksum="", epoch=0, batch=0, step=0, weights=weights, averaged=None, optimizer={}, rng={},
+        progress={}, scaler={},
+    )  # fmt: skip
 
 
 def _weights(path: Path) -> Mapping[str, Any]:

@@ -18,6 +18,8 @@ import dfd_train
 from dfd_train.config.model import variant
 from dfd_train.config.train import recipe_config
 from dfd_train.errors import CheckpointError, CheckpointMissingError, ExportError
+from dfd_train.evaluation.evaluate import evaluate
+from dfd_train.evaluation.settings import EvalConfig
 from dfd_train.model.build import build_model
 from dfd_train.runs import weights_file
 from dfd_train.runs.weights_file import packaged_weights, read_weights, write_weights
@@ -95,6 +97,17 @@ def test_the_weights_of_a_run_become_those_that_predict_takes_by_default(
     found = CliRunner().invoke(predict_command.main, command)
     assert found.exit_code == 0, found.output
     assert (tmp_path / "o" / "a_restored.png").exists()
+    # An evaluation takes them as well, by name as by file, and scores them as the run that they are of.
+    rows = {}
+    for place in (f"{tmp_path / 'run'}", str(target), "any-lens"):
+        settings = EvalConfig(shards=str(store), checkpoint=place, out=str(tmp_path / "r"), size=(36, 48), device="cpu")
+        report = evaluate(settings)
+        rows[place] = report.rows["prediction"]
+        assert ("do not say how long" in report.headline()) == (place != str(tmp_path / "run"))
+        assert not any("untrained: 0 steps" in line for line in report.remarks())
+    of_run, *of_weights = rows.values()
+    for found in of_weights:
+        assert found == pytest.approx(of_run, rel=5e-3)
 
 
 @pytest.mark.parametrize(
