@@ -40,7 +40,7 @@ weights: venv
 	test -d weights/scenes.zarr || $(BIN)/dfd-prepare merge weights/varied.zarr weights/varied-room.zarr weights/rooms.zarr \
 		weights/more-rooms.zarr --out weights/scenes.zarr
 	$(BIN)/dfd-train --recipe any-lens --shards weights/scenes.zarr --out weights/run --resume=auto
-	$(BIN)/dfd-predict export --checkpoint weights/run@last --weights dfd_train/weights/any-lens.safetensors
+	$(BIN)/dfd-predict export --checkpoint weights/run@last --weights dfd_train/model/weights/any-lens.safetensors
 
 test: venv
 	$(BIN)/python -m pytest

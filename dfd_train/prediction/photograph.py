@@ -27,7 +27,7 @@ _BLUR_SHARE = 0.75
 _COARSEST_PX = 512
 # Restoring sets in between these, in px as worked: measured sigmas, or the circle of confusion that a network predicts.
 _SIGMA_FROM_PX, _SIGMA_FULL_PX = 1.0, 1.6
-_COC_FROM_PX, _COC_FULL_PX = 1.5, 3.5
+_COC_FROM_PX, _COC_FULL_PX = 0.5, 3.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from dfd_train.files import write_atomically
 
 SUFFIX = ".safetensors"
 # The weights that come with an installation, by name.
-PACKAGED = Path(__file__).parents[1] / "weights"
+PACKAGED = Path(__file__).parents[1] / "model" / "weights"
 _MODEL = "dfd_train model"
 
 

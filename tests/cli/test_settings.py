@@ -26,6 +26,7 @@ TEXTS = {
     "input": None,
     # Only together with --lens-input, and with an answer that the lens turns into metres.
     "lens_hidden": None,
+    "height_input": None,
     "relative": None,
     "lens_range": "focus=1m..2m",
 }

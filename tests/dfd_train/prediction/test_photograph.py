@@ -352,7 +352,6 @@ def test_what_cannot_be_done_is_one_line(run: Path, tmp_path: Path) -> None:
     path = photograph(tmp_path / "a.jpg")
     common = ("--checkpoint", run, "--out", tmp_path / "o")
     for arguments, code, pattern in (
-        ((path, "--out", tmp_path / "o"), 2, "no weights of its own .* --checkpoint"),
         ((path, *common, "--refocus", "@160,3"), 1, r"160x120 pixels: it has no pixel 160,3"),
         ((path, *common, "--refocus", "@160"), 2, "write @X,Y"),
         ((path, *common, "--scale", "2"), 2, "--scale 2"),

@@ -300,7 +300,6 @@ def test_what_stops_everything_is_one_line_and_exit_code_2(run: Path, tmp_path: 
         (("--checkpoint", checkpoint, "--out", tmp_path / "o", "--refocus", "1mm"), "must exceed the focal length"),
         (("--checkpoint", checkpoint, "--out", tmp_path / "o", "--tile", "100"), "multiple of 32"),
         (("--checkpoint", pairs, "--out", tmp_path / "o"), "compares 2 pictures of a scene focused differently"),
-        (("--out", tmp_path / "o"), "--checkpoint"),
     ):
         result = dfd_predict(tmp_path / "a.png", *arguments)
         assert result.exit_code == 2, result.output
