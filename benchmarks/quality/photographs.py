@@ -63,10 +63,14 @@ def isotonic(order, values):
     return out
 
 
+def contrast_of(image):
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return cv2.GaussianBlur(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), (0, 0), 8)
+
+
 def by_contrast(image, depth, valid):
     """AbsRel of the best rising or falling function of the local contrast, fitted to the truth itself."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    contrast = cv2.GaussianBlur(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), (0, 0), 8)[valid]
+    contrast = contrast_of(image)[valid]
     log_depth = np.log(depth[valid]).astype(np.float64)
     return min(
         float(np.mean(np.abs(np.exp(isotonic(sign * contrast, log_depth)) / depth[valid] - 1))) for sign in (1, -1)

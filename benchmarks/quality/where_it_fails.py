@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from photographs import psnr, rank_correlation
+from photographs import contrast_of, psnr, rank_correlation
 from PIL import Image
 
 import dfd_train
@@ -64,9 +64,9 @@ def kinds_of(aif, depth_m, lens, rng):
     lamps = with_lamps(aif, rng)
     # Light beyond white is what makes a ball of it: scattered in linear light, each lamp sixteen times as bright.
     bright = srgb_to_linear(lamps.astype(np.float32) / 255)
-    only = np.where((lamps != aif).any(2, keepdims=True), bright * 15, 0).astype(np.float32)
+    only = np.where((lamps != aif).any(2, keepdims=True), bright, 0).astype(np.float32)
     balls = srgb_to_linear(taken(lamps, depth_m, lens).astype(np.float32) / 255)
-    balls = balls + defocus(only / 15, depth_m, lens, mode="layered", psf="disc") * 15
+    balls = balls + defocus(only, depth_m, lens, mode="layered", psf="disc") * 15
     noise = rng.normal(0, 8, aif.shape)
     return {
         "as trained": (plain, aif),
@@ -76,11 +76,6 @@ def kinds_of(aif, depth_m, lens, rng):
         "balls of light": (np.rint(linear_to_srgb(np.clip(balls, 0, 1)) * 255).astype(np.uint8), lamps),
         "nothing out of focus": (aif, aif),
     }
-
-
-def contrast_of(image):
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return cv2.GaussianBlur(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), (0, 0), 8)
 
 
 def scores_of(found, seen, wanted, depth_m):
