@@ -10,7 +10,7 @@ from typing import Any
 
 from defocus_sim.convert.place import check_apart
 from defocus_sim.convert.plan import program_version, settings_digest
-from defocus_sim.convert.scenes import scene_names
+from defocus_sim.convert.scenes import numbered, scene_names
 from defocus_sim.convert.state import ConversionState, failed_write
 from defocus_sim.datasets.base import SPLITS
 from defocus_sim.errors import ConvertError, DefocusSimError, StorageTimeoutError
@@ -68,7 +68,8 @@ def merge(
     state.check_target(resume=False, overwrite=overwrite, can_resume=False)
     description = {"kind": "merge", "stores": [store.manifest.checksum for store in stores]}
     scenes = scene_names(stores)
-    splits = {split: _join(stores, split, scenes) for split in SPLITS}
+    names = _sample_names(stores)
+    splits = {split: _join(stores, split, names, scenes) for split in SPLITS}
     if not splits["val"].names:
         del splits["val"]
     done, total = 0, sum(len(split.names) for split in splits.values())
@@ -92,7 +93,7 @@ def merge(
                 if on_progress is not None:
                     on_progress(done, total)
             splits[split] = replace(content, shards=tuple(files))
-        state.write_manifest(_manifest(stores, splits, settings_digest(description)))
+        state.write_manifest(_manifest(stores, splits, scenes, settings_digest(description)))
         state.publish(description)
     except StorageTimeoutError:
         # It is not asked what it has.
@@ -116,19 +117,29 @@ def _check_fit(stores: Sequence[ShardStore]) -> None:
                 raise ConvertError(f"{store.url} has {field} {theirs}, {first.url} has {ours}: they cannot be merged")
 
 
-def _join(stores: Sequence[ShardStore], split: str, scenes: Sequence[Mapping[str, str]]) -> SplitManifest:
+def _sample_names(stores: Sequence[ShardStore]) -> list[dict[str, str]]:
+    """For each store the new names of its samples: those that occur in several stores have its number in front."""
+    own = [[name for part in store.manifest.splits.values() for name in part.names] for store in stores]
+    occurrences = Counter(name for names in own for name in set(names))
+    taken = set(occurrences)
+    return [
+        {name: name if occurrences[name] == 1 else numbered(name, number, taken) for name in names}
+        for number, names in enumerate(own, start=1)
+    ]
+
+
+def _join(
+    stores: Sequence[ShardStore], split: str, names: Sequence[Mapping[str, str]], scenes: Sequence[Mapping[str, str]]
+) -> SplitManifest:
     """The samples of one split of all stores, still without shards."""
     parts = [store.manifest.splits.get(split) for store in stores]
-    occurrences = Counter(
-        name for store in stores for name in {n for part in store.manifest.splits.values() for n in part.names}
-    )
     keys = ("names", "scenes", "lens", "focus_distance_m", "aperture_mm", "measured", "blurred_hw")
     columns: dict[str, list[Any]] = {key: [] for key in keys}
     lens_offset = 0
-    for number, (store, part) in enumerate(zip(stores, parts, strict=True), start=1):
+    for number, (store, part) in enumerate(zip(stores, parts, strict=True)):
         if part is not None:
-            columns["names"] += [name if occurrences[name] == 1 else f"{number}/{name}" for name in part.names]
-            columns["scenes"] += [scenes[number - 1][scene] for scene in part.scenes]
+            columns["names"] += [names[number][name] for name in part.names]
+            columns["scenes"] += [scenes[number][scene] for scene in part.scenes]
             columns["lens"] += [lens_offset + lens for lens in part.lens]
             columns["focus_distance_m"] += part.focus_distance_m
             columns["aperture_mm"] += part.aperture_mm
@@ -146,7 +157,12 @@ def _chunks(stores: Sequence[ShardStore], split: str) -> Iterator[dict[str, byte
                 yield samples.read_encoded(index)
 
 
-def _manifest(stores: Sequence[ShardStore], splits: dict[str, SplitManifest], settings: str) -> Manifest:
+def _manifest(
+    stores: Sequence[ShardStore],
+    splits: dict[str, SplitManifest],
+    scenes: Sequence[Mapping[str, str]],
+    settings: str,
+) -> Manifest:
     first = stores[0].manifest
     facts = [store.manifest.statistics for store in stores]
     blurred = [f for f in facts if f["psnr_db"] is not None]
@@ -166,7 +182,16 @@ def _manifest(stores: Sequence[ShardStore], splits: dict[str, SplitManifest], se
         "limited_px": sum(f.get("limited_px", 0) for f in facts),
         "limited_samples": sum(f.get("limited_samples", 0) for f in facts),
     }
-    parts = [{"checksum": s.manifest.checksum, "source": s.manifest.source} for s in stores]
+    # Samples stand in the order of the parts: with their numbers and new names each is traced to its source.
+    parts = [
+        {
+            "checksum": store.manifest.checksum,
+            "source": store.manifest.source,
+            "samples": {split: len(part.names) for split, part in store.manifest.splits.items()},
+            "renamed": {own: joined for own, joined in names.items() if own != joined},
+        }
+        for store, names in zip(stores, scenes, strict=True)
+    ]
     return Manifest(
         size_hw=first.size_hw,
         samples_per_shard=first.samples_per_shard,

@@ -17,7 +17,8 @@ from defocus_sim.shards.manifest import SplitManifest, digest
 from defocus_sim.shards.store import ShardStore
 
 # What a source without files says of its splits and its length, but not of its frames.
-_NOT_THE_FRAMES = ("count", "test_fraction", "val_fraction")
+# A longer lens sees the middle of the same drawn scene.
+_NOT_THE_FRAMES = ("count", "test_fraction", "val_fraction", "field_of_view_deg", "focal_length_px")
 Scene = tuple[int, str]
 
 
@@ -42,7 +43,7 @@ def scene_names(stores: Sequence[ShardStore]) -> list[dict[str, str]]:
                 groups.add(scene)
                 marks: list[Hashable] = []
                 if not known[name]:
-                    marks += _known_as(store.manifest.source, name)
+                    marks += _known_as(store.manifest.source, name, split, index)
                 picture = _picture(samples.read([index], fields=("aif",))["aif"])
                 if picture is not None and picture not in known[name]:
                     known[name].add(picture)
@@ -60,17 +61,34 @@ def _picture(aif: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes | None:
     return hashlib.sha256(aif.tobytes()).digest()
 
 
-def _known_as(source: Mapping[str, Any], scene: str) -> Iterator[tuple[str, str]]:
-    """(files, name) pairs by which a source knows a scene: one, or of a joined store those of its parts."""
-    if source.get("kind") == "merge" and isinstance(source.get("parts"), list):
-        number, _, bare = scene.partition("/")
-        parts = [part["source"] for part in source["parts"]]
-        if number.isdigit() and bare and 1 <= int(number) <= len(parts):
-            yield from _known_as(parts[int(number) - 1], bare)
-        for part in parts:
-            yield from _known_as(part, scene)
+def _known_as(source: Mapping[str, Any], scene: str, split: str, index: int) -> Iterator[tuple[str, str]]:
+    """(files, name) pairs by which a source knows the scene of sample `index` of a split; in a joined store its part."""
+    if source.get("kind") != "merge" or not isinstance(source.get("parts"), list):
+        yield _files(source), scene
         return
-    yield _files(source), scene
+    parts = source["parts"]
+    if all("samples" in part and "renamed" in part for part in parts):
+        for part in parts:
+            if index < (count := part["samples"].get(split, 0)):
+                for own in _own_names(part["renamed"], scene):
+                    yield from _known_as(part["source"], own, split, index)
+                return
+            index -= count
+        return
+    # Joined by a version that did not write what came from where. In a store joined twice a name may mean several scenes:
+    # there only pictures tell.
+    if any(part["source"].get("kind") == "merge" for part in parts):
+        return
+    number, _, bare = scene.partition("/")
+    if number.isdigit() and bare and 1 <= int(number) <= len(parts):
+        yield _files(parts[int(number) - 1]["source"]), bare
+    for part in parts:
+        yield _files(part["source"]), scene
+
+
+def _own_names(renamed: Mapping[str, str], scene: str) -> list[str]:
+    """What a part calls the scene of a joined store."""
+    return [own for own, joined in renamed.items() if joined == scene] or [scene]
 
 
 def _files(source: Mapping[str, Any]) -> str:
@@ -108,11 +126,20 @@ def _named(stores: Sequence[ShardStore], groups: _Groups) -> list[dict[str, str]
             first = firsts.setdefault(root, (number, name))
             meanings[first[1]].add(root)
 
-    def joined(scene: Scene) -> str:
-        number, name = firsts[groups.root(scene)]
-        return name if len(meanings[name]) == 1 else f"{number + 1}/{name}"
+    taken = {name for names in own for name in names}
+    called = {
+        root: name if len(meanings[name]) == 1 else numbered(name, number + 1, taken)
+        for root, (number, name) in firsts.items()
+    }
+    return [{name: called[groups.root((number, name))] for name in names} for number, names in enumerate(own)]
 
-    return [{name: joined((number, name)) for name in names} for number, names in enumerate(own)]
+
+def numbered(name: str, number: int, taken: set[str]) -> str:
+    """`name` with a store's number in front, once or as often as it takes to be none of `taken`, to which it is added."""
+    while name in taken:
+        name = f"{number}/{name}"
+    taken.add(name)
+    return name
 
 
 def _scenes(splits: Mapping[str, SplitManifest]) -> list[str]:

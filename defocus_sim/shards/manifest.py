@@ -270,6 +270,11 @@ def _check_described(content: Mapping[str, Any]) -> None:
     for part in content["source"].get("parts", ()):
         if not isinstance(part["source"], dict):
             raise ValueError("the source of a part is no table")
+        samples, renamed = part.get("samples", {}), part.get("renamed", {})
+        if not all(type(count) is int and count >= 0 for count in samples.values()):
+            raise ValueError("the number of a part's samples is not a whole number from 0")
+        if not all(type(name) is str for name in renamed.values()):
+            raise ValueError("a part's name is not text")
 
 
 def blurred_hw(manifest: Manifest, split: SplitManifest, index: int) -> tuple[int, int] | None:
