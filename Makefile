@@ -37,8 +37,10 @@ weights: venv
 	$(BIN)/dfd-prepare synthetic --scenes varied --scale room --count 2500 --seed 8 $(SCENES) --out weights/varied-room.zarr
 	$(BIN)/dfd-prepare synthetic --scenes rooms --count 1600 --seed 77 $(SCENES) --out weights/rooms.zarr
 	$(BIN)/dfd-prepare synthetic --scenes rooms --count 3000 --seed 78 $(SCENES) --out weights/more-rooms.zarr
+	$(BIN)/dfd-prepare synthetic --scenes interiors --count 2400 --seed 91 $(SCENES) --out weights/interiors.zarr
+	$(BIN)/dfd-prepare synthetic --scenes interiors --field-of-view 36 --count 2400 --seed 92 $(SCENES) --out weights/long-lens.zarr
 	test -d weights/scenes.zarr || $(BIN)/dfd-prepare merge weights/varied.zarr weights/varied-room.zarr weights/rooms.zarr \
-		weights/more-rooms.zarr --out weights/scenes.zarr
+		weights/more-rooms.zarr weights/interiors.zarr weights/long-lens.zarr --out weights/scenes.zarr
 	$(BIN)/dfd-train --recipe any-lens --shards weights/scenes.zarr --out weights/run --resume=auto
 	$(BIN)/dfd-predict export --checkpoint weights/run@last --weights dfd_train/model/weights/any-lens.safetensors
 

@@ -106,9 +106,10 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, val_fracti
 @under(
     DATA_SET,
     "--scenes",
-    type=click.Choice(["rooms", "varied"]),
+    type=click.Choice(["rooms", "varied", "interiors"]),
     default="rooms",
-    help="rooms: furnished spaces. varied: many kinds of scene, light and exposure, as photographs have.",
+    help="rooms: furnished spaces. varied: many kinds of scene, light and exposure, as photographs have. "
+    "interiors: offices, corridors, shelves and living rooms as people furnish them.",
 )
 @under(
     DATA_SET,
@@ -116,7 +117,16 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, val_fracti
     type=click.Choice(["tabletop", "room", "hall", "street", "mixed"]),
     show_default="room; mixed where varied",
     help="tabletop: 0.3-1.5 m. room: 0.7-10 m. hall, street: 2-60 m. mixed: one of them a scene. "
-    "Varied tabletops reach to 2 m, streets to 80 m.",
+    "Varied tabletops reach to 2 m, streets to 80 m. interiors: room only.",
+)
+@under(
+    DATA_SET,
+    "--field-of-view",
+    "field_of_view_deg",
+    type=click.FloatRange(20, 57),
+    metavar="DEG",
+    default=57.0,
+    help="Angle that the longer side sees, in degrees, 20 to 57; a narrower one is a longer lens.",
 )
 @under(
     DATA_SET,
@@ -128,14 +138,14 @@ def nyu(file: Path | None, splits: str | None, crop: Any, depth: Any, val_fracti
 )
 @val_fraction(0.1)
 @with_options(LENS, RENDERING, STORE)
-def synthetic(count: int, size: tuple[int, int], scenes: str, scale: str | None, **options: Any) -> None:
+def synthetic(count: int, size: tuple[int, int], **options: Any) -> None:
     """Procedural scenes with exact depth; needs no data set."""
     from defocus_sim.datasets.synthetic.source import SyntheticSource
 
-    fractions = {name: options.pop(name) for name in ("test_fraction", "val_fraction")}
-    source = SyntheticSource(
-        count=count, size_wh=size[::-1], scenes=scenes, scale=scale, seed=options["seed"], **fractions
-    )
+    drawn = {
+        name: options.pop(name) for name in ("scenes", "scale", "field_of_view_deg", "test_fraction", "val_fraction")
+    }
+    source = SyntheticSource(count=count, size_wh=size[::-1], seed=options["seed"], **drawn)
     run_conversion(source, options)
 
 

@@ -163,7 +163,7 @@ def test_numba_stays_in_the_kernels_of_blur_and_rays():
     compilers = ("numba", "defocus_sim.kernels.njit")
     users = {path.relative_to(ROOT) for path in FILES if any(within(name, *compilers) for name in imported(path))}
     users -= {Path("defocus_sim/kernels.py")}
-    rooms = {"defocus_sim/blur", "defocus_sim/blur/vectors", "defocus_sim/datasets/synthetic"}
+    rooms = {"defocus_sim/blur", "defocus_sim/blur/vectors", "defocus_sim/datasets/synthetic/rendering"}
     assert {str(user.parent) for user in users} == rooms
 
 

@@ -6,7 +6,9 @@ Every sample of every split goes through `predict_photograph`, as `dfd-predict` 
 the given one. Beside the network: doing nothing, the best constant depth of each store, and the best that the local
 contrast can do (depth as a rising or falling function of it, whichever fits, by isotonic regression on the truth of the
 same picture: looking at the answer). Means over samples; `improved`: share of the samples that are nearer to the sharp
-picture afterwards. `sparsification`: AbsRel of the 50 % of pixels that the network is surest of over AbsRel of all.
+picture afterwards. `true_side_abs_rel`, `true_side_rank`: of depth by the width of the blur alone, on the side that the
+truth names: what knowing the side of the focus would give. `sparsification`: AbsRel of the 50 % of pixels that the network
+is surest of over AbsRel of all.
 """
 
 import argparse
@@ -77,6 +79,12 @@ def by_contrast(image, depth, valid):
     )
 
 
+def depth_on_side(coc_px, near, lens):
+    """Depth by the width of the blur before the focus (`near`) or beyond it, at most 20 times the focus distance."""
+    share = coc_px / lens.coc_at_infinity_px(coc_px.shape[1])
+    return lens.focus_distance_m / np.maximum(1 - np.where(near, -share, share), 0.05)
+
+
 def scores_of(net, item, lens, told):
     image, sharp = (item[name].numpy() for name in ("defocused", "aif"))
     depth = item["depth_m"].numpy().astype(np.float32)
@@ -96,6 +104,10 @@ def scores_of(net, item, lens, told):
         row["rank"] = rank_correlation(found[::7], depth[valid][::7])
         row["contrast_abs_rel"] = by_contrast(image, depth, valid)
         near = depth < lens.focus_distance_m
+        if made.found.coc_px is not None:
+            by_width = depth_on_side(made.found.coc_px, near, lens)[valid]
+            row["true_side_abs_rel"] = float(np.mean(np.abs(by_width / depth[valid] - 1)))
+            row["true_side_rank"] = rank_correlation(by_width[::7], depth[valid][::7])
         for side, chosen in (("near", near), ("far", ~near)):
             if (chosen & valid).sum() > 200:
                 other = made.found.depth_m < lens.focus_distance_m

@@ -19,7 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import cv2
 import numpy as np
 
-from defocus_sim.datasets.synthetic.render import render
+from defocus_sim.datasets.synthetic.rendering.render import render
 from defocus_sim.datasets.synthetic.scenes import SCALES, build_scene, focal_length_px
 from defocus_sim.datasets.synthetic.varied import build_varied, draw_kind
 

@@ -2,8 +2,8 @@
 
 `triples.jpg`: what a store holds. `focus_modes.jpg`: one scene at three focus distances, blurred by gather and layered,
 with an occlusion edge enlarged. `pixel_size.jpg`: one lens, three readings of the size of a pixel. `coc_over_depth.png`:
-the circle of confusion for three focus distances. `varied.jpg`: the kinds of varied scenes with their depth. The picture
-of the README has its own script, `make_restored.py`.
+the circle of confusion for three focus distances. `varied.jpg`, `interiors.jpg`: the kinds of scenes of these sets with
+their depth. The picture of the README has its own script, `make_restored.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 from defocus_sim import Lens, defocus
 from defocus_sim.convert.plan import ConversionSettings
 from defocus_sim.convert.run import convert
-from defocus_sim.datasets.synthetic.render import render
+from defocus_sim.datasets.synthetic.interiors import INTERIORS, SPAN_M, build_interior
+from defocus_sim.datasets.synthetic.rendering.render import Scene, render
 from defocus_sim.datasets.synthetic.scenes import focal_length_px
 from defocus_sim.datasets.synthetic.source import SyntheticSource
 from defocus_sim.datasets.synthetic.varied import KINDS, SPANS_M, build_varied
@@ -30,6 +31,7 @@ IMAGES = Path(__file__).parent.parent / "images"
 FOCUS_M = (1.0, 2.0, 4.0)
 SCENE_SEED, SCENE_FRAME = 0, 6
 ZOOM, ZOOM_PX = 3, 72
+SCENE_HW = (360, 480)
 
 
 def triples() -> np.ndarray:
@@ -79,17 +81,37 @@ def pixel_size() -> np.ndarray:
 
 def varied() -> np.ndarray:
     """Two scenes of every kind, each over its depth (near bright, even in 1/distance)."""
-    hw, cells = (180, 240), []
+    cells = []
     for number, kind in enumerate(KINDS):
         for seed, scale in ((number, "room"), (number + 10, list(SPANS_M)[number % 4])):
-            scene = build_varied(np.random.default_rng(seed), kind, scale, (2 * hw[0], 2 * hw[1]))
-            frame = render(scene, focal_length_px((2 * hw[0], 2 * hw[1])), (2 * hw[0], 2 * hw[1]))
-            near, far = SPANS_M[scale]
-            depth = depth_colours(frame.depth_m, near, far)
-            small = [cv2.resize(image, hw[::-1], interpolation=cv2.INTER_AREA) for image in (frame.aif, depth)]
-            cv2.rectangle(small[0], (0, 0), (9 * len(kind) + 8, 19), (255, 255, 255), -1)
-            cv2.putText(small[0], kind, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
-            cells.append(np.concatenate(small, axis=0))
+            scene = build_varied(np.random.default_rng(seed), kind, scale, SCENE_HW)
+            cells.append(over_depth(scene, kind, SPANS_M[scale], focal_length_px(SCENE_HW)))
+    return in_rows(cells)
+
+
+def interiors() -> np.ndarray:
+    """Two rooms of every kind as `varied`, through the widest lens and a longer one."""
+    cells = []
+    for first_seed, view_deg in ((20, 57.0), (40, 36.0)):
+        for number, kind in enumerate(INTERIORS):
+            scene = build_interior(np.random.default_rng(first_seed + number), kind, SCENE_HW, view_deg)
+            cells.append(over_depth(scene, kind, SPAN_M, focal_length_px(SCENE_HW, view_deg)))
+    return in_rows(cells)
+
+
+def over_depth(scene: Scene, kind: str, span_m: tuple[float, float], focal_px: float) -> np.ndarray:
+    """A scene with its kind, over its depth, both at half the size."""
+    frame = render(scene, focal_px, SCENE_HW)
+    pictures = (frame.aif, depth_colours(frame.depth_m, *span_m))
+    size = (SCENE_HW[1] // 2, SCENE_HW[0] // 2)
+    small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in pictures]
+    cv2.rectangle(small[0], (0, 0), (9 * len(kind) + 8, 19), (255, 255, 255), -1)
+    cv2.putText(small[0], kind, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
+    return np.concatenate(small, axis=0)
+
+
+def in_rows(cells: list[np.ndarray]) -> np.ndarray:
+    """Rows of five."""
     return np.concatenate([np.concatenate(cells[k : k + 5], axis=1) for k in range(0, len(cells), 5)], axis=0)
 
 
@@ -140,6 +162,7 @@ if __name__ == "__main__":
     save(focus_modes(), "focus_modes.jpg")
     save(pixel_size(), "pixel_size.jpg")
     save(varied(), "varied.jpg")
+    save(interiors(), "interiors.jpg")
     lenses = [Lens.preset("paper", focus_distance_m=focus_m) for focus_m in (1.0, 2.0, 4.0)]
     save_lens_plot(lenses, 561, IMAGES / "coc_over_depth.png", (0.5, 20.0))
     print("docs/images/coc_over_depth.png")

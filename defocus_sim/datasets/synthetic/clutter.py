@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from defocus_sim.datasets.synthetic.raycast import Ball, Box, Cutout, Disc, Finish, Lattice, Rod, Solid, Vec3
+from defocus_sim.datasets.synthetic.rendering.raycast import Ball, Box, Cutout, Disc, Finish, Lattice, Rod, Solid, Vec3
 from defocus_sim.datasets.synthetic.scene_builder import Built, Workshop
 
 # Places in a varied scene's list of textures.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from defocus_sim.datasets.synthetic.raycast import Ball, Box, Finish, Lattice, Rod, Vec3
+from defocus_sim.datasets.synthetic.rendering.raycast import Ball, Box, Finish, Lattice, Rod, Vec3
 from defocus_sim.datasets.synthetic.scene_builder import Built, Workshop
 
 
@@ -20,7 +20,7 @@ def turned(yaw: float, tilt: float = 0.0) -> Vec3:
     return np.stack([x, np.cos(tilt) * y + np.sin(tilt) * z, np.cos(tilt) * z - np.sin(tilt) * y])
 
 
-def _box(
+def box_on(
     foot: Vec3,
     axes: Vec3,
     at: tuple[float, float, float],
@@ -39,7 +39,7 @@ def _crate(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
     base = foot
     for _ in range(int(shop.rng.integers(1, 4))):
         extent = tuple((size * shop.rng.uniform([0.6, 0.4, 0.5], [1.3, 1.1, 1.1])).tolist())
-        built.append(_box(base, turned(yaw), (0, 0, 0), extent, shop.finish()))
+        built.append(box_on(base, turned(yaw), (0, 0, 0), extent, shop.finish()))
         base = base - np.array([0, extent[1], 0])
         yaw += float(shop.rng.uniform(-0.5, 0.5))
         size *= 0.75
@@ -51,7 +51,8 @@ def _ball(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
     return [Ball(centre=foot - np.array([0, half[1], 0]), half=half, axes=turned(yaw), finishes=(shop.finish(),))]
 
 
-def _rod(foot: Vec3, radius: float, height: float, look: Finish, axes: Vec3 | None = None) -> Rod:
+def rod_on(foot: Vec3, radius: float, height: float, look: Finish, axes: Vec3 | None = None) -> Rod:
+    """A round bar that stands on `foot`, upright or along the second of `axes`."""
     half = np.array([radius, height / 2, radius])
     frame = np.eye(3) if axes is None else axes
     return Rod(centre=foot - frame[1] * height / 2, half=half, axes=frame, finishes=(look,))
@@ -62,7 +63,7 @@ def _pillar(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
     thick = float(shop.rng.choice([0.05, 0.09, 0.3]))
     height = size * float(shop.rng.uniform(1.5, 3.5))
     lean = float(shop.rng.normal(0, 0.12)) if thick < 0.2 else 0.0
-    return [_rod(foot, size * thick, height, shop.finish(), turned(yaw, lean))]
+    return [rod_on(foot, size * thick, height, shop.finish(), turned(yaw, lean))]
 
 
 def _lamp(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
@@ -70,7 +71,7 @@ def _lamp(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
     height = size * float(shop.rng.uniform(1.5, 3.0))
     head = size * shop.rng.uniform([0.3, 0.25, 0.3], [0.7, 0.6, 0.7])
     crown = foot - np.array([0, height, 0])
-    stem = _rod(foot, size * float(shop.rng.uniform(0.02, 0.05)), height, shop.finish())
+    stem = rod_on(foot, size * float(shop.rng.uniform(0.02, 0.05)), height, shop.finish())
     return [stem, Ball(centre=crown, half=head, axes=turned(yaw), finishes=(shop.finish(),))]
 
 
@@ -105,7 +106,7 @@ def _lattice(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
 def _legs(foot: Vec3, axes: Vec3, span: tuple[float, float], height: float, look: Finish) -> Built:
     thick = 0.07 * min(span)
     spots = [(i * span[0] / 2, j * span[1] / 2) for i in (-0.9, 0.9) for j in (-0.9, 0.9)]
-    return [_box(foot, axes, (x, 0, z), (thick, height, thick), look) for x, z in spots]
+    return [box_on(foot, axes, (x, 0, z), (thick, height, thick), look) for x, z in spots]
 
 
 def _table(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
@@ -113,7 +114,7 @@ def _table(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
     axes, look = turned(yaw), shop.finish((0, 3))
     span = (size * float(shop.rng.uniform(1.0, 1.6)), size * float(shop.rng.uniform(0.7, 1.0)))
     height = size * float(shop.rng.uniform(0.5, 0.8))
-    built: Built = [_box(foot, axes, (0, height, 0), (span[0], 0.06 * size, span[1]), look)]
+    built: Built = [box_on(foot, axes, (0, height, 0), (span[0], 0.06 * size, span[1]), look)]
     built += _legs(foot, axes, span, height, look)
     top = foot - np.array([0, height + 0.06 * size, 0])
     for side in (-0.25, 0.25):
@@ -126,9 +127,9 @@ def _table(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
 def _chair(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
     axes, look = turned(yaw), shop.finish((0, 2, 3))
     width, height = 0.6 * size, 0.6 * size
-    built: Built = [_box(foot, axes, (0, height, 0), (width, 0.06 * size, width), look)]
+    built: Built = [box_on(foot, axes, (0, height, 0), (width, 0.06 * size, width), look)]
     built += _legs(foot, axes, (width, width), height, look)
-    built.append(_box(foot, axes, (0, height, 0.46 * width), (width, 0.7 * size, 0.05 * size), look))
+    built.append(box_on(foot, axes, (0, height, 0.46 * width), (width, 0.7 * size, 0.05 * size), look))
     return built
 
 
@@ -136,9 +137,11 @@ def _shelf(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
     """Uprights and boards with things on them; what stands behind is seen through."""
     axes, look = turned(_along_walls(shop, yaw)), shop.finish((0, 3))
     width, depth, height = size, 0.35 * size, size * float(shop.rng.uniform(1.2, 1.6))
-    built: Built = [_box(foot, axes, (side * width / 2, 0, 0), (0.05 * size, height, depth), look) for side in (-1, 1)]
+    built: Built = [
+        box_on(foot, axes, (side * width / 2, 0, 0), (0.05 * size, height, depth), look) for side in (-1, 1)
+    ]
     for level in np.linspace(0.15, 0.95, 4) * height:
-        built.append(_box(foot, axes, (0, float(level), 0), (width, 0.04 * size, depth), look))
+        built.append(box_on(foot, axes, (0, float(level), 0), (width, 0.04 * size, depth), look))
         spot = foot + np.array([shop.rng.uniform(-0.25, 0.25) * width, -level - 0.04 * size, 0]) @ axes
         if level < 0.9 * height:
             built += (_ball if shop.rng.random() < 0.5 else _rows_of_books)(shop, spot, 0.2 * size, yaw)
@@ -152,7 +155,7 @@ def _along_walls(shop: Workshop, yaw: float) -> float:
 
 
 def _rows_of_books(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
-    return [_box(foot, turned(0.1 * yaw), (0, 0, 0), (1.6 * size, 0.8 * size, 0.8 * size), shop.finish((4,)))]
+    return [box_on(foot, turned(0.1 * yaw), (0, 0, 0), (1.6 * size, 0.8 * size, 0.8 * size), shop.finish((4,)))]
 
 
 def _pendant(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
@@ -162,7 +165,7 @@ def _pendant(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:
     cord = float(shop.rng.uniform(0.1, 0.5)) * (shop.floor_m - ceiling)
     middle = np.array([foot[0], ceiling + cord + half[1], foot[2]])
     head = Ball(centre=middle, half=half, axes=turned(yaw), finishes=(shop.finish(),))
-    return [_rod(np.array([foot[0], ceiling + cord, foot[2]]), 0.03 * size, cord, shop.finish()), head]
+    return [rod_on(np.array([foot[0], ceiling + cord, foot[2]]), 0.03 * size, cord, shop.finish()), head]
 
 
 def _picture(shop: Workshop, foot: Vec3, size: float, yaw: float) -> Built:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from defocus_sim.datasets.synthetic.raycast import Finish, Shell, Solid, Vec3
+from defocus_sim.datasets.synthetic.rendering.raycast import Finish, Shell, Solid, Vec3
 
 Built = list[Solid]
 _ATTEMPTS = 8

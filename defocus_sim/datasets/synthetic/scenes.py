@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.datasets.synthetic.objects import MAKERS
-from defocus_sim.datasets.synthetic.raycast import Shell, Vec3
-from defocus_sim.datasets.synthetic.render import Light, Scene, depth_map
+from defocus_sim.datasets.synthetic.rendering.raycast import Shell, Vec3
+from defocus_sim.datasets.synthetic.rendering.render import Light, Scene, depth_map
 from defocus_sim.datasets.synthetic.scene_builder import Workshop
 from defocus_sim.datasets.synthetic.textures import fractal, texture_pyramid
 
@@ -109,9 +109,9 @@ SCALES = {
 }
 
 
-def focal_length_px(hw: tuple[int, int]) -> float:
-    """Focal length in px of every synthetic camera: `HFOV_DEG` across the longer side."""
-    return max(hw) / 2 / float(np.tan(np.radians(HFOV_DEG / 2)))
+def focal_length_px(hw: tuple[int, int], hfov_deg: float = HFOV_DEG) -> float:
+    """Focal length in px of a synthetic camera that sees `hfov_deg` across the longer side."""
+    return max(hw) / 2 / float(np.tan(np.radians(hfov_deg / 2)))
 
 
 def build_scene(rng: np.random.Generator, scale: Scale, hw: tuple[int, int]) -> Scene:

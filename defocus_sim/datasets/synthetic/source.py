@@ -1,8 +1,7 @@
 """Procedural scenes with exact metric depth: the data set that needs no download.
 
-Each frame is ray-cast from a layout drawn from (seed, index): a closed space of planes with furniture at log-spaced
-depths, so every pixel has a depth. The camera has the same field of view in every scene, so that blur means the same
-everywhere.
+Each frame is ray-cast from a layout drawn from (seed, index): a closed space with furniture, so every pixel has a depth.
+The camera has the same field of view in every scene of a data set, so that blur means the same everywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ import numpy as np
 
 from defocus_sim.datasets.base import RgbdFrame, SampleRef
 from defocus_sim.datasets.listing import VAL_FRACTION, check_fraction, draw_scenes, hold_out_val
-from defocus_sim.datasets.synthetic.render import render
+from defocus_sim.datasets.synthetic.interiors import INTERIORS, build_interior
+from defocus_sim.datasets.synthetic.rendering.render import render
 from defocus_sim.datasets.synthetic.scenes import HFOV_DEG, SCALES, build_scene, focal_length_px
 from defocus_sim.datasets.synthetic.varied import build_varied, draw_kind
 from defocus_sim.errors import SourceError
@@ -25,8 +25,9 @@ from defocus_sim.errors import SourceError
 GENERATOR_VERSION = 4
 SCALE_NAMES = (*SCALES, "mixed")
 # With the scale that goes without saying.
-SCENES = {"rooms": "room", "varied": "mixed"}
+SCENES = {"rooms": "room", "varied": "mixed", "interiors": "room"}
 _LEAST_SIDE = 32
+_LEAST_VIEW_DEG = 20.0
 _LARGEST_SIDE = 2048
 # Distinct streams for what is drawn per frame and per data set.
 _FRAME_STREAM, _SPLIT_STREAM = 1, 2
@@ -36,13 +37,15 @@ _FRAME_STREAM, _SPLIT_STREAM = 1, 2
 class SyntheticSource:
     """`count` procedural frames of `size_wh` px (width, height), every side 32 to 2048.
 
-    `scenes`: "rooms", furnished spaces with detail on every surface; or "varied", many kinds of scene, light, material
-    and exposure (`varied.KINDS`), for networks that have to work on photographs. `scale`: `tabletop` (0.3-1.5 m,
-    varied: 0.3-2 m), `room` (0.7-10 m), `hall` (2-60 m, varied: 1.5-60 m) or `street` (2-60 m, varied: 2-80 m), or
-    `mixed` (one of them per frame); None: `room` for rooms and `mixed` for varied scenes. `test_fraction` of the frames,
+    `scenes`: "rooms", furnished spaces with detail on every surface; "varied", many kinds of scene, light, material
+    and exposure (`varied.KINDS`); "interiors", rooms as people furnish them (`interiors.INTERIORS`); the last two for
+    networks that have to work on photographs. `scale`: `tabletop` (0.3-1.5 m, varied: 0.3-2 m), `room` (0.7-10 m,
+    interiors: 0.4-14 m), `hall` (2-60 m, varied: 1.5-60 m) or `street` (2-60 m, varied: 2-80 m), or `mixed` (one of them
+    per frame); None: `mixed` for varied scenes, else `room`, which is all that interiors have. `field_of_view_deg`: across
+    the longer side, 20 to 57; a narrower one is a longer lens. `test_fraction` of the frames,
     rounded, is the test split, and `val_fraction` of the others the validation split; where a fraction is neither 0 nor
     1 and there are two frames or more, both parts have one at least. Frame i depends on (`seed`, i, `size_wh`, `scenes`,
-    `scale`) only. Raises `SourceError` for options out of range.
+    `scale`, `field_of_view_deg`) only. Raises `SourceError` for options out of range.
     """
 
     count: int = 64
@@ -52,6 +55,7 @@ class SyntheticSource:
     val_fraction: float = VAL_FRACTION
     seed: int = 0
     scenes: str = "rooms"
+    field_of_view_deg: float = HFOV_DEG
     kind: ClassVar[str] = "synthetic"
 
     def __post_init__(self) -> None:
@@ -67,6 +71,12 @@ class SyntheticSource:
             object.__setattr__(self, "scale", SCENES[self.scenes])
         if self.scale not in SCALE_NAMES:
             raise SourceError(f"scale={self.scale!r} is not known: choose one of {', '.join(SCALE_NAMES)}")
+        if self.scenes == "interiors" and self.scale != "room":
+            raise SourceError(f"scale={self.scale!r} is not one of interiors, which are rooms: leave it out")
+        if not _LEAST_VIEW_DEG <= self.field_of_view_deg <= HFOV_DEG:
+            raise SourceError(
+                f"field_of_view_deg={self.field_of_view_deg:g} must be {_LEAST_VIEW_DEG:g} to {HFOV_DEG:g} degrees"
+            )
         check_fraction(self.test_fraction)
         check_fraction(self.val_fraction, "val_fraction")
         if self.seed < 0:
@@ -93,7 +103,7 @@ class SyntheticSource:
 
     def focal_length_px(self) -> float:
         """The pinhole camera's focal length in px, with its principal point at the image centre."""
-        return focal_length_px(self.frame_hw())
+        return focal_length_px(self.frame_hw(), self.field_of_view_deg)
 
     def provenance(self) -> dict[str, Any]:
         """Options, camera and version of the generator."""
@@ -106,7 +116,7 @@ class SyntheticSource:
             "test_fraction": self.test_fraction,
             "val_fraction": self.val_fraction,
             "seed": self.seed,
-            "field_of_view_deg": HFOV_DEG,
+            "field_of_view_deg": self.field_of_view_deg,
             "focal_length_px": self.focal_length_px(),
             "generator_version": GENERATOR_VERSION,
         }
@@ -136,6 +146,8 @@ class SyntheticReader:
         hw = source.frame_hw()
         if source.scenes == "varied":
             scene = build_varied(rng, draw_kind(rng), scale, hw)
+        elif source.scenes == "interiors":
+            scene = build_interior(rng, str(rng.choice(list(INTERIORS))), hw, source.field_of_view_deg)
         else:
             scene = build_scene(rng, SCALES[scale], hw)
         return render(scene, source.focal_length_px(), hw)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from defocus_sim.datasets.synthetic import shade_kernels
+from defocus_sim.datasets.synthetic.rendering import shade_kernels
 
 F32 = NDArray[np.float32]
 Pyramid = tuple[F32, ...]

@@ -12,6 +12,7 @@ from defocus_sim.convert.merge import merge
 from defocus_sim.convert.run import convert
 from defocus_sim.datasets.nyu import NyuSource
 from defocus_sim.datasets.rgbd_folder import RgbdFolderSource
+from defocus_sim.datasets.synthetic.source import SyntheticSource
 from defocus_sim.errors import ConvertError, ShardError
 from defocus_sim.shards.layout import ARRAYS
 from defocus_sim.shards.store import open_store, verify_store
@@ -155,6 +156,47 @@ def test_two_folders_that_call_other_pictures_alike_keep_two_scenes(tmp_path):
     scenes = [set(joined.split(split).scenes) for split in ("train", "test")]
     assert [len(found) for found in scenes] == [12, 4]
     assert not scenes[0] & scenes[1]
+
+
+def test_stores_joined_of_joined_stores_join_again_and_every_scene_keeps_its_split(tmp_path):
+    stores = [
+        prepared(photographs(tmp_path / f"{n}", offset=100 * n), tmp_path / f"{n}.zarr", seed=n) for n in range(4)
+    ]
+    joined = stores[0]
+    for n in (1, 2, 3):
+        merge([joined, stores[n]], tmp_path / f"joined{n}.zarr")
+        joined = tmp_path / f"joined{n}.zarr"
+    store = open_store(joined)
+    train, test = (set(store.split(split).scenes) for split in ("train", "test"))
+    assert (len(train), len(test), train & test) == (24, 8, set())
+    names = [name for split in ("train", "test") for name in store.split(split).names]
+    assert len(set(names)) == 32
+    # The first folder once more, divided otherwise, is known through three joins.
+    again = prepared(tmp_path / "0", tmp_path / "again.zarr", seed=9)
+    assert pictures_of(open_store(again).split("test")) - pictures_of(store.split("test"))
+    with pytest.raises(ConvertError, match=r"scene .* would stand in"):
+        merge([joined, again], tmp_path / "all.zarr")
+
+
+def test_other_crops_are_known_by_the_file_through_stores_joined_twice(nyu_files, tmp_path):
+    labelled, splits = nyu_files
+    swapped = faults.write_splits(tmp_path / "swapped.mat", train=[2, 4], test=[1, 3, 5])
+    for name, crop, division in (("a", "official", splits), ("b", "none", swapped)):
+        source = NyuSource(path=labelled, splits=division, crop=crop)
+        convert(small_settings(source=source, size_hw=(24, 32)), tmp_path / f"{name}.zarr")
+    others = [prepared(photographs(tmp_path / f"{n}", offset=n), tmp_path / f"{n}.zarr") for n in (100, 200)]
+    merge([others[0], tmp_path / "a.zarr"], tmp_path / "once.zarr")
+    merge([others[1], tmp_path / "once.zarr"], tmp_path / "twice.zarr")
+    with pytest.raises(ConvertError, match=r"scene .* would stand in"):
+        merge([tmp_path / "twice.zarr", tmp_path / "b.zarr"], tmp_path / "both.zarr")
+
+
+def test_a_longer_lens_sees_the_same_drawn_scenes(tmp_path):
+    for name, view, seed_of_split in (("wide", 57.0, 0.25), ("long", 40.0, 0.75)):
+        source = SyntheticSource(count=4, size_wh=(64, 48), field_of_view_deg=view, test_fraction=seed_of_split)
+        convert(small_settings(source=source, size_hw=(48, 64)), tmp_path / f"{name}.zarr")
+    with pytest.raises(ConvertError, match=r"scene .* would stand in"):
+        merge([tmp_path / "wide.zarr", tmp_path / "long.zarr"], tmp_path / "both.zarr")
 
 
 def test_other_crops_of_one_file_are_known_by_the_file(nyu_files, tmp_path):

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defocus_sim.datasets.synthetic.cutouts import CUTOUTS, draw_masks
+from defocus_sim.datasets.synthetic.interiors import INTERIORS, SPAN_M, build_interior
 from defocus_sim.datasets.synthetic.materials import MATERIALS, material_pyramids
-from defocus_sim.datasets.synthetic.raycast import Ball, Cutout, Disc, Finish, Lattice, Rod, Shell
-from defocus_sim.datasets.synthetic.render import Exposure, Light, Scene, depth_map, render
+from defocus_sim.datasets.synthetic.rendering.raycast import Ball, Cutout, Disc, Finish, Lattice, Rod, Shell
+from defocus_sim.datasets.synthetic.rendering.render import Exposure, Light, Scene, depth_map, render
+from defocus_sim.datasets.synthetic.rendering.shade_kernels import trilinear
 from defocus_sim.datasets.synthetic.scenes import SCALES, build_scene, focal_length_px
-from defocus_sim.datasets.synthetic.shade_kernels import trilinear
 from defocus_sim.datasets.synthetic.source import SCENES, SyntheticSource
 from defocus_sim.datasets.synthetic.textures import PATTERNS, TEXELS, atlas_of, fractal, texture_pyramid
 from defocus_sim.datasets.synthetic.varied import KINDS, SPANS_M, build_varied, draw_kind
@@ -214,6 +215,35 @@ def test_every_kind_of_scene_appears_and_varied_scenes_come_in_every_scale():
     assert max(depth.max() for depth in reach) > 12
 
 
+def test_interiors_keep_their_depths_and_begin_before_the_lens():
+    depths = [frame(index, count=15, size_wh=(64, 48), scenes="interiors").depth_m for index in range(15)]
+    assert all(SPAN_M[0] <= depth.min() and depth.max() <= SPAN_M[1] for depth in depths)
+    # What is near is low in the picture or at its sides, as desks and walls are: more often than not by far.
+    low, high = (np.mean([np.median(depth[rows]) for depth in depths]) for rows in (np.s_[36:], np.s_[:24]))
+    assert low < 0.85 * high
+    reach = [np.quantile(depth, 0.95) / np.quantile(depth, 0.05) for depth in depths]
+    assert np.median(reach) > 1.6
+
+
+@pytest.mark.parametrize("kind", INTERIORS)
+def test_every_interior_can_be_built_and_seen_through_a_long_lens(kind):
+    for seed in range(3):
+        scene = build_interior(np.random.default_rng(seed), kind, (48, 64), 30.0)
+        shot = render(scene, focal_length_px((48, 64), 30.0), (48, 64))
+        assert np.isfinite(shot.depth_m).all()
+        assert shot.aif.max() > 40
+
+
+def test_a_narrower_field_of_view_is_the_middle_of_a_wide_one():
+    half = float(np.degrees(2 * np.arctan(np.tan(np.radians(57 / 2)) / 2)))
+    wide = frame(0, count=1, size_wh=(128, 96))
+    narrow = frame(0, count=1, size_wh=(64, 48), field_of_view_deg=half)
+    np.testing.assert_allclose(narrow.depth_m, wide.depth_m[24:72, 32:96], rtol=1e-6)
+    source = SyntheticSource(size_wh=(64, 48), field_of_view_deg=half)
+    assert source.focal_length_px() == pytest.approx(SyntheticSource(size_wh=(128, 96)).focal_length_px())
+    assert source.provenance()["field_of_view_deg"] == half
+
+
 def test_varied_pictures_differ_in_brightness_and_nights_are_dark_with_bright_spots():
     def pictures(kind):
         scenes = [build_varied(np.random.default_rng(seed), kind, "room", (90, 120)) for seed in range(6)]
@@ -366,6 +396,8 @@ def test_names_are_numbered_and_the_source_travels():
         ({"size_wh": (64, 4096)}, "2048"),
         ({"scale": "ocean"}, "tabletop"),
         ({"scenes": "films"}, "varied"),
+        ({"scenes": "interiors", "scale": "street"}, "leave it out"),
+        ({"field_of_view_deg": 90.0}, "20 to 57"),
         ({"test_fraction": 1.5}, "test_fraction=1.5"),
         ({"test_fraction": float("nan")}, "test_fraction=nan"),
         ({"seed": -1}, "seed=-1"),

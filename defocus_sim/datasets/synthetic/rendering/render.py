@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defocus_sim.datasets.base import RgbdFrame
-from defocus_sim.datasets.synthetic import shade_kernels
-from defocus_sim.datasets.synthetic.raycast import NO_MASKS, Hits, Solid, Vec3, cast
+from defocus_sim.datasets.synthetic.rendering import shade_kernels
+from defocus_sim.datasets.synthetic.rendering.raycast import NO_MASKS, Hits, Solid, Vec3, cast
 from defocus_sim.datasets.synthetic.textures import TEXELS, Pyramid, atlas_of
 
 _SUPERSAMPLING = 2

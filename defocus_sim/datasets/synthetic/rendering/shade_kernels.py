@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from defocus_sim.datasets.synthetic.ray_kernels import BALL, ROD, SHELL
+from defocus_sim.datasets.synthetic.rendering.ray_kernels import BALL, ROD, SHELL
 from defocus_sim.kernels import njit
 
 _TINY = np.float32(1e-12)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from defocus_sim.datasets.synthetic import ray_kernels
+from defocus_sim.datasets.synthetic.rendering import ray_kernels
 
 Array = NDArray[np.floating]
 Vec3 = NDArray[np.float64]
