@@ -92,17 +92,20 @@ INTERIORS: dict[str, Interior] = {
 
 
 def build_interior(rng: np.random.Generator, kind: str, hw: tuple[int, int], hfov_deg: float) -> Scene:
-    """A room of one of `INTERIORS` with depths within `SPAN_M`, for a view `hfov_deg` wide across the longer side."""
+    """A room of one of `INTERIORS` with depths within `SPAN_M`, for a view `hfov_deg` wide across the longer side.
+
+    Layouts are drawn until one is good; after `_TRIES` the best so far is taken, once one keeps the depths.
+    """
     room = INTERIORS[kind]
     score, scene = _drawn(rng, room, hw, hfov_deg)
-    for _ in range(_TRIES - 1):
-        if score >= 1:
-            break
+    tries = 1
+    while score < 1 and (tries < _TRIES or score == 0):
         score, scene = max((score, scene), _drawn(rng, room, hw, hfov_deg), key=lambda scored: scored[0])
+        tries += 1
     names = (str(rng.choice(_GROUNDS)), str(rng.choice(_WALLS)), *other_materials(rng))
     depth, _ = probe(scene, hw)
     light, lamps = lighting(rng, float(np.quantile(depth, 0.8)), rng.random() < 0.05, SPAN_M[0])
-    return replace(
+    whole = replace(
         scene,
         solids=dressed(rng, scene.solids, False) + lamps,
         light=light,
@@ -113,20 +116,28 @@ def build_interior(rng: np.random.Generator, kind: str, hw: tuple[int, int], hfo
             exposure(rng, False), bright=float(rng.uniform(0.7, 0.97)), ceiling=float(rng.uniform(0.6, 1.6))
         ),
     )
+    return _without_what_is_too_near(whole, hw, hfov_deg)
 
 
 def _drawn(rng: np.random.Generator, room: Interior, hw: tuple[int, int], hfov_deg: float) -> tuple[float, Scene]:
-    """A layout and how good its view is, 1 = as people take them: nothing right before the lens, no thing that fills it,
-    some reach in depth.
-    """
+    """A layout and how good its view is: 0 = too near or far, 1 = some reach in depth and no thing that fills it."""
     scene = _laid_out(rng, room, hfov_deg)
-    small = (36, 48) if hw[0] <= hw[1] else (48, 36)
-    depth, owner = depth_map(scene, focal_length_px(small, hfov_deg), small)
-    if depth.min() < SPAN_M[0] or depth.max() > SPAN_M[1]:
+    depth, owner = probe(scene, hw, hfov_deg)
+    if depth.min() < 1.05 * SPAN_M[0] or depth.max() > SPAN_M[1]:
         return 0.0, scene
     share = np.bincount(owner.ravel(), minlength=len(scene.solids)) / owner.size
     low, high = np.quantile(depth, [0.05, 0.95])
     return min(1.0, 0.6 / max(float(share[1:].max(initial=0)), 1e-3), float(np.log(high / low) / np.log(1.4))), scene
+
+
+def _without_what_is_too_near(scene: Scene, hw: tuple[int, int], hfov_deg: float) -> Scene:
+    """The scene less what is thin and right before the lens, which a probe may miss."""
+    while True:
+        depth, owner = depth_map(scene, focal_length_px(hw, hfov_deg), hw)
+        out = set(np.unique(owner[depth < SPAN_M[0]]).tolist())
+        if not out:
+            return scene
+        scene = replace(scene, solids=tuple(solid for n, solid in enumerate(scene.solids) if n not in out))
 
 
 def _laid_out(rng: np.random.Generator, room: Interior, hfov_deg: float) -> Scene:

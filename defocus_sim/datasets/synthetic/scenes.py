@@ -185,11 +185,13 @@ def draw_layout(rng: np.random.Generator, scale: Scale, hw: tuple[int, int]) -> 
     return Scene(solids=(shell, *shop.solids), rotation=rotation, light=light)
 
 
-def probe(scene: Scene, hw: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+def probe(
+    scene: Scene, hw: tuple[int, int], hfov_deg: float = HFOV_DEG
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     """Depth and owners of a picture of `hw`, on a small grid of the same field of view."""
     shrink = _PROBE_LONG_SIDE / max(hw)
     small = (max(4, round(hw[0] * shrink)), max(4, round(hw[1] * shrink)))
-    return depth_map(scene, focal_length_px(small), small)
+    return depth_map(scene, focal_length_px(small, hfov_deg), small)
 
 
 def _score(scene: Scene, hw: tuple[int, int]) -> float:

@@ -225,6 +225,13 @@ def test_interiors_keep_their_depths_and_begin_before_the_lens():
     assert np.median(reach) > 1.6
 
 
+@pytest.mark.parametrize(("seed", "index", "view_deg"), [(91, 96, 57.0), (92, 2004, 36.0)])
+def test_thin_things_before_the_lens_are_left_out(seed, index, view_deg):
+    # Frames with a leaf at 0.40 m and a rod at 0.23 m, between the rays of the probe.
+    source = {"size_wh": (320, 240), "scenes": "interiors", "seed": seed, "field_of_view_deg": view_deg}
+    assert frame(index, count=index + 1, **source).depth_m.min() >= SPAN_M[0]
+
+
 @pytest.mark.parametrize("kind", INTERIORS)
 def test_every_interior_can_be_built_and_seen_through_a_long_lens(kind):
     for seed in range(3):
