@@ -17,6 +17,8 @@ _LEAST_PER_M, _MOST_PER_M = 1e-2, 1e1
 _LOG_SCALE_LIMIT = 7.0
 # Where a network does not say how far it may be off; and of log-odds, so that certainty stays finite.
 _USUAL_SCALE_PX, _MOST_ODDS = 1.0, 20.0
+# How far log-odds are trusted: a decision that hangs on less is drawn out into a slope between near and far.
+_UNDECIDED_ODDS = 0.3
 
 
 def read_depth(raw: Tensor, config: ModelConfig, camera: Tensor | None = None, told: Tensor | None = None) -> Output:
@@ -57,7 +59,8 @@ def read_sides(
     """Of the two depths that share a blur of `width_px` the one with the least relative error to be expected.
 
     Near is taken where its odds are above near over far: what is far and taken for near is off by less than its depth, what
-    is near and taken for far by several of its own. That there are two is part of the uncertainty.
+    is near and taken for far by several of its own. Where the odds are at that limit depth is between the two, on a slope
+    of logarithms, instead of an island's cliff. That there are two is part of the uncertainty.
 
     All (B, 1, H, W); `camera`, `told`: as for `read_depth`.
 
@@ -71,8 +74,9 @@ def read_sides(
     odds = logit + (too_wide if told is None else torch.where(told[:, None, None, None], too_wide, 0.0))
     near_m = depth_from_coc(-width_px, camera)
     far_m = depth_from_coc(_told_apart(width_px, scale_px, camera), camera)
-    near = odds > (near_m / far_m).log()
-    depth_m = torch.where(near, near_m, far_m)
+    above = odds - (near_m / far_m).log()
+    near = above > 0
+    depth_m = torch.lerp(far_m.log(), near_m.log(), torch.sigmoid(above / _UNDECIDED_ODDS)).exp()
     sigma_m = None
     if log_scale is not None:
         p = torch.sigmoid(odds)
