@@ -196,8 +196,11 @@ def _read_sides(
     if log_scale is not None:
         pixels = image.astype(np.float32) / np.float32(white)
         grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
-        width_px, logit = filled_by_certainty([width_px, logit], np.exp(log_scale), grey)
+        # The scale as well: its steps from pixel to pixel are the network's lattice and nothing of the scene.
+        answers, least, most = [width_px, logit, log_scale], log_scale.min(), log_scale.max()
+        width_px, logit, log_scale = filled_by_certainty(answers, np.exp(log_scale), grey)
         np.maximum(width_px, 0, out=width_px)
+        np.clip(log_scale, least, most, out=log_scale)
     found = {"depth_m": np.empty_like(width_px)}
     if log_scale is not None:
         found["depth_sigma_m"] = np.empty_like(width_px)
