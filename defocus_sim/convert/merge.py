@@ -157,6 +157,15 @@ def _chunks(stores: Sequence[ShardStore], split: str) -> Iterator[dict[str, byte
                 yield samples.read_encoded(index)
 
 
+def _renamed(names: Mapping[str, str]) -> dict[str, list[str]]:
+    """What a part called each scene that has another name now."""
+    before: dict[str, list[str]] = {}
+    for own, joined in names.items():
+        if own != joined:
+            before.setdefault(joined, []).append(own)
+    return before
+
+
 def _manifest(
     stores: Sequence[ShardStore],
     splits: dict[str, SplitManifest],
@@ -188,7 +197,7 @@ def _manifest(
             "checksum": store.manifest.checksum,
             "source": store.manifest.source,
             "samples": {split: len(part.names) for split, part in store.manifest.splits.items()},
-            "renamed": {own: joined for own, joined in names.items() if own != joined},
+            "renamed": _renamed(names),
         }
         for store, names in zip(stores, scenes, strict=True)
     ]

@@ -70,7 +70,7 @@ def _known_as(source: Mapping[str, Any], scene: str, split: str, index: int) -> 
     if all("samples" in part and "renamed" in part for part in parts):
         for part in parts:
             if index < (count := part["samples"].get(split, 0)):
-                for own in _own_names(part["renamed"], scene):
+                for own in part["renamed"].get(scene, [scene]):
                     yield from _known_as(part["source"], own, split, index)
                 return
             index -= count
@@ -84,11 +84,6 @@ def _known_as(source: Mapping[str, Any], scene: str, split: str, index: int) -> 
         yield _files(parts[int(number) - 1]["source"]), bare
     for part in parts:
         yield _files(part["source"]), scene
-
-
-def _own_names(renamed: Mapping[str, str], scene: str) -> list[str]:
-    """What a part calls the scene of a joined store."""
-    return [own for own, joined in renamed.items() if joined == scene] or [scene]
 
 
 def _files(source: Mapping[str, Any]) -> str:

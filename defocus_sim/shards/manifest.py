@@ -273,7 +273,7 @@ def _check_described(content: Mapping[str, Any]) -> None:
         samples, renamed = part.get("samples", {}), part.get("renamed", {})
         if not all(type(count) is int and count >= 0 for count in samples.values()):
             raise ValueError("the number of a part's samples is not a whole number from 0")
-        if not all(type(name) is str for name in renamed.values()):
+        if not all(type(names) is list and all(type(name) is str for name in names) for names in renamed.values()):
             raise ValueError("a part's name is not text")
 
 

@@ -178,12 +178,17 @@ def test_stores_joined_of_joined_stores_join_again_and_every_scene_keeps_its_spl
         merge([joined, again], tmp_path / "all.zarr")
 
 
-def test_other_crops_are_known_by_the_file_through_stores_joined_twice(nyu_files, tmp_path):
+def two_crops(nyu_files, folder, size_hw):
+    """Stores a and b of one file, cut and divided otherwise."""
     labelled, splits = nyu_files
-    swapped = faults.write_splits(tmp_path / "swapped.mat", train=[2, 4], test=[1, 3, 5])
+    swapped = faults.write_splits(folder / "swapped.mat", train=[2, 4], test=[1, 3, 5])
     for name, crop, division in (("a", "official", splits), ("b", "none", swapped)):
         source = NyuSource(path=labelled, splits=division, crop=crop)
-        convert(small_settings(source=source, size_hw=(24, 32)), tmp_path / f"{name}.zarr")
+        convert(small_settings(source=source, size_hw=size_hw), folder / f"{name}.zarr")
+
+
+def test_other_crops_are_known_by_the_file_through_stores_joined_twice(nyu_files, tmp_path):
+    two_crops(nyu_files, tmp_path, (24, 32))
     others = [prepared(photographs(tmp_path / f"{n}", offset=n), tmp_path / f"{n}.zarr") for n in (100, 200)]
     merge([others[0], tmp_path / "a.zarr"], tmp_path / "once.zarr")
     merge([others[1], tmp_path / "once.zarr"], tmp_path / "twice.zarr")
@@ -192,19 +197,15 @@ def test_other_crops_are_known_by_the_file_through_stores_joined_twice(nyu_files
 
 
 def test_a_longer_lens_sees_the_same_drawn_scenes(tmp_path):
-    for name, view, seed_of_split in (("wide", 57.0, 0.25), ("long", 40.0, 0.75)):
-        source = SyntheticSource(count=4, size_wh=(64, 48), field_of_view_deg=view, test_fraction=seed_of_split)
+    for name, view_deg, share in (("wide", 57.0, 0.25), ("long", 40.0, 0.75)):
+        source = SyntheticSource(count=4, size_wh=(64, 48), field_of_view_deg=view_deg, test_fraction=share)
         convert(small_settings(source=source, size_hw=(48, 64)), tmp_path / f"{name}.zarr")
     with pytest.raises(ConvertError, match=r"scene .* would stand in"):
         merge([tmp_path / "wide.zarr", tmp_path / "long.zarr"], tmp_path / "both.zarr")
 
 
 def test_other_crops_of_one_file_are_known_by_the_file(nyu_files, tmp_path):
-    labelled, splits = nyu_files
-    swapped = faults.write_splits(tmp_path / "swapped.mat", train=[2, 4], test=[1, 3, 5])
-    for name, crop, division in (("a", "official", splits), ("b", "none", swapped)):
-        source = NyuSource(path=labelled, splits=division, crop=crop)
-        convert(small_settings(source=source, size_hw=(48, 64)), tmp_path / f"{name}.zarr")
+    two_crops(nyu_files, tmp_path, (48, 64))
     with pytest.raises(ConvertError, match=r"scene .* would stand in"):
         merge([tmp_path / "a.zarr", tmp_path / "b.zarr"], tmp_path / "both.zarr")
 
