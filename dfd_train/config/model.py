@@ -101,7 +101,8 @@ class ModelConfig:
     whether the encoder and the AiF head work on images in [0, 1] ("unit") or [-1, 1] ("signed", as the authors' code);
     the network takes and returns [0, 1] either way. `input`: which of a sample's pictures the network is given; "aif" asks
     how much of the depth it finds without any defocus, with the depth head alone. `deconvolution`: how "anwar" sharpens,
-    see `optics.deconvolution.deconvolve`.
+    see `optics.deconvolution.deconvolve`. `frame_hw`: height and width of the whole frames that it has seen, which training
+    fills in where "coc+side" is learned: how a scene is laid out is read from a picture at that size.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -146,6 +147,7 @@ class ModelConfig:
         False, group=NETWORK,
         help="With --lens-input: tell the network how high in the picture each pixel is.",
     )  # fmt: skip
+    frame_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_options(self, "model ")
@@ -164,6 +166,8 @@ class ModelConfig:
             raise ConfigError(f"lens_hidden={self.lens_hidden:g} means nothing without lens_input")
         if self.height_input and not self.lens_input:
             raise ConfigError("height_input is possible with lens_input only")
+        if self.frame_hw is not None and (len(self.frame_hw) != 2 or min(self.frame_hw) < 1):
+            raise ConfigError(f"model frame_hw={self.frame_hw} must be a height and a width in pixels")
         if not self.heads or set(self.heads) - set(HEADS) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"model heads={self.heads} must be one or both of {', '.join(HEADS)}")
         possible = METHODS[self.method].heads

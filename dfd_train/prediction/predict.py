@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from dfd_train.evaluation.metrics import NEAREST_M
 from dfd_train.model.build import CameraNet, Model, run_model
 from dfd_train.model.load import load_network
 from dfd_train.model.reading import read_sides
-from dfd_train.optics.camera import camera_of, rows_of
+from dfd_train.optics.camera import SCALE_X, SCALE_Y, camera_of, rows_of
 from dfd_train.optics.fill import filled_by_certainty
 from dfd_train.prediction.tiling import Tiling, axis_tiles
 from dfd_train.runs.checkpoint import find_checkpoint, load_checkpoint
@@ -28,6 +30,9 @@ from dfd_train.runs.weights_file import SUFFIX, packaged_weights, read_weights
 # One cell of the network's deepest map: in anything smaller there is no blur to tell a depth from.
 SMALLEST_SIDE = 32
 _BAND_ROWS = 256
+# A layout is read at the size of the frames that a network has seen and at this multiple of its sides; in a picture whose
+# sides are no longer than the other multiple of theirs as it is.
+_LARGER_LAYOUT, _HARDLY_LARGER = 1.5, 1.2
 # What of a model's output is used, and its shape beside (H, W).
 _ANSWERS: dict[str, tuple[int, ...]] = {"depth_m": (), "depth_sigma_m": (), "coc_px": (), "aif": (3,)}
 # Of one that answers width and side, depth is read when all tiles are there: the average of a near and a far depth is
@@ -146,21 +151,34 @@ def predict_raw(
     require_one_picture(model.config)
     scale = full_scale(image)
     tiling = tiling or Tiling()
-    device = next(model.parameters()).device
-    height, width = image.shape[:2]
     camera = None
     if lens is not None and takes_lens(model):
-        camera = camera_of(lens, (height, width))[None].to(device)
+        camera = camera_of(lens, (image.shape[0], image.shape[1]))[None].to(next(model.parameters()).device)
     elif isinstance(model, CameraNet):
         # That of its training, which a network that can do without is not told.
         camera, told = model.camera[None], not model.config.lens_hidden
     sided = model.config.predict == "coc+side"
-    answers = _SIDED if sided else _ANSWERS
+    totals = _answers_of(model, image, scale, tiling, camera, told)
+    if sided and camera is not None and "coc_px" in totals:
+        totals["side_logit"] = _side_by_layout(model, image, scale, tiling, camera, told, totals["side_logit"])
+        totals |= _read_sides(totals, camera, told, image, scale)
+    if "depth_m" in totals:
+        np.maximum(totals["depth_m"], np.float32(NEAREST_M), out=totals["depth_m"])
+    return Prediction(**{"aif": None, "depth_m": None, **totals})
+
+
+def _answers_of(
+    model: Model, image: NDArray[Any], white: float, tiling: Tiling, camera: Tensor | None, told: bool
+) -> dict[str, NDArray[np.float32]]:
+    """What the network answers for a picture, (H, W) or (H, W, 3) by name, put together of its tiles."""
+    answers = _SIDED if model.config.predict == "coc+side" else _ANSWERS
+    device = next(model.parameters()).device
+    height, width = image.shape[:2]
     totals: dict[str, NDArray[np.float32]] = {}
     for rows in axis_tiles(height, tiling):
         for columns in axis_tiles(width, tiling):
             at = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
-            pixels = torch.from_numpy(np.ascontiguousarray(image[at]).astype(np.float32)).to(device).div_(scale)
+            pixels = torch.from_numpy(np.ascontiguousarray(image[at]).astype(np.float32)).to(device).div_(white)
             output = run_model(
                 model,
                 (pixels if pixels.dim() == 3 else pixels[..., None].expand(-1, -1, 3)).permute(2, 0, 1)[None],
@@ -178,11 +196,62 @@ def predict_raw(
                 if name not in totals:
                     totals[name] = np.zeros((height, width, *answers[name]), np.float32)
                 _add(totals[name][at], part[0].permute(1, 2, 0).float().cpu().numpy(), weights)
-    if sided and camera is not None and "coc_px" in totals:
-        totals |= _read_sides(totals, camera, told, image, scale)
-    if "depth_m" in totals:
-        np.maximum(totals["depth_m"], np.float32(NEAREST_M), out=totals["depth_m"])
-    return Prediction(**{"aif": None, "depth_m": None, **totals})
+    return totals
+
+
+def layout_scales(picture_hw: tuple[int, ...], frame_hw: tuple[int, int] | None) -> tuple[float, ...]:
+    """Shares of a picture's sides at which a network that saw frames of `frame_hw` reads how the scene is laid out.
+
+    Parameters
+    ----------
+    picture_hw
+        Height and width in px.
+    frame_hw
+        `ModelConfig.frame_hw`.
+
+    Returns
+    -------
+    tuple[float, ...]
+        Those at which the picture has the area of a frame, and of one with sides half as long again; (1.0,) for a picture
+        that is hardly larger than a frame, and where it is not known what the network saw.
+    """
+    if frame_hw is None:
+        return (1.0,)
+    frames = math.sqrt(math.prod(picture_hw[:2]) / math.prod(frame_hw))
+    if frames < _HARDLY_LARGER:
+        return (1.0,)
+    return (1 / frames, min(_LARGER_LAYOUT / frames, 1.0))
+
+
+def _side_by_layout(
+    model: Model,
+    image: NDArray[Any],
+    white: float,
+    tiling: Tiling,
+    camera: Tensor,
+    told: bool,
+    side_logit: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """The log-odds of nearer than the focus, of the whole picture at the sizes of `layout_scales`; the mean of them.
+
+    `side_logit`: as read at the picture's own size. On which side of the focus a surface is shows in how a scene is laid
+    out, which a network does not recognise in a picture much larger than what it has seen.
+    """
+    height, width = side_logit.shape
+    scales = layout_scales((height, width), model.config.frame_hw)
+    total = np.zeros_like(side_logit)
+    for scale in scales:
+        if scale == 1:
+            total += side_logit
+            continue
+        hw = (max(round(height * scale), 1), max(round(width * scale), 1))
+        smaller = cv2.resize(np.asarray(image, np.float32), (hw[1], hw[0]), interpolation=cv2.INTER_AREA)
+        of_smaller = camera.clone()
+        of_smaller[:, SCALE_Y] *= hw[0] / height
+        of_smaller[:, SCALE_X] *= hw[1] / width
+        read = _answers_of(model, smaller, white, tiling, of_smaller, told)["side_logit"]
+        total += cv2.resize(read, (width, height), interpolation=cv2.INTER_LINEAR)
+    return total / np.float32(len(scales))
 
 
 def _read_sides(

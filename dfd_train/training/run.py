@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Run:
         self, config: TrainConfig, world: World, *, resume: bool, overwrite: bool, console: Console, lock: RunLock
     ) -> None:
         # Everything that can be wrong is found before the folder is touched.
-        self.config, self.world, self.console, self.out = config, world, console, Path(config.out)
+        self.world, self.console, self.out = world, console, Path(config.out)
         self.divided = train_and_val(
             config.model,
             config.shards,
@@ -64,6 +65,7 @@ class Run:
             lens=None if config.lens is None else Lens.load(config.lens),
         )
         self.data = self.divided.train
+        config = self.config = self._knowing_frames(config)
         self.store_checksum = self.data.store.manifest.checksum
         self.store_facts = store_facts(self.data.store)
         config.geometry.check_frame(self.data.frame_hw)
@@ -99,12 +101,18 @@ class Run:
             net.camera.copy_(self._cameras(np.zeros(1, np.int64))[0])
         self.state.reset_average()
 
+    def _knowing_frames(self, config: TrainConfig) -> TrainConfig:
+        """`config` with a model that knows the size of its training frames, where that is of use to a prediction."""
+        frame_hw = (config.geometry.size or self.data.frame_hw) if config.model.predict == "coc+side" else None
+        return replace(config, model=replace(config.model, frame_hw=frame_hw))
+
     def _cameras(self, indices: NDArray[np.int64]) -> Tensor:
         """The lenses of samples as the network sees them, (B, 10)."""
         return self.data.cameras(indices, self.config.geometry.size).to(self.world.device)
 
     def _restored(self) -> TrainState:
-        before = run_config(self.out)
+        # A run from before networks knew their frames goes on as one that does.
+        before = self._knowing_frames(run_config(self.out))
         checkpoint = load_checkpoint(latest_checkpoint(self.out))
         changed = changed_fields(before, self.config)
         if step_samples(self.config, self.world.size) == step_samples(

@@ -18,11 +18,13 @@ from defocus_sim.lens import Lens, coc_diameter_px
 from dfd_train.config.model import variant
 from dfd_train.config.train import recipe_config
 from dfd_train.errors import ConfigError, NonFiniteError, PictureError
-from dfd_train.model.build import build_model
+from dfd_train.model.build import build_model, run_model
+from dfd_train.model.reading import read_sides
 from dfd_train.model.two_headed import TwoHeadedNet
+from dfd_train.optics.camera import camera_of
 from dfd_train.prediction.files import PredictConfig, predict_files
 from dfd_train.prediction.images import find_pictures, gif_bytes, output_names, read_picture
-from dfd_train.prediction.predict import predict
+from dfd_train.prediction.predict import layout_scales, predict
 from dfd_train.prediction.refocus import focus_steps, rack_focus, refocus
 from dfd_train.prediction.tiling import Tiling, axis_tiles, receptive_radius
 from dfd_train.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -137,6 +139,44 @@ def test_where_tiles_meet_a_depth_is_near_or_far_and_no_average_of_both() -> Non
     as_wide = np.isclose(shown[near], np.minimum(found.coc_px[near], shown.max()), rtol=1e-3, atol=1e-3)
     assert as_wide.mean() > 0.95
     assert (shown[~near] <= found.coc_px[~near] + 1e-3).all()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_side_of_the_focus_is_read_from_a_large_picture_at_the_size_that_was_learned(told: bool) -> None:
+    config = dataclasses.replace(
+        variant("tiny"), predict="coc+side", lens_input=True, lens_hidden=0.3, height_input=True, heads=("depth",),
+        init="kaiming", frame_hw=(48, 64),
+    )  # fmt: skip
+    lens = Lens(focal_length_mm=35, f_number=2, focus_distance_m=2, sensor_width_mm=36)
+    net = build_model(config, generator=torch.Generator().manual_seed(4)).eval()
+    image = scene(144, 192).astype(np.float32) / 255
+    with torch.no_grad():
+        net.depth_head.last.weight[1] *= 1000
+    found = predict(net, image, lens=lens, told=told)
+
+    logits = []
+    for height, width in ((48, 64), (72, 96)):
+        smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        camera = camera_of(lens.resized((144, 192), (height, width)), (height, width))[None]
+        pixels = torch.from_numpy(smaller).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            logit = run_model(net, pixels, camera, told=told).side_logit
+        logits.append(cv2.resize(logit[0, 0].numpy(), (192, 144), interpolation=cv2.INTER_LINEAR))
+    camera = camera_of(lens, (144, 192))[None]
+    width_px, logit = (torch.from_numpy(a)[None, None] for a in (found.coc_px, np.mean(logits, axis=0)))
+    wanted = read_sides(width_px, None, logit, camera, torch.tensor([told])).depth_m[0, 0].numpy()
+    assert 0.05 < (wanted < 2).mean() < 0.95
+    np.testing.assert_allclose(found.depth_m, wanted, rtol=1e-3)
+
+
+def test_sizes_at_which_a_layout_is_read() -> None:
+    assert layout_scales((240, 320), (240, 320)) == (1,)
+    assert layout_scales((270, 360), (240, 320)) == (1,)
+    assert layout_scales((200, 200), (240, 320)) == (1,)
+    assert layout_scales((960, 1280), None) == (1,)
+    assert layout_scales((960, 1280), (240, 320)) == pytest.approx((0.25, 0.375))
+    # On its side, and hardly larger than the second size.
+    assert layout_scales((416, 312), (240, 320)) == pytest.approx((1 / 1.3, 1))
 
 
 def test_a_tiny_overlap_shows_why_there_is_one(net: TwoHeadedNet) -> None:

@@ -205,6 +205,26 @@ def test_resume_refuses_another_configuration_naming_the_field(uninterrupted: Pa
         start(out=uninterrupted, resume=True, recipe="paper")
 
 
+def test_a_network_knows_the_frames_it_saw_also_one_resumed_from_before_that(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    settings = {"predict": "coc+side", "lens_input": True, "epochs": 1}
+    config = tiny(store, run, **settings)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert quietly(config).interrupted
+    assert load_checkpoint(run).config.model.frame_hw == (33, 48)
+    about = json.loads((run / "config.json").read_text())
+    assert about["config"]["model"].pop("frame_hw") == [33, 48]
+    (run / "config.json").write_text(json.dumps(about))
+    assert start(out=run, resume=True, device="cpu", console=QUIET).steps == 5
+    assert load_checkpoint(run).config.model.frame_hw == (33, 48)
+    again = start(out=tmp_path / "again", config=run / "run.toml", console=QUIET, size="64x48")
+    assert load_checkpoint(again.out).config.model.frame_hw == (48, 64)
+    assert load_checkpoint(quietly(tiny(store, tmp_path / "metres", epochs=1)).out).config.model.frame_hw is None
+
+
 def test_resume_refuses_another_store(uninterrupted: Path, make_store: Callable[..., Path], textured: Textured) -> None:
     other = make_store({"train": [textured(np.random.default_rng(5), 48, 64)] * 10})
     with pytest.raises(ConfigError, match="is not the store it was trained on"):
