@@ -20,6 +20,8 @@ _MOST_OF = {
     # A camera's own softness; wider is defocus.
     "softness_px": 1.5,
     "noise": 255.0,
+    "denoise": 255.0,
+    "tone": 4.0,
     "sharpen": 100.0,
 }
 
@@ -37,9 +39,13 @@ class LensRange:
     `layered`: share of the samples that are blurred in layers, so that what is near covers what is behind it as it does in
     a camera, which is how a picture tells near from far; the others are gathered. `softness_px`: sigma of a blur that the
     camera leaves on everything, sharp or not, which the target has as well: photographs are softer than renderings.
-    `noise`: standard deviation in grey levels of 255. `sharpen`: weight of an unsharp mask. `jpeg`: quality, 100 = none.
+    `noise`: standard deviation in grey levels of 255. `demosaic`: share of the samples that are seen through a Bayer mosaic
+    and made whole again, which also leaves grains of noise instead of single pixels. `denoise`: the grey levels of
+    contrast that a filter takes for noise. `sharpen`: weight of an unsharp mask. `jpeg`: quality, 100 =
+    none. `tone`: of samples blurred in linear light, the power of sRGB's light that a pixel stands for, drawn by its
+    logarithm: cameras draw curves of their own.
 
-    Softness, noise, sharpening and JPEG are not to be undone: the target has them as well.
+    Softness and everything from noise to JPEG are not to be undone: the target has them as well.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -57,8 +63,11 @@ class LensRange:
     layered: float = 0.0
     softness_px: tuple[float, float] = (0.0, 0.0)
     noise: tuple[float, float] = (0.0, 0.0)
+    demosaic: float = 0.0
+    denoise: tuple[float, float] = (0.0, 0.0)
     sharpen: tuple[float, float] = (0.0, 0.0)
     jpeg: tuple[float, float] = (100.0, 100.0)
+    tone: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         for name, known in (("psf", PSFS), ("light", LIGHTS)):
@@ -68,13 +77,13 @@ class LensRange:
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 low, high = value
-                may_be_zero = field.name in ("focus_blur_px", "softness_px", "noise", "sharpen")
+                may_be_zero = field.name in ("focus_blur_px", "softness_px", "noise", "denoise", "sharpen")
                 least, most = 0.0 if may_be_zero else _LEAST, _MOST_OF.get(field.name, _MOST)
                 if not least <= low <= high <= most:
                     raise ConfigError(
                         f"lens_range {field.name}={low:g}..{high:g} must rise, and lie between {least:g} and {most:g}"
                     )
-        for name in ("near_depths", "layered"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"lens_range {name}={getattr(self, name):g} must lie between 0 and 1")
         if not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
@@ -110,7 +119,7 @@ class LensRange:
 
 
 # One number each instead of a range.
-_SHARES = ("near_depths", "layered")
+_SHARES = ("near_depths", "layered", "demosaic")
 # Names of the command line that have a unit in their value instead of in the name.
 _FIELDS = {"focus": "focus_m", "focal_length": "focal_length_mm", "sensor_width": "sensor_width_mm"}
 

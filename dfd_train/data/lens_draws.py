@@ -29,7 +29,7 @@ from dfd_train.optics.camera import (
     TOP,
     coc_px_from,
 )
-from dfd_train.optics.camera_effects import jpeg, sharpened, softened
+from dfd_train.optics.camera_effects import demosaiced, denoised, jpeg, sharpened, softened
 from dfd_train.optics.defocus import linear_to_srgb, srgb_to_linear
 
 _NO_CAP_PX = 1e9
@@ -41,7 +41,8 @@ class LensDraws(NamedTuple):
     """The numbers drawn for each sample of a batch, (B,) float32 each but `seed` (B,) int64.
 
     `focus_m`, or a negative number: minus the factor on the depth than which a share `at` squared of the frame is
-    nearer. The other names are those of `LensRange`; `disc`, `linear`, `layered`: 1 = yes.
+    nearer. The other names are those of `LensRange`; `disc`, `linear`, `layered`,
+    `demosaic`: 1 = yes.
     """
 
     focus_m: NDArray[np.float32]
@@ -60,6 +61,9 @@ class LensDraws(NamedTuple):
     seed: NDArray[np.int64]
     layered: NDArray[np.float32]
     softness_px: NDArray[np.float32]
+    demosaic: NDArray[np.float32]
+    denoise: NDArray[np.float32]
+    tone: NDArray[np.float32]
 
 
 def draw_lenses(ranges: LensRange, indices: NDArray[np.int64], *, seed: int, epoch: int) -> LensDraws:
@@ -91,6 +95,10 @@ def draw_lenses(ranges: LensRange, indices: NDArray[np.int64], *, seed: int, epo
                 int(rng.integers(2**62)),
                 float(rng.random() < ranges.layered),
                 rng.uniform(*ranges.softness_px),
+                # What came later is drawn last, so that runs from before it go on as they began.
+                float(rng.random() < ranges.demosaic),
+                rng.uniform(*ranges.denoise),
+                logarithmic(ranges.tone),
             )
         )
     columns = dict(zip(LensDraws._fields, zip(*rows, strict=True), strict=True))
@@ -136,8 +144,9 @@ def photographed(
 ) -> tuple[Frames, Tensor]:
     """`frames` as the drawn cameras take them, and the cameras (B, 10).
 
-    The defocused picture is made anew of the sharp one; what a camera adds to everything (softness, noise, sharpening,
-    JPEG) is added to both, as only the defocus is to be undone. `width_px`: of the frames before they were cut.
+    The defocused picture is made anew of the sharp one; what a camera adds to everything (softness, noise, demosaicing,
+    noise reduction, sharpening, JPEG) is added to both, as only the defocus is to be undone. `width_px`: of the frames
+    before they were cut.
     `aspects`: (B,), see `ShardDataset.aspects`; None: pixels are square.
     """
     aif, depth_m = frames.aif, frames.depth_m
@@ -146,13 +155,21 @@ def photographed(
     if draws.softness_px.any():
         aif = softened(aif, torch.from_numpy(draws.softness_px).to(device))
     disc, layered = (torch.from_numpy(column).to(device) > 0.5 for column in (draws.disc, draws.layered))
-    linear = (torch.from_numpy(draws.linear).to(device) > 0.5)[:, None, None, None]
-    source = torch.where(linear, srgb_to_linear(aif), aif)
+    linear, tone = (torch.from_numpy(column).to(device)[:, None, None, None] for column in (draws.linear, draws.tone))
+    curved = bool((draws.tone != 1).any())
+    light = srgb_to_linear(aif)
+    source = torch.where(linear > 0.5, light**tone if curved else light, aif)
     blurred = blurred_by(source, filled(depth_m), cameras, disc, layered)
-    blurred = torch.where(linear, linear_to_srgb(blurred), blurred).clamp(0, 1)
+    light = blurred.clamp(min=0) ** (1 / tone) if curved else blurred
+    blurred = torch.where(linear > 0.5, linear_to_srgb(light), blurred).clamp(0, 1)
     taken = blurred
     if draws.noise.any():
         taken = taken + _noise(taken, draws)
+    if draws.demosaic.any():
+        chosen = torch.from_numpy(draws.demosaic).to(device)[:, None, None, None] > 0.5
+        taken = torch.where(chosen, demosaiced(taken.clamp(0, 1)), taken)
+    if draws.denoise.any():
+        taken = denoised(taken, torch.from_numpy(draws.denoise).to(device))
     if draws.sharpen.any():
         taken = sharpened(taken, torch.from_numpy(draws.sharpen).to(device))
     taken = taken.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What a camera does to every picture beside the defocus: softness, sharpening and JPEG, on batches, on the device."""
+"""What a camera does to every picture beside the defocus, from softness to JPEG, on batches, on the device."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ _CHROMA = (
     17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99,
     99, 99, 99, *(99,) * 32,
 )  # fmt: skip
+# Sixteenths: green at red or blue; a colour whose pixels lie left and right of a green one, and above and below it; red
+# at blue, and blue at red.
+_MALVAR = (
+    ((0, 0, -2, 0, 0), (0, 0, 4, 0, 0), (-2, 4, 8, 4, -2), (0, 0, 4, 0, 0), (0, 0, -2, 0, 0)),
+    ((0, 0, 1, 0, 0), (0, -2, 0, -2, 0), (-2, 8, 10, 8, -2), (0, -2, 0, -2, 0), (0, 0, 1, 0, 0)),
+    ((0, 0, -2, 0, 0), (0, -2, 8, -2, 0), (1, 0, 10, 0, 1), (0, -2, 8, -2, 0), (0, 0, -2, 0, 0)),
+    ((0, 0, -3, 0, 0), (0, 4, 0, 4, 0), (-3, 0, 12, 0, -3), (0, 4, 0, 4, 0), (0, 0, -3, 0, 0)),
+)
 # JFIF's RGB -> YCbCr.
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
@@ -34,6 +42,50 @@ def softened(image: Tensor, sigma_px: Tensor) -> Tensor:
     planes = F.pad(planes, (reach, reach, reach, reach), mode="reflect")
     planes = F.conv2d(planes, weights[:, None, None, :], groups=batch * channels)
     return F.conv2d(planes, weights[:, None, :, None], groups=batch * channels).reshape(image.shape)
+
+
+def demosaiced(image: Tensor) -> Tensor:
+    """`image` (B, 3, H, W) as one colour a pixel would give it, red first (RGGB), the other two filled in linearly.
+
+    The 5x5 filters of Malvar, He and Cutler, "High-quality linear interpolation for demosaicing" (ICASSP 2004); at the
+    border mirrored.
+    """
+    height, width = image.shape[-2:]
+    down, right = (torch.arange(size, device=image.device) % 2 for size in (height, width))
+    odd_row, odd_column = (down == 1)[:, None], (right == 1)[None]
+    red, blue = ~odd_row & ~odd_column, odd_row & odd_column
+    seen = torch.where(red, image[:, 0], torch.where(blue, image[:, 2], image[:, 1]))[:, None]
+    green, across, along, opposite = F.conv2d(
+        F.pad(seen, (2, 2, 2, 2), mode="reflect"), image.new_tensor(_MALVAR)[:, None] / 16
+    ).unbind(1)
+    seen = seen[:, 0]
+    # In a row of red pixels red lies beside a green one, and blue above and below it.
+    red_at_green, blue_at_green = (torch.where(odd_row, one, two) for one, two in ((along, across), (across, along)))
+    return torch.stack(
+        [
+            torch.where(red, seen, torch.where(blue, opposite, red_at_green)),
+            torch.where(red | blue, green, seen),
+            torch.where(blue, seen, torch.where(red, opposite, blue_at_green)),
+        ],
+        dim=1,
+    )
+
+
+def denoised(image: Tensor, levels: Tensor) -> Tensor:
+    """`image` (B, C, H, W) with the contrast below some grey `levels` (B,) of 255 taken for noise; 0 = untouched.
+
+    The guided filter of each channel by itself in windows of 5x5 (He, Sun and Tang, TPAMI 2013), eps = levels^2.
+    """
+    noise = ((levels / 255) ** 2)[:, None, None, None].to(image)
+    mean = _mean5(image)
+    spread = (_mean5(image * image) - mean * mean).clamp(min=0)
+    kept = torch.where(noise > 0, spread / (spread + noise.clamp(min=1e-12)), 1.0)
+    return _mean5(kept) * image + _mean5((1 - kept) * mean)
+
+
+def _mean5(image: Tensor) -> Tensor:
+    across = F.avg_pool2d(image, (1, 5), stride=1, padding=(0, 2), count_include_pad=False)
+    return F.avg_pool2d(across, (5, 1), stride=1, padding=(2, 0), count_include_pad=False)
 
 
 def sharpened(image: Tensor, weight: Tensor) -> Tensor:

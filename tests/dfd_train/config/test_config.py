@@ -137,7 +137,8 @@ def test_every_recipe_goes_with_every_model(recipe: str, model: str) -> None:
     "text",
     ["sigma_per_coc=1e9..1e9", "focus_blur_px=1e6..1e6", "noise=1e30..1e30", "sharpen=1e308..1e308", "jpeg=nan..nan",
      "most_coc_px=1e-300..1e-300", "most_coc_px=1e300..1e300", "f_number=1e-300..1e300", "sensor_width=1e-12m..1e-12m",
-     "focal_length=1e9m..1e9m", "focus=1e-9m..1m", "near_depths=nan", "softness_px=2..2"],
+     "focal_length=1e9m..1e9m", "focus=1e-9m..1m", "near_depths=nan", "softness_px=2..2",
+     "tone=9..9", "denoise=1e6..1e6", "demosaic=nan"],
 )  # fmt: skip
 def test_lenses_that_no_camera_has_are_refused_before_training(text: str) -> None:
     with pytest.raises(ConfigError, match=f"lens_range {text.split('=')[0]}"):

@@ -14,7 +14,7 @@ from dfd_train.data.lens_draws import cameras_of, draw_lenses, photographed
 from dfd_train.data.transforms import Frames
 from dfd_train.errors import ConfigError
 from dfd_train.optics.camera import COC_PX, FOCUS_M, coc_px_from
-from dfd_train.optics.defocus import defocus
+from dfd_train.optics.defocus import defocus, linear_to_srgb, srgb_to_linear
 
 INDICES = np.arange(6, dtype=np.int64)
 
@@ -34,7 +34,7 @@ def equal(first: Frames, second: Frames) -> bool:
 
 RANGES = LensRange(
     focus_m=(0.8, 9.0), near_depths=0.5, psf="both", light="both", noise=(0, 2), jpeg=(60, 100), sharpen=(0, 0.5),
-    most_coc_px=(3, 12), focus_blur_px=(0, 0.5),
+    most_coc_px=(3, 12), focus_blur_px=(0, 0.5), demosaic=0.5, denoise=(0, 3), tone=(0.7, 1.4),
 )  # fmt: skip
 
 
@@ -89,10 +89,38 @@ def test_the_aperture_closes_until_the_blur_is_as_wide_as_it_may_be() -> None:
 
 
 def test_what_a_camera_adds_after_its_lens_is_not_to_be_undone() -> None:
-    sharp = LensRange(focus_m=(1.0, 1.0), f_number=(1e4, 1e4), noise=(4, 4), jpeg=(50, 50), sharpen=(0.5, 0.5))
+    sharp = LensRange(
+        focus_m=(1.0, 1.0),
+        f_number=(1e4, 1e4),
+        noise=(4, 4),
+        demosaic=1.0,
+        denoise=(3, 3),
+        jpeg=(50, 50),
+        sharpen=(0.5, 0.5),
+    )
     made, _ = photographed(frames(), draw_lenses(sharp, INDICES, seed=0, epoch=0), 48)
     assert float((made.defocused - frames().aif).abs().mean()) > 0.01
     assert torch.allclose(made.aif, made.defocused, atol=1e-6)
+
+
+def test_a_cameras_own_curve_blurs_the_light_that_it_stands_for() -> None:
+    ranges = LensRange(focus_m=(1.5, 3.0), light="linear", most_coc_px=(8, 8), tone=(1.3, 1.3))
+    made, cameras = photographed(frames(), draw_lenses(ranges, INDICES, seed=0, epoch=0), 600)
+    # Of a picture whose sRGB code is the curve's, blurred in its light.
+    light = srgb_to_linear(frames().aif) ** 1.3
+    expected = linear_to_srgb(defocus(light, frames().depth_m, cameras).clamp(min=0) ** (1 / 1.3))
+    assert float((made.defocused - expected).abs().max()) < 2.5 / 255
+    plain, _ = photographed(frames(), draw_lenses(replace(ranges, tone=(1.0, 1.0)), INDICES, seed=0, epoch=0), 600)
+    assert float((made.defocused - plain.defocused).abs().max()) > 8 / 255
+
+
+def test_what_is_drawn_today_leaves_the_draws_of_older_runs_as_they_were() -> None:
+    old = replace(RANGES, demosaic=0.0, denoise=(0.0, 0.0), tone=(1.0, 1.0))
+    with_more, without = (draw_lenses(r, INDICES, seed=3, epoch=2) for r in (RANGES, old))
+    assert all(np.array_equal(a, b) for a, b in zip(with_more[:16], without[:16], strict=True))
+    assert not without.demosaic.any()
+    assert not without.denoise.any()
+    assert (without.tone == 1).all()
 
 
 @pytest.mark.parametrize("psf", ["gaussian", "disc"])
@@ -151,7 +179,8 @@ def test_ranges_are_read_as_people_write_them() -> None:
     [
         ("focus=2", "focus=2"), ("focus=3m..1m", "focus_m=3..1"), ("aperture=1..2", "aperture=1..2"),
         ("f_number=0..2", "f_number=0..2"), ("psf=box", "psf='box'"), ("jpeg=0..50", "jpeg=0..50"), ("noise", "noise"),
-        ("near_depths=2", "near_depths=2"), ("layered=0.5..1", "one number"), ("softness_px=0..3", "softness_px=0..3"),
+        ("near_depths=2", "near_depths=2"), ("demosaic=2", "demosaic=2"), ("tone=0..1", "tone=0..1"),
+        ("denoise=2..1", "denoise=2..1"), ("layered=0.5..1", "one number"), ("softness_px=0..3", "softness_px=0..3"),
         ("noise=a..b", "noise=a..b"), ("noise=1..2..3", "noise=1..2..3"),
     ],
 )  # fmt: skip
