@@ -80,9 +80,9 @@ def read_sides(
     sigma_m = None
     if log_scale is not None:
         p = torch.sigmoid(odds)
-        sigma_m = torch.hypot(
-            _sigma_m(log_scale, depth_per_coc(depth_m, camera)), (p * (1 - p)).sqrt() * (far_m - near_m)
-        )
+        of_width, of_side = _sigma_m(log_scale, depth_per_coc(depth_m, camera)), (p * (1 - p)).sqrt() * (far_m - near_m)
+        # Not `hypot`, which ONNX does not have.
+        sigma_m = (of_width.square() + of_side.square()).sqrt()
     return Output(depth_m, None, torch.where(near, -width_px, width_px), log_scale, sigma_m, logit)
 
 

@@ -14,16 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfd_train.config.model import OF_THE_LENS
 from dfd_train.errors import ConfigError, ExportError
 from dfd_train.model.build import CameraNet, Model
-from dfd_train.model.reading import read_depth
+from dfd_train.model.camera_nets import LensNet
+from dfd_train.model.reading import height_plane, lens_planes, read_depth
 from dfd_train.model.stem import stem_input
 from dfd_train.model.two_headed import STRIDE, TwoHeadedNet
 from dfd_train.runs.weights_file import write_export
 
-INPUT = "image"
+INPUT, LENS_INPUT = "image", "lens"
 # Export reads the graph off one example of this size.
 _EXAMPLE_HW = (96, 160)
+# Of the camera that an exported network is told; and from when on its third number counts as a yes.
+_NO_CAP_PX, _KNOWN = 1e9, 0.5
 # Up to 32 pixels are one cell of the deepest map, which the exporter would take for a constant.
 _SMALLEST_SIDE, _LARGEST_SIDE = 33, 2**14
 
@@ -31,34 +35,47 @@ _SMALLEST_SIDE, _LARGEST_SIDE = 33, 2**14
 class ExportedNet(nn.Module):
     """`TwoHeadedNet` without branches on the image's size, as an export needs it.
 
-    Input (1, 3, H, W), or (1, 6, H, W) of a model that compares two pictures, sRGB in [0, 1], 33 <= H, W <= 16384;
-    outputs, of the heads that exist, depth_m (1, 1, H, W) and aif (1, 3, H, W). The image is reflected to multiples of
-    32 inside, as `pad_reflect` does.
+    Input (1, 3, H, W), or (1, 6, H, W) of a model that compares two pictures, sRGB in [0, 1], 33 <= H, W <= 16384; of one
+    that needs its lens also (1, 3): focus distance in metres, diameter of the circle of confusion at infinity in pixels of
+    this image, and 1 where both are known or 0 where they are a guess that the network is not to be told. Outputs: those
+    of `output_names`, (1, 1, H, W) but aif (1, 3, H, W). The image is reflected to multiples of 32 inside, as
+    `pad_reflect` does.
     """
 
     def __init__(self, net: TwoHeadedNet) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, lens: Tensor | None = None) -> tuple[Tensor, ...]:
         """See the class."""
         height, width = image.shape[-2:]
         padded = image.index_select(2, _reflected(height, image.device)).index_select(
             3, _reflected(width, image.device)
         )
         # As `TwoHeadedNet.forward`, which also says why the residual is halved.
-        signed = self.net.config.input_range == "signed"
-        features = self.net.encoder(stem_input(padded * 2 - 1 if signed else padded, self.net.config))
-        outputs: list[Tensor] = []
+        config = self.net.config
+        signed = config.input_range == "signed"
+        camera = told = planes = None
+        if lens is not None:
+            # As `camera_of` has it for a lens without a cap and frames as they were taken.
+            rest = lens.new_tensor([[_NO_CAP_PX, 0.0, 0.25, 1.0, 1.0, 0.0, -1.0, 1.0]])
+            camera, told = torch.cat([lens[:, :2], rest], dim=1), lens[:, 2] > _KNOWN
+            if config.lens_input:
+                planes = lens_planes(camera, told, padded.shape[-2:])
+                if config.height_input:
+                    planes = torch.cat([planes, height_plane(camera, height, padded.shape[-2:])], dim=1)
+        features = self.net.encoder(stem_input(padded * 2 - 1 if signed else padded, config, planes))
+        made: dict[str, Tensor | None] = {}
         if self.net.depth_head is not None:
-            depth_m = read_depth(self.net.depth_head(features), self.net.config).depth_m
-            outputs += [] if depth_m is None else [depth_m]
+            made = read_depth(self.net.depth_head(features), config, camera, told)._asdict()
+            made["coc_px"] = made["answer"]
         if self.net.aif_head is not None:
             residual = self.net.aif_head(features)
-            outputs.append((residual / 2 if signed else residual) + padded[:, :3])
+            made["aif"] = (residual / 2 if signed else residual) + padded[:, :3]
+        outputs = [made[name] for name in output_names(self.net)]
         # A slice would make the exporter ask whether the padded size is the larger one, which it cannot tell.
         rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
-        return tuple(output.index_select(2, rows).index_select(3, columns) for output in outputs)
+        return tuple(one.index_select(2, rows).index_select(3, columns) for one in outputs if one is not None)
 
 
 class ExportedStack(nn.Module):
@@ -74,8 +91,16 @@ class ExportedStack(nn.Module):
 
 
 def output_names(net: Model) -> list[str]:
-    """Names of the exported outputs, in order."""
-    return [name for name, head in (("depth_m", "depth"), ("aif", "aif")) if head in net.config.heads]
+    """Names of the exported outputs, in order: what the heads answer, then how sure they are and what it was read from.
+
+    `coc_px`: circle of confusion in px, negative nearer than the focus; `side_logit`: log-odds of that.
+    """
+    config = net.config
+    names = [name for name, head in (("depth_m", "depth"), ("aif", "aif")) if head in config.heads]
+    if "depth" in config.learned:
+        names += ["depth_sigma_m"] * config.uncertainty
+        names += ["coc_px"] * (config.predict in OF_THE_LENS) + ["side_logit"] * (config.predict == "coc+side")
+    return names
 
 
 def export_program(net: Model) -> torch.export.ExportedProgram:
@@ -83,21 +108,26 @@ def export_program(net: Model) -> torch.export.ExportedProgram:
 
     Raises `ConfigError` for a model in training mode, and for one that is more than its network.
     """
-    if isinstance(net, CameraNet):
+    of_lens = isinstance(net, LensNet)
+    if isinstance(net, CameraNet) and not of_lens:
         raise ConfigError(
-            f"the model {net.config.name} needs the lens beside the image and cannot be exported; use it from Python"
+            f"the model {net.config.name} is more than its network and cannot be exported; use it from Python"
         )
     if net.training:
         raise ConfigError("the model is in training mode: call model.eval() before exporting it")
     device = next(net.parameters()).device
-    example = torch.zeros(1, 3 * net.config.about.pictures, *_EXAMPLE_HW, device=device)
+    example: tuple[Tensor, ...] = (torch.zeros(1, 3 * net.config.about.pictures, *_EXAMPLE_HW, device=device),)
     exported = ExportedNet(net) if isinstance(net, TwoHeadedNet) else ExportedStack(net)
-    sides = {
-        2: torch.export.Dim("height", min=_SMALLEST_SIDE, max=_LARGEST_SIDE),
-        3: torch.export.Dim("width", min=_SMALLEST_SIDE, max=_LARGEST_SIDE),
-    }
+    free: tuple[dict[int, Any] | None, ...] = (
+        {
+            2: torch.export.Dim("height", min=_SMALLEST_SIDE, max=_LARGEST_SIDE),
+            3: torch.export.Dim("width", min=_SMALLEST_SIDE, max=_LARGEST_SIDE),
+        },
+    )
+    if of_lens:
+        example, free = (*example, torch.tensor([[2.0, 4.0, 1.0]], device=device)), (*free, None)
     with _quiet():
-        return torch.export.export(exported.eval(), (example,), dynamic_shapes=(sides,))
+        return torch.export.export(exported.eval(), example, dynamic_shapes=free)
 
 
 def write_program(net: Model, path: Path) -> None:
@@ -109,15 +139,17 @@ def write_program(net: Model, path: Path) -> None:
 
 
 def write_onnx(net: Model, path: Path) -> None:
-    """Write `net` as one ONNX file with input "image" and outputs "depth_m" and "aif", axes "height" and "width" free.
+    """Write `net` as one ONNX file with the input "image" and, of a network for every lens, "lens".
 
-    Raises `ExportError` where the packages onnx and onnxscript are missing or the file cannot be written.
+    Outputs as `output_names` has them; axes "height" and "width" are free. Raises `ExportError` where the packages onnx and
+    onnxscript are missing or the file cannot be written.
     """
     program = export_program(net)
     try:
         with _quiet():
+            inputs = [INPUT, LENS_INPUT] if isinstance(net, LensNet) else [INPUT]
             made = torch.onnx.export(
-                program, (), input_names=[INPUT], output_names=output_names(net), dynamo=True, verbose=False
+                program, (), input_names=inputs, output_names=output_names(net), dynamo=True, verbose=False
             )
     except ImportError as error:
         raise ExportError(f"ONNX export needs more packages ({error}): pip install onnx onnxscript") from error

@@ -193,7 +193,7 @@ def test_a_picture_without_a_lens_is_predicted_with_the_lens_of_the_training(
         assert torch.equal(net.camera, dataset.cameras(np.array([0]), (33, 48))[0])
 
 
-def test_export_takes_stacks_and_pairs_and_refuses_what_needs_a_lens() -> None:
+def test_export_takes_stacks_and_pairs_and_refuses_what_is_more_than_a_network() -> None:
     net = built("ircnn").eval()
     image = torch.rand(1, 3, 40, 52)
     assert torch.equal(ExportedStack(net)(image)[0], net(image).aif)
@@ -201,7 +201,7 @@ def test_export_takes_stacks_and_pairs_and_refuses_what_needs_a_lens() -> None:
     pair = torch.rand(1, 6, 64, 40)
     made = export_program(song).module()(pair)
     assert torch.allclose(made[0], song(pair).depth_m, atol=1e-5)
-    with pytest.raises(ConfigError, match="needs the lens"):
+    with pytest.raises(ConfigError, match="more than its network"):
         export_program(build_model(variant("gur-tiny")).eval())
 
 
