@@ -26,13 +26,21 @@ _MODEL = "dfd_train model"
 def write_weights(path: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Write `weights`, floating ones as float16, and the model they are of; `read_weights` gives both back.
 
-    Raises `ExportError` where a weight is beyond float16, or the file cannot be written.
+    What is beyond float16 stays float32: the variance of a normalisation grows with weights whose size it takes out.
+    Raises `ExportError` where a weight is not finite, or the file cannot be written.
     """
-    half = {name: (w.half() if w.is_floating_point() else w).contiguous().cpu() for name, w in weights.items()}
+    half = {name: _halved(w).contiguous().cpu() for name, w in weights.items()}
     for name, weight in half.items():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
-            raise ExportError(f"weight {name} is not finite in half precision: these weights cannot be written so")
+            raise ExportError(f"weight {name} is not finite: these weights are damaged")
     write_export(path, save(half, {_MODEL: json.dumps(asdict(config))}))
+
+
+def _halved(weight: Tensor) -> Tensor:
+    if not weight.is_floating_point():
+        return weight
+    half = weight.half()
+    return half if bool(half.isfinite().all()) else weight.float()
 
 
 def write_export(path: Path, content: bytes) -> None:
