@@ -43,8 +43,8 @@ _ANY_LENS = _FAST | {
     # Whole frames: which side of the focus a surface is on shows in how a scene is laid out, not in a window of it.
     "geometry": Geometry(size=None, crop=None),
     "engine": EngineConfig(precision="bf16", channels_last=True),
-    "batch_size": 3,
-    "epochs": 5,
+    "batch_size": 4,
+    "epochs": 10,
     "lens_range": "focus=0.3m..30m,near_depths=0.8,f_number=1..8,focal_length=20mm..100mm,sensor_width=13mm..36mm,"
     "most_coc_px=2..12,psf=both,light=both,layered=0.4,softness_px=0..0.7,sigma_per_coc=0.24..0.32,"
     "focus_blur_px=0..0.6,tone=0.8..1.3,noise=0..2,demosaic=0.5,denoise=0..2.5,sharpen=0..0.5,jpeg=60..100",
