@@ -23,6 +23,7 @@ from dfd_train.optics.camera import (
     FOCUS_M,
     IN_FOCUS_PX,
     MOST_PX,
+    NO_CAP_PX,
     PER_COC,
     SCALE_X,
     SCALE_Y,
@@ -32,7 +33,6 @@ from dfd_train.optics.camera import (
 from dfd_train.optics.camera_effects import demosaiced, denoised, jpeg, sharpened, softened
 from dfd_train.optics.defocus import linear_to_srgb, srgb_to_linear
 
-_NO_CAP_PX = 1e9
 # Set apart from the draws of flips and windows, which begin with the same numbers.
 _STREAM = 7
 
@@ -124,7 +124,7 @@ def cameras_of(draws: LensDraws, depth_m: Tensor, width_px: int, aspects: Tensor
     distance_px = focal * focus / (focus - focal) * width_px / sensor
     coc_px = focal / f_number * distance_px / focus
     cameras = torch.zeros(len(focus), 10, device=device)
-    cameras[:, FOCUS_M], cameras[:, COC_PX], cameras[:, MOST_PX] = focus, coc_px, _NO_CAP_PX
+    cameras[:, FOCUS_M], cameras[:, COC_PX], cameras[:, MOST_PX] = focus, coc_px, NO_CAP_PX
     cameras[:, PER_COC] = torch.from_numpy(draws.sigma_per_coc).to(device)
     cameras[:, IN_FOCUS_PX] = torch.from_numpy(draws.focus_blur_px).to(device)
     cameras[:, SCALE_X] = 1

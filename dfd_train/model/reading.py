@@ -100,6 +100,21 @@ def _sigma_m(log_scale: Tensor, per_unit: Tensor) -> Tensor:
     return math.sqrt(2) * log_scale.exp() * per_unit
 
 
+def told_planes(
+    config: ModelConfig, camera: Tensor, told: Tensor, height: int, padded_hw: tuple[int, ...]
+) -> Tensor | None:
+    """What a network is told beside the picture, as channels (B, 2 or 3, *padded_hw); None where that is nothing.
+
+    `camera`, `told`: as for `lens_planes`; `height`, `padded_hw`: as for `height_plane`.
+    """
+    if not config.lens_input:
+        return None
+    planes = lens_planes(camera, told, padded_hw)
+    if not config.height_input:
+        return planes
+    return torch.cat([planes, height_plane(camera, height, padded_hw)], dim=1)
+
+
 def lens_planes(camera: Tensor, told: Tensor, hw: tuple[int, ...]) -> Tensor:
     """The lens as two constant channels (B, 2, *hw): log2 of the focus distance in m, and of the CoC at infinity in px.
 

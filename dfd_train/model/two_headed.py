@@ -10,7 +10,7 @@ from dfd_train.config.model import HEADS, ModelConfig
 from dfd_train.errors import ConfigError
 from dfd_train.model.decoder import DecoderHead
 from dfd_train.model.encoder import Encoder
-from dfd_train.model.reading import height_plane, lens_planes, read_depth
+from dfd_train.model.reading import read_depth, told_planes
 from dfd_train.model.stem import stem_input
 from dfd_train.optics.answer import Output
 
@@ -69,11 +69,9 @@ class TwoHeadedNet(nn.Module):
         # A residual in [-1, 1] is twice as large as the same in [0, 1].
         signed = self.config.input_range == "signed"
         planes = None
-        if self.config.lens_input and camera is not None:
+        if camera is not None:
             everyone = torch.ones(len(image), dtype=torch.bool, device=image.device)
-            planes = lens_planes(camera, everyone if told is None else told, padded.shape[-2:])
-            if self.config.height_input:
-                planes = torch.cat([planes, height_plane(camera, height, padded.shape[-2:])], dim=1)
+            planes = told_planes(self.config, camera, everyone if told is None else told, height, padded.shape[-2:])
         features = self.encoder(stem_input(padded * 2 - 1 if signed else padded, self.config, planes))
         depth = Output(None, None)
         aif = None

@@ -23,7 +23,7 @@ NEAREST_SHARE = 0.01
 # The focus distance over the farthest depth that a CoC is turned into.
 FARTHEST_NEARNESS = 0.01
 # Finite, as the camera is part of averages of weights, where infinities would become NaN.
-_NO_CAP_PX = 1e9
+NO_CAP_PX = 1e9
 # The nearest that a network answers which learns by blurring again: a quarter of the focus distance. Whatever is wider
 # blurred has no detail left that could correct it.
 ANSWERED_NEARNESS = 4.0
@@ -39,7 +39,7 @@ def camera_of(lens: Lens, blurred_hw: tuple[int, int], frame_hw: tuple[int, int]
     numbers = [
         lens.focus_distance_m,
         coc_at_infinity_px(lens, blurred_hw[1]),
-        min(coc_limit_px(lens, blurred_hw), _NO_CAP_PX),
+        min(coc_limit_px(lens, blurred_hw), NO_CAP_PX),
         lens.sharp_below_px,
         lens.sigma_per_coc,
         height / blurred_hw[0],

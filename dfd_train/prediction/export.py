@@ -18,16 +18,17 @@ from dfd_train.config.model import OF_THE_LENS
 from dfd_train.errors import ConfigError, ExportError
 from dfd_train.model.build import CameraNet, Model
 from dfd_train.model.camera_nets import LensNet
-from dfd_train.model.reading import height_plane, lens_planes, read_depth
+from dfd_train.model.reading import read_depth, told_planes
 from dfd_train.model.stem import stem_input
 from dfd_train.model.two_headed import STRIDE, TwoHeadedNet
+from dfd_train.optics.camera import NO_CAP_PX
 from dfd_train.runs.weights_file import write_export
 
 INPUT, LENS_INPUT = "image", "lens"
 # Export reads the graph off one example of this size.
 _EXAMPLE_HW = (96, 160)
-# Of the camera that an exported network is told; and from when on its third number counts as a yes.
-_NO_CAP_PX, _KNOWN = 1e9, 0.5
+# From when on the third number of an exported network's lens counts as a yes.
+_KNOWN = 0.5
 # Up to 32 pixels are one cell of the deepest map, which the exporter would take for a constant.
 _SMALLEST_SIDE, _LARGEST_SIDE = 33, 2**14
 
@@ -58,12 +59,9 @@ class ExportedNet(nn.Module):
         camera = told = planes = None
         if lens is not None:
             # As `camera_of` has it for a lens without a cap and frames as they were taken.
-            rest = lens.new_tensor([[_NO_CAP_PX, 0.0, 0.25, 1.0, 1.0, 0.0, -1.0, 1.0]])
+            rest = lens.new_tensor([[NO_CAP_PX, 0.0, 0.25, 1.0, 1.0, 0.0, -1.0, 1.0]])
             camera, told = torch.cat([lens[:, :2], rest], dim=1), lens[:, 2] > _KNOWN
-            if config.lens_input:
-                planes = lens_planes(camera, told, padded.shape[-2:])
-                if config.height_input:
-                    planes = torch.cat([planes, height_plane(camera, height, padded.shape[-2:])], dim=1)
+            planes = told_planes(config, camera, told, height, padded.shape[-2:])
         features = self.net.encoder(stem_input(padded * 2 - 1 if signed else padded, config, planes))
         made: dict[str, Tensor | None] = {}
         if self.net.depth_head is not None:
