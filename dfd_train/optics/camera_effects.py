@@ -77,21 +77,32 @@ def denoised(image: Tensor, levels: Tensor) -> Tensor:
     The guided filter of each channel by itself in windows of 5x5 (He, Sun and Tang, TPAMI 2013), eps = levels^2.
     """
     noise = ((levels / 255) ** 2)[:, None, None, None].to(image)
-    mean = _mean5(image)
-    spread = (_mean5(image * image) - mean * mean).clamp(min=0)
+    mean = _box_mean(image, 2)
+    spread = (_box_mean(image * image, 2) - mean * mean).clamp(min=0)
     kept = torch.where(noise > 0, spread / (spread + noise.clamp(min=1e-12)), 1.0)
-    return _mean5(kept) * image + _mean5((1 - kept) * mean)
+    return _box_mean(kept, 2) * image + _box_mean((1 - kept) * mean, 2)
 
 
-def _mean5(image: Tensor) -> Tensor:
-    across = F.avg_pool2d(image, (1, 5), stride=1, padding=(0, 2), count_include_pad=False)
-    return F.avg_pool2d(across, (5, 1), stride=1, padding=(2, 0), count_include_pad=False)
+def _box_mean(image: Tensor, reach: int) -> Tensor:
+    """Means of the pixels of `image` (B, C, H, W) up to `reach` away in x and y, at the border of those that are there.
+
+    Sums of the shifted picture: on a CPU four times as fast as average pooling, which takes pixel by pixel.
+    """
+    for dim in (-1, -2):
+        size = image.shape[dim]
+        total = image.clone()
+        for shift in range(1, min(reach, size - 1) + 1):
+            total.narrow(dim, 0, size - shift).add_(image.narrow(dim, shift, size - shift))
+            total.narrow(dim, shift, size - shift).add_(image.narrow(dim, 0, size - shift))
+        at = torch.arange(size, device=image.device)
+        there = (at.clamp(max=reach) + (size - 1 - at).clamp(max=reach) + 1).to(image)
+        image = total / (there if dim == -1 else there[:, None])
+    return image
 
 
 def sharpened(image: Tensor, weight: Tensor) -> Tensor:
     """`image + weight * (image - its 3x3 mean)`, (B, C, H, W); `weight` (B,)."""
-    mean = F.avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
-    return image + weight[:, None, None, None] * (image - mean)
+    return image + weight[:, None, None, None] * (image - _box_mean(image, 1))
 
 
 def jpeg(image: Tensor, quality: Tensor) -> Tensor:
