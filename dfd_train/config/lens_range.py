@@ -22,6 +22,7 @@ _MOST_OF = {
     "noise": 255.0,
     "denoise": 255.0,
     "tone": 4.0,
+    "exposure": 100.0,
     "sharpen": 100.0,
 }
 
@@ -43,9 +44,11 @@ class LensRange:
     and made whole again, which also leaves grains of noise instead of single pixels. `denoise`: the grey levels of
     contrast that a filter takes for noise. `sharpen`: weight of an unsharp mask. `jpeg`: quality, 100 =
     none. `tone`: of samples blurred in linear light, the power of sRGB's light that a pixel stands for, drawn by its
-    logarithm: cameras draw curves of their own.
+    logarithm: cameras draw curves of their own. `exposure`: of samples blurred in linear light, the factor on the light of
+    the scene, drawn by its logarithm; what is brighter than white is blurred as bright as it is, then clipped.
+    `clean`: share of the samples whose noise, demosaicing, noise reduction and JPEG are to be undone, too.
 
-    Softness and everything from noise to JPEG are not to be undone: the target has them as well.
+    Softness and, but for those samples, everything from noise to JPEG are not to be undone: the target has them as well.
 
     Raises `ConfigError` for an impossible value.
     """
@@ -68,6 +71,8 @@ class LensRange:
     sharpen: tuple[float, float] = (0.0, 0.0)
     jpeg: tuple[float, float] = (100.0, 100.0)
     tone: tuple[float, float] = (1.0, 1.0)
+    exposure: tuple[float, float] = (1.0, 1.0)
+    clean: float = 0.0
 
     def __post_init__(self) -> None:
         for name, known in (("psf", PSFS), ("light", LIGHTS)):
@@ -119,7 +124,7 @@ class LensRange:
 
 
 # One number each instead of a range.
-_SHARES = ("near_depths", "layered", "demosaic")
+_SHARES = ("near_depths", "layered", "demosaic", "clean")
 # Names of the command line that have a unit in their value instead of in the name.
 _FIELDS = {"focus": "focus_m", "focal_length": "focal_length_mm", "sensor_width": "sensor_width_mm"}
 

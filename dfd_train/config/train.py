@@ -47,7 +47,8 @@ _ANY_LENS = _FAST | {
     "epochs": 10,
     "lens_range": "focus=0.3m..30m,near_depths=0.8,f_number=1..8,focal_length=20mm..100mm,sensor_width=13mm..36mm,"
     "most_coc_px=2..12,psf=both,light=both,layered=0.4,softness_px=0..0.7,sigma_per_coc=0.24..0.32,"
-    "focus_blur_px=0..0.6,tone=0.8..1.3,noise=0..2,demosaic=0.5,denoise=0..2.5,sharpen=0..0.5,jpeg=60..100",
+    "focus_blur_px=0..0.6,tone=0.8..1.3,exposure=0.6..2.5,noise=0..2,demosaic=0.5,denoise=0..2.5,sharpen=0..0.5,"
+    "jpeg=60..100,clean=1",
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {"paper": {}, "authors": _AUTHORS, "fast": _FAST, "any-lens": _ANY_LENS}
 

@@ -42,7 +42,7 @@ class LensDraws(NamedTuple):
 
     `focus_m`, or a negative number: minus the factor on the depth than which a share `at` squared of the frame is
     nearer. The other names are those of `LensRange`; `disc`, `linear`, `layered`,
-    `demosaic`: 1 = yes.
+    `demosaic`, `clean`: 1 = yes.
     """
 
     focus_m: NDArray[np.float32]
@@ -64,6 +64,8 @@ class LensDraws(NamedTuple):
     demosaic: NDArray[np.float32]
     denoise: NDArray[np.float32]
     tone: NDArray[np.float32]
+    exposure: NDArray[np.float32]
+    clean: NDArray[np.float32]
 
 
 def draw_lenses(ranges: LensRange, indices: NDArray[np.int64], *, seed: int, epoch: int) -> LensDraws:
@@ -99,6 +101,8 @@ def draw_lenses(ranges: LensRange, indices: NDArray[np.int64], *, seed: int, epo
                 float(rng.random() < ranges.demosaic),
                 rng.uniform(*ranges.denoise),
                 logarithmic(ranges.tone),
+                logarithmic(ranges.exposure),
+                float(rng.random() < ranges.clean),
             )
         )
     columns = dict(zip(LensDraws._fields, zip(*rows, strict=True), strict=True))
@@ -145,8 +149,8 @@ def photographed(
     """`frames` as the drawn cameras take them, and the cameras (B, 10).
 
     The defocused picture is made anew of the sharp one; what a camera adds to everything (softness, noise, demosaicing,
-    noise reduction, sharpening, JPEG) is added to both, as only the defocus is to be undone. `width_px`: of the frames
-    before they were cut.
+    noise reduction, sharpening, JPEG) is added to both, as only the defocus is to be undone; the target of a `clean` sample
+    has softness and sharpening only. `width_px`: of the frames before they were cut.
     `aspects`: (B,), see `ShardDataset.aspects`; None: pixels are square.
     """
     aif, depth_m = frames.aif, frames.depth_m
@@ -155,28 +159,58 @@ def photographed(
     if draws.softness_px.any():
         aif = softened(aif, torch.from_numpy(draws.softness_px).to(device))
     disc, layered = (torch.from_numpy(column).to(device) > 0.5 for column in (draws.disc, draws.layered))
-    linear, tone = (torch.from_numpy(column).to(device)[:, None, None, None] for column in (draws.linear, draws.tone))
-    curved = bool((draws.tone != 1).any())
-    light = srgb_to_linear(aif)
-    source = torch.where(linear > 0.5, light**tone if curved else light, aif)
-    blurred = blurred_by(source, filled(depth_m), cameras, disc, layered)
-    light = blurred.clamp(min=0) ** (1 / tone) if curved else blurred
-    blurred = torch.where(linear > 0.5, linear_to_srgb(light), blurred).clamp(0, 1)
+    source, aif = _exposed(aif, draws)
+    blurred = _developed(blurred_by(source, filled(depth_m), cameras, disc, layered), draws)
     taken = blurred
     if draws.noise.any():
         taken = taken + _noise(taken, draws)
     if draws.demosaic.any():
-        chosen = torch.from_numpy(draws.demosaic).to(device)[:, None, None, None] > 0.5
+        chosen = _each(draws.demosaic, device) > 0.5
         taken = torch.where(chosen, demosaiced(taken.clamp(0, 1)), taken)
     if draws.denoise.any():
         taken = denoised(taken, torch.from_numpy(draws.denoise).to(device))
+    weights = torch.from_numpy(draws.sharpen).to(device)
     if draws.sharpen.any():
-        taken = sharpened(taken, torch.from_numpy(draws.sharpen).to(device))
+        taken = sharpened(taken, weights)
     taken = taken.clamp(0, 1)
     if (draws.jpeg < 100).any():
         taken = jpeg(taken, torch.from_numpy(draws.jpeg).to(device))
     taken = (taken * 255).round() / 255
-    return Frames(taken, (aif + (taken - blurred)).clamp(0, 1), depth_m), cameras
+    target = aif + (taken - blurred)
+    if draws.clean.any():
+        target = torch.where(_each(draws.clean, device) > 0.5, sharpened(aif, weights), target)
+    return Frames(taken, target.clamp(0, 1), depth_m), cameras
+
+
+def _exposed(aif: Tensor, draws: LensDraws) -> tuple[Tensor, Tensor]:
+    """What is to be blurred of `aif` (B, 3, H, W), by the draws linear light or values as stored, and the sharp picture.
+
+    Both are `aif` but for samples in linear light: those are exposed, and only what is looked at is clipped at white.
+    """
+    if not draws.linear.any():
+        return aif, aif
+    linear, tone, exposure = (_each(column, aif.device) for column in (draws.linear, draws.tone, draws.exposure))
+    light = srgb_to_linear(aif)
+    if (draws.tone != 1).any():
+        light = light**tone
+    source = torch.where(linear > 0.5, light * exposure, aif)
+    return source, _developed(source, draws) if (draws.exposure != 1).any() else aif
+
+
+def _developed(seen: Tensor, draws: LensDraws) -> Tensor:
+    """Pictures in [0, 1] of what `_exposed` gave to the lens."""
+    if draws.linear.any():
+        linear, tone = _each(draws.linear, seen.device), _each(draws.tone, seen.device)
+        light = seen.clamp(0, 1)
+        if (draws.tone != 1).any():
+            light = light ** (1 / tone)
+        seen = torch.where(linear > 0.5, linear_to_srgb(light), seen)
+    return seen.clamp(0, 1)
+
+
+def _each(column: NDArray[np.float32], device: torch.device) -> Tensor:
+    """(B,) as (B, 1, 1, 1), beside pictures."""
+    return torch.from_numpy(column).to(device)[:, None, None, None]
 
 
 def _noise(image: Tensor, draws: LensDraws) -> Tensor:
