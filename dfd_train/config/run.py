@@ -90,7 +90,8 @@ class TrainConfig:
     lens_range: str | None = option(
         None, group=DATA, metavar="NAME=LOW..HIGH,...",
         help="Blur while training, by a lens drawn for each sample from ranges such as "
-        "focus=0.6m..12m,f_number=1.2..5.6,focal_length=24mm..85mm,psf=both; see docs/guide/training.md.",
+        "focus=0.6m..12m,f_number=1.2..5.6,focal_length=24mm..85mm,psf=both; see docs/guide/training.md. "
+        "none: as the store is blurred, whatever the recipe.",
     )  # fmt: skip
     lens: str | None = option(
         None, group=DATA, metavar="TOML",
@@ -171,16 +172,15 @@ class TrainConfig:
             raise ConfigError(
                 "relative=True, of --relative-depth, needs predict=coc or coc+side, and a depth loss other than silog"
             )
-        if self.lens_range is not None and (self.model.about.pictures > 1 or self.model.input == "aif"):
+        if self.lenses is not None and (self.model.about.pictures > 1 or self.model.input == "aif"):
             raise ConfigError(
                 f"lens_range is not possible with the model {self.model.name} and input={self.model.input}"
             )
-        _ = self.lenses
 
     @property
     def lenses(self) -> LensRange | None:
-        """`lens_range` read, None where the stored defocus is used."""
-        return None if self.lens_range is None else LensRange.parse(self.lens_range)
+        """`lens_range` read, None where the stored defocus is used: a recipe's ranges give way to "none"."""
+        return None if self.lens_range in (None, "none") else LensRange.parse(self.lens_range)
 
     @property
     def best_score(self) -> str:

@@ -61,7 +61,7 @@ class Run:
             config.model,
             config.shards,
             config.val_fraction,
-            sharp_train=config.lens_range is not None,
+            sharp_train=config.lenses is not None,
             lens=None if config.lens is None else Lens.load(config.lens),
         )
         self.data = self.divided.train

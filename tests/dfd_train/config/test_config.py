@@ -22,6 +22,11 @@ def config(recipe: str = "paper", **options: Any) -> TrainConfig:
     return recipe_config(recipe, shards="s.zarr", out="run", **options)
 
 
+def test_a_recipes_lens_range_gives_way_to_none() -> None:
+    assert recipe_config("any-lens", shards="a.zarr", out="out").lenses is not None
+    assert recipe_config("any-lens", shards="a.zarr", out="out", lens_range="none").lenses is None
+
+
 def test_the_default_is_the_papers_run() -> None:
     run = config()
     assert (run.model.name, run.epochs, run.batch_size, run.geometry.size) == ("full", 500, 4, (256, 256))

@@ -14,6 +14,7 @@ from dfd_train.data.lens_draws import cameras_of, draw_lenses, photographed
 from dfd_train.data.transforms import Frames
 from dfd_train.errors import ConfigError
 from dfd_train.optics.camera import COC_PX, FOCUS_M, coc_px_from
+from dfd_train.optics.camera_effects import sharpened, softened
 from dfd_train.optics.defocus import defocus, linear_to_srgb, srgb_to_linear
 
 INDICES = np.arange(6, dtype=np.int64)
@@ -34,7 +35,8 @@ def equal(first: Frames, second: Frames) -> bool:
 
 RANGES = LensRange(
     focus_m=(0.8, 9.0), near_depths=0.5, psf="both", light="both", noise=(0, 2), jpeg=(60, 100), sharpen=(0, 0.5),
-    most_coc_px=(3, 12), focus_blur_px=(0, 0.5), demosaic=0.5, denoise=(0, 3), tone=(0.7, 1.4),
+    most_coc_px=(3, 12), focus_blur_px=(0, 0.5), demosaic=0.5, denoise=(0, 3), tone=(0.7, 1.4), exposure=(0.5, 3),
+    clean=0.5,
 )  # fmt: skip
 
 
@@ -114,13 +116,43 @@ def test_a_cameras_own_curve_blurs_the_light_that_it_stands_for() -> None:
     assert float((made.defocused - plain.defocused).abs().max()) > 8 / 255
 
 
+def test_a_clean_target_has_neither_noise_nor_compression() -> None:
+    camera = LensRange(
+        focus_m=(1.0, 1.0), f_number=(1e4, 1e4), noise=(4, 4), demosaic=1.0, denoise=(3, 3), jpeg=(50, 50), clean=1.0
+    )
+    made, _ = photographed(frames(), draw_lenses(camera, INDICES, seed=0, epoch=0), 48)
+    assert float((made.defocused - frames().aif).abs().mean()) > 0.01
+    assert torch.equal(made.aif, frames().aif)
+    sharpening = replace(camera, sharpen=(0.5, 0.5), softness_px=(0.8, 0.8))
+    made, _ = photographed(frames(), draw_lenses(sharpening, INDICES, seed=0, epoch=0), 48)
+    eights = torch.full((6,), 0.8)
+    assert torch.allclose(made.aif, sharpened(softened(frames().aif, eights), eights * 0.625).clamp(0, 1), atol=1e-6)
+
+
+def test_light_brighter_than_white_is_clipped_after_the_lens() -> None:
+    """A point three times as bright as white lights three times as much of its surroundings."""
+    ranges = LensRange(focus_m=(1.5, 3.0), light="linear", most_coc_px=(8, 8), exposure=(3.0, 3.0))
+    made, cameras = photographed(frames(), draw_lenses(ranges, INDICES, seed=0, epoch=0), 600)
+    light = 3 * srgb_to_linear(frames().aif)
+    expected = linear_to_srgb(defocus(light, frames().depth_m, cameras).clamp(0, 1))
+    assert float((made.defocused - expected).abs().max()) < 2.5 / 255
+    clipped = linear_to_srgb(defocus(light.clamp(0, 1), frames().depth_m, cameras))
+    assert float((expected - clipped).max()) > 20 / 255
+    # The target is clipped as well; values blurred as they are stored know no exposure.
+    assert torch.allclose(made.aif, linear_to_srgb(light.clamp(0, 1)), atol=2.5 / 255)
+    coded, _ = photographed(frames(), draw_lenses(replace(ranges, light="srgb"), INDICES, seed=0, epoch=0), 600)
+    assert torch.allclose(coded.aif, frames().aif, atol=2.5 / 255)
+
+
 def test_what_is_drawn_today_leaves_the_draws_of_older_runs_as_they_were() -> None:
-    old = replace(RANGES, demosaic=0.0, denoise=(0.0, 0.0), tone=(1.0, 1.0))
+    old = replace(RANGES, demosaic=0.0, denoise=(0.0, 0.0), tone=(1.0, 1.0), exposure=(1.0, 1.0), clean=0.0)
     with_more, without = (draw_lenses(r, INDICES, seed=3, epoch=2) for r in (RANGES, old))
     assert all(np.array_equal(a, b) for a, b in zip(with_more[:16], without[:16], strict=True))
     assert not without.demosaic.any()
     assert not without.denoise.any()
     assert (without.tone == 1).all()
+    assert (without.exposure == 1).all()
+    assert not without.clean.any()
 
 
 @pytest.mark.parametrize("psf", ["gaussian", "disc"])
@@ -180,6 +212,7 @@ def test_ranges_are_read_as_people_write_them() -> None:
         ("focus=2", "focus=2"), ("focus=3m..1m", "focus_m=3..1"), ("aperture=1..2", "aperture=1..2"),
         ("f_number=0..2", "f_number=0..2"), ("psf=box", "psf='box'"), ("jpeg=0..50", "jpeg=0..50"), ("noise", "noise"),
         ("near_depths=2", "near_depths=2"), ("demosaic=2", "demosaic=2"), ("tone=0..1", "tone=0..1"),
+        ("clean=2", "clean=2"), ("exposure=0..1", "exposure=0"),
         ("denoise=2..1", "denoise=2..1"), ("layered=0.5..1", "one number"), ("softness_px=0..3", "softness_px=0..3"),
         ("noise=a..b", "noise=a..b"), ("noise=1..2..3", "noise=1..2..3"),
     ],

@@ -191,9 +191,11 @@ def test_a_network_that_is_told_the_lens_gets_that_of_the_picture_as_worked() ->
 class SeesDepth(AnwarNet):
     """Told the lens; the left half at the focus distance, the right four times as far, everything a tenth brighter."""
 
+    far_share = 0.5
+
     def forward(self, image: torch.Tensor, camera: torch.Tensor | None = None) -> Output:
         depth = self.cameras(image, camera)[:, FOCUS_M, None, None, None].expand(-1, 1, *image.shape[2:]).clone()
-        depth[..., image.shape[3] // 2 :] *= 4
+        depth[..., round((1 - self.far_share) * image.shape[3]) :] *= 4
         return Output(depth, image + 0.1)
 
 
@@ -207,6 +209,17 @@ def test_a_network_that_is_told_the_lens_says_itself_what_is_sharp() -> None:
     assert change[:, 205:].mean() == pytest.approx(25.5, abs=1)
     closed = Lens(focus_distance_m=2, f_number=200, focal_length_mm=50, sensor_width_mm=36)
     assert not (predict_photograph(net, image, lens=closed, scale=1).found.aif != image).any()
+
+
+@pytest.mark.parametrize(("share", "restored"), [(0.5, 1.0), (0.03, 0.0)])
+def test_a_picture_in_focus_but_for_a_corner_of_it_is_left_alone(share: float, restored: float) -> None:
+    """In focus a network takes flat surfaces here and there for blurred: then what it changes is harm."""
+    net = SeesDepth(variant("anwar-tiny")).eval()
+    net.far_share = share
+    image = blurred(shapes(200, 400), 3)
+    lens = Lens(focus_distance_m=2, f_number=2, focal_length_mm=50, sensor_width_mm=36)
+    change = predict_photograph(net, image, lens=lens, scale=1).found.aif.astype(float) - image
+    assert change[:, 405 - round(share * 400) :].mean() == pytest.approx(25.5 * restored, abs=1)
 
 
 @needs_real_data
