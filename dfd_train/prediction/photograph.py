@@ -130,8 +130,9 @@ def _blurred_share(
         coc_px = np.abs(coc_diameter_px(found.depth_m, lens))
     else:
         return _risen(local_sigma_px(worked), _SIGMA_FROM_PX, _SIGMA_FULL_PX)
-    wide = np.quantile(coc_px, _WIDE_SHARE).astype(np.float32)
-    return _risen(coc_px, _COC_FROM_PX, _COC_FULL_PX) * _risen(wide, _WIDE_FROM_PX, _WIDE_FULL_PX)
+    wide = np.full_like(coc_px, np.quantile(coc_px, _WIDE_SHARE))
+    shares = _risen(coc_px, _COC_FROM_PX, _COC_FULL_PX) * _risen(wide, _WIDE_FROM_PX, _WIDE_FULL_PX)
+    return np.asarray(shares, np.float32)
 
 
 def _risen(blur_px: NDArray[np.float32], low_px: float, high_px: float) -> NDArray[np.float32]:
