@@ -49,6 +49,8 @@ def pictures(results: Results) -> tuple[dict[str, bytes], list[str]]:
     text = [f"{width}x{height}", *picture.notes]
     if results.made.scale < 1:
         text.append(f"worked at {results.made.scale:.2f} of it")
+    if (restraint := _restraint(results)) is not None:
+        text.append(restraint)
     contents: dict[str, bytes] = {}
     others: list[tuple[str, NDArray[np.uint8]]] = []
     if found.aif is not None:
@@ -103,6 +105,8 @@ def scene(results: Results, stem: str) -> PageScene:
     assert found.depth_m is not None  # noqa: S101
     height, width = results.picture.pixels.shape[:2]
     facts = {"Picture": f"{width}x{height} px, worked at {results.made.scale:.2f} of it"}
+    if (restraint := _restraint(results)) is not None:
+        facts["Restored"] = restraint
     facts["Lens"] = results.lens.describe().removeprefix("lens: ")
     if results.lens.relative:
         facts["Only relative"] = "; ".join(results.lens.relative)
@@ -123,6 +127,11 @@ def scene(results: Results, stem: str) -> PageScene:
     )
 
 
+def _restraint(results: Results) -> str | None:
+    share = results.made.changed_share
+    return None if share is None or share > 0.99 else f"little blur seen: {share:.0%} of the change made"
+
+
 def _short_unit(results: Results) -> str:
     return "m" if results.unit == "m" else "× focus"
 
@@ -138,6 +147,7 @@ def record(results: Results, endings: Sequence[str]) -> bytes:
         "notes": list(results.picture.notes),
         "network": results.network,
         "worked_at": round(results.made.scale, 4),
+        "changed_share": None if results.made.changed_share is None else round(results.made.changed_share, 4),
         "photograph": results.lens.to_json(),
         "lens_used_for_depth": results.lens_used,
     }

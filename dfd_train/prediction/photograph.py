@@ -29,18 +29,25 @@ _COARSEST_PX = 512
 _SIGMA_FROM_PX, _SIGMA_FULL_PX = 1.0, 1.6
 _COC_FROM_PX, _COC_FULL_PX = 0.5, 3.0
 # What 95 % of the pixels are narrower blurred than, by what the network says: up to the first a picture is taken to be in
-# focus and left alone, from the second on it is restored in full. In focus flat surfaces and fine texture are taken for
-# blurred here and there, and what the network then changes is harm.
+# focus, from the second on it is restored in full. In focus flat surfaces and fine texture are taken for blurred here and
+# there, and what the network then changes much is harm.
 _WIDE_SHARE = 0.95
 _WIDE_FROM_PX, _WIDE_FULL_PX = 2.0, 5.0
+# The root mean square of a change that is made all the same: 43 dB to the picture, 1.8 of 255 grey levels.
+_SMALL_CHANGE = 10 ** (-43 / 20)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photograph:
-    """A `Prediction` of a photograph at its own size; `scale`: at which share of that the network worked."""
+    """A `Prediction` of a photograph at its own size.
+
+    `scale`: at which share of that the network worked. `changed_share`: how much of what the network would change was
+    changed, 1 = all of it; None without a restored picture.
+    """
 
     found: Prediction
     scale: float
+    changed_share: float | None
 
 
 def predict_photograph(
@@ -55,7 +62,8 @@ def predict_photograph(
     """Restore a picture and predict its depth at the scale at which its blur is no wider than what networks have learned.
 
     What the network changes at that scale is added to the full picture, weighted by how blurred it is there: what is sharp
-    stays as it is. Depth is brought to the full size linearly.
+    stays as it is. Of a picture that shows hardly any blur no more is changed than leaves it at 43 dB to itself. Depth is
+    brought to the full size linearly.
 
     Parameters
     ----------
@@ -86,15 +94,18 @@ def predict_photograph(
     if lens is not None:
         lens = lens.resized((height, width), (worked.shape[0], worked.shape[1]))
     found = predict_raw(model, np.clip(worked, 0, 1), tiling=tiling, lens=lens, told=told)
-    aif = None
+    aif = share = None
     if found.aif is not None:
-        change = (found.aif - worked) * _blurred_share(model, worked, found, lens)[..., None]
-        aif = _changed(image, change)
+        coc_px = _coc_px(model, found, lens)
+        change = (found.aif - worked) * _blurred_share(worked, coc_px)[..., None]
+        share = 1.0 if coc_px is None else _changed_share(coc_px, change)
+        aif = _changed(image, change * np.float32(share))
     depth, sigma, coc = (
         None if a is None else _enlarged(a, (height, width)) for a in (found.depth_m, found.depth_sigma_m, found.coc_px)
     )
     coc = None if coc is None else coc / np.float32(shrunk)
-    return Photograph(found=Prediction(aif=aif, depth_m=depth, depth_sigma_m=sigma, coc_px=coc), scale=shrunk)
+    found = Prediction(aif=aif, depth_m=depth, depth_sigma_m=sigma, coc_px=coc)
+    return Photograph(found=found, scale=shrunk, changed_share=share)
 
 
 def choose_scale(
@@ -116,26 +127,30 @@ def choose_scale(
         scale = min(limit, possible, scale * 2)
 
 
-def _blurred_share(
-    model: Model, worked: NDArray[np.float32], found: Prediction, lens: Lens | None
-) -> NDArray[np.float32]:
-    """(H, W), 0 where the picture as worked is sharp, 1 where it is surely blurred.
-
-    A network that answers the blur says itself, one that is told the lens by its depth; for another the picture is
-    measured.
-    """
+def _coc_px(model: Model, found: Prediction, lens: Lens | None) -> NDArray[np.float32] | None:
+    """(H, W): the blur that a network answers itself, or by its depth where it is told the lens; None for another."""
     if found.coc_px is not None:
-        coc_px = found.coc_px
-    elif lens is not None and found.depth_m is not None and takes_lens(model):
-        coc_px = np.abs(coc_diameter_px(found.depth_m, lens))
-    else:
+        return found.coc_px
+    if lens is None or found.depth_m is None or not takes_lens(model):
+        return None
+    return np.abs(coc_diameter_px(found.depth_m, lens)).astype(np.float32)
+
+
+def _blurred_share(worked: NDArray[np.float32], coc_px: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """(H, W), 0 where the picture as worked is sharp, 1 where it is surely blurred: measured where no blur is said."""
+    if coc_px is None:
         return _risen(local_sigma_px(worked), _SIGMA_FROM_PX, _SIGMA_FULL_PX)
-    wide = np.full_like(coc_px, np.quantile(coc_px, _WIDE_SHARE))
-    shares = _risen(coc_px, _COC_FROM_PX, _COC_FULL_PX) * _risen(wide, _WIDE_FROM_PX, _WIDE_FULL_PX)
-    return np.asarray(shares, np.float32)
+    return _risen(coc_px, _COC_FROM_PX, _COC_FULL_PX)
 
 
-def _risen(blur_px: NDArray[np.float32], low_px: float, high_px: float) -> NDArray[np.float32]:
+def _changed_share(coc_px: NDArray[np.float32], change: NDArray[np.float32]) -> float:
+    """How much of `change` (H, W, 3) is made: all of it where blur is wide or the change small."""
+    wide = _risen(np.asarray(np.quantile(coc_px, _WIDE_SHARE)), _WIDE_FROM_PX, _WIDE_FULL_PX)
+    size = math.sqrt(np.mean(np.square(change, dtype=np.float64)))
+    return max(float(wide), min(1.0, _SMALL_CHANGE / max(size, 1e-9)))
+
+
+def _risen(blur_px: NDArray[Any], low_px: float, high_px: float) -> NDArray[np.float32]:
     """A smooth step: 0 up to `low_px`, 1 from `high_px` on."""
     t = np.clip((blur_px - low_px) / (high_px - low_px), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)

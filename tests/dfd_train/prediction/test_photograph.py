@@ -211,15 +211,34 @@ def test_a_network_that_is_told_the_lens_says_itself_what_is_sharp() -> None:
     assert not (predict_photograph(net, image, lens=closed, scale=1).found.aif != image).any()
 
 
-@pytest.mark.parametrize(("share", "restored"), [(0.5, 1.0), (0.03, 0.0)])
-def test_a_picture_in_focus_but_for_a_corner_of_it_is_left_alone(share: float, restored: float) -> None:
+def test_of_a_picture_in_focus_but_for_a_corner_no_more_is_changed_than_leaves_it_at_43_db() -> None:
     """In focus a network takes flat surfaces here and there for blurred: then what it changes is harm."""
     net = SeesDepth(variant("anwar-tiny")).eval()
-    net.far_share = share
     image = blurred(shapes(200, 400), 3)
     lens = Lens(focus_distance_m=2, f_number=2, focal_length_mm=50, sensor_width_mm=36)
-    change = predict_photograph(net, image, lens=lens, scale=1).found.aif.astype(float) - image
-    assert change[:, 405 - round(share * 400) :].mean() == pytest.approx(25.5 * restored, abs=1)
+    for far_share, changed in ((0.5, 1.0), (0.04, 10 ** (-43 / 20) / (0.1 * 0.04**0.5)), (0.0025, 1.0)):
+        net.far_share = far_share
+        made = predict_photograph(net, image, lens=lens, scale=1)
+        assert made.changed_share == pytest.approx(changed, abs=0.01)
+        change = made.found.aif.astype(float) - image
+        assert change[:, 400 - round(far_share * 400) :].mean() == pytest.approx(25.5 * changed, abs=1)
+        assert far_share == 0.5 or psnr(made.found.aif, image) > 42.5
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.347, True), (1.0, False)])
+def test_that_little_was_changed_is_said(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, said: bool
+) -> None:
+    def restrained(*arguments: object, **settings: object) -> object:
+        return replace(predict_photograph(*arguments, **settings), changed_share=share)
+
+    monkeypatch.setattr("dfd_train.prediction.files.predict_photograph", restrained)
+    out = tmp_path / "o"
+    result = dfd_predict(photograph(tmp_path / "a.png"), "--checkpoint", run, "--out", out, "--page")
+    assert result.exit_code == 0, result.output
+    assert json.loads((out / "a.json").read_text())["changed_share"] == share
+    for text in (result.stdout, (out / "a.html").read_text()):
+        assert ("little blur seen: 35% of the change made" in " ".join(text.split())) == said
 
 
 @needs_real_data
