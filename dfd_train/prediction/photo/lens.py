@@ -14,8 +14,10 @@ from dfd_train.prediction.photo.exif import FULL_FRAME_DIAGONAL_MM, PhotoTags
 
 # What stands in for what nobody says: a usual lens, opened as one does for blur, at a distance of conversation.
 ASSUMED_EQUIVALENT_MM, ASSUMED_F_NUMBER, ASSUMED_FOCUS_M = 35.0, 2.8, 2.0
-# A lens focused at infinity, in metres: beyond this nothing in a picture can be told apart.
-INFINITE_FOCUS_M = 1000.0
+# A lens focused farther than this, or at infinity, counts as focused no farther than where it blurs infinity by this share
+# of the picture's width: nobody sees that, and depths reach down to a hundredth of the focus distance only.
+_FAR_FOCUS_M = 100.0
+_UNSEEN_BLUR = 1 / 5000
 # Sides whose ratio differs by less are those of a picture that was resized, not cropped.
 _SAME_SHAPE = 0.01
 # How a value is told; where the sensor's width is from stands in the record only.
@@ -85,7 +87,7 @@ class PhotoLens:
             for word, values in (("read", self.read), ("given", self.given), ("assumed", self.assumed))
             if values
         ]
-        return "lens: " + "; ".join(parts)
+        return "lens: " + "; ".join(parts).replace("focus at inf m", "focus at infinity")
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON types, with every field of the lens; a focus at infinity is called "infinity"."""
@@ -158,9 +160,11 @@ def lens_of_photograph(tags: PhotoTags, stored_wh: tuple[int, int], choice: Lens
     width_mm = pick("sensor_width_mm", choice.sensor_width_mm, sensor_mm, width_mm)
     f_number = pick("f_number", choice.f_number, tags.f_number, ASSUMED_F_NUMBER)
     focus_m = pick("focus_distance_m", choice.focus_distance_m, tags.focus_distance_m, ASSUMED_FOCUS_M)
-    if math.isinf(focus_m):
-        read["focus_distance_m"], focus_m = math.inf, INFINITE_FOCUS_M
-        relative.append(f"focused at infinity, taken as {INFINITE_FOCUS_M:g} m: depths beyond a few metres are guesses")
+    # CoC at infinity = aperture * focal length / (focus distance - focal length), by similar triangles.
+    as_good_as_infinite_m = focal_mm / 1e3 * (1 + focal_mm / f_number / (_UNSEEN_BLUR * width_mm))
+    if focus_m >= _FAR_FOCUS_M and focus_m > as_good_as_infinite_m:
+        focus_m = as_good_as_infinite_m
+        relative.append(f"focused at infinity, taken as {focus_m:.3g} m: depths beyond half of that are guesses")
     if "focus_distance_m" in assumed:
         # A macro lens of great length still has to stand before its subject.
         focus_m = assumed["focus_distance_m"] = max(ASSUMED_FOCUS_M, round(focal_mm * 0.02, 2))

@@ -16,7 +16,7 @@ from defocus_sim.errors import LensError
 from defocus_sim.lens import Lens
 from dfd_train.errors import ConfigError
 from dfd_train.prediction.photo.exif import read_tags
-from dfd_train.prediction.photo.lens import INFINITE_FOCUS_M, LensChoice, PhotoLens, lens_of_photograph, parse_lens
+from dfd_train.prediction.photo.lens import LensChoice, PhotoLens, lens_of_photograph, parse_lens
 
 TAGS = {
     "make": 0x010F, "model": 0x0110, "orientation": 0x0112, "f": 0x829D, "apex": 0x9202, "focal": 0x920A, "eq": 0xA405,
@@ -61,7 +61,7 @@ LAYOUTS = (
            eq=26, zoom=R(100, 100)),
     layout("Pixel 6, says its distance", (4080, 3072), 9.8, 6.81, 1.85, focus_m=0.53, make="Google", model="Pixel 6",
            f=R(185, 100), focal=R(6810, 1000), eq=24, distance=R(530, 1000), zoom=R(0, 1)),
-    layout("Pixel 6, far away", (4080, 3072), 9.8, 6.81, 1.85, focus_m=INFINITE_FOCUS_M, make="Google",
+    layout("Pixel 6, far away", (4080, 3072), 9.8, 6.81, 1.85, focus_m=12.8, make="Google",
            model="Pixel 6", f=R(185, 100), focal=R(6810, 1000), eq=24, distance=R(4294967295, 1)),
     layout("P30, distance 0", (3968, 2976), 7.16, 5.58, 1.8, make="HUAWEI", model="ELE-L29", f=R(180, 100),
            focal=R(5580, 1000), eq=27, distance=R(0, 1)),
@@ -140,9 +140,9 @@ def test_a_device_s_exif_gives_its_lens(device: Layout, tmp_path: Path) -> None:
     assert set(found.assumed) == device.assumed
     assert found.knows_focus == (device.focus_m is not None)
     if device.focus_m is not None:
-        assert lens.focus_distance_m == pytest.approx(device.focus_m)
+        assert lens.focus_distance_m == pytest.approx(device.focus_m, rel=2e-3)
     # Whatever had to be assumed is told in words, too.
-    assert bool(found.relative) == (bool(device.assumed) or device.focus_m == INFINITE_FOCUS_M)
+    assert bool(found.relative) == (bool(device.assumed) or "far away" in device.name)
     said = {
         "f_number": "f/",
         "focal_length_mm": "focal length",
@@ -152,6 +152,21 @@ def test_a_device_s_exif_gives_its_lens(device: Layout, tmp_path: Path) -> None:
     for name in device.assumed:
         assert said[name] in found.describe().split("assumed")[1]
     json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("distance", [R(4294967295, 1), R(20000, 1), R(1200, 1)])
+def test_a_focus_at_infinity_leaves_near_things_their_depth(distance: R, tmp_path: Path) -> None:
+    """Infinity is blurred by what nobody sees; depths are limited to a hundredth of the focus distance."""
+    tags = {"f": R(14, 5), "focal": R(35, 1), "eq": 52, "distance": distance}
+    found = lens_of(write(tmp_path / "a.jpg", (600, 400), tags))
+    assert found.lens.coc_at_infinity_px(5000) == pytest.approx(1, rel=1e-6)
+    assert 50 < found.lens.focus_distance_m < 150
+    (said,) = found.relative
+    assert said.startswith("focused at infinity, taken as ")
+    assert ("focus at infinity" in found.describe()) == (distance > 5000)
+    assert found.to_json()["read"]["focus_distance_m"] == ("infinity" if distance > 5000 else 1200)
+    closer = lens_of(tmp_path / "a.jpg", LensChoice(focus_distance_m=40))
+    assert (closer.lens.focus_distance_m, closer.relative) == (40, ())
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
