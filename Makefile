@@ -44,8 +44,9 @@ weights: venv
 	$(BIN)/dfd-train --recipe any-lens --shards weights/scenes.zarr --out weights/run --resume=auto
 	$(BIN)/dfd-predict export --checkpoint weights/run@last --weights dfd_train/model/weights/any-lens.safetensors
 
+# Whole files to processes side by side, each on one thread: twice as fast as one process on two.
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: venv
 	$(BIN)/ruff format --check .
