@@ -84,7 +84,9 @@ class Browser:
         errors = [e["message"] for e in self.call("POST", "/se/log", {"type": "browser"}) if e["level"] == "SEVERE"]
         events = [json.loads(e["message"])["message"] for e in self.call("POST", "/se/log", {"type": "performance"})]
         asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        return errors, [address for address in asked if not address.startswith(("data:", "blob:", "chrome:"))]
+        return errors, [
+            address for address in asked if not address.startswith(("data:", "blob:", "chrome:", "chrome-untrusted:"))
+        ]
 
 
 @contextlib.contextmanager

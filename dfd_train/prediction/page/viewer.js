@@ -8,7 +8,7 @@ const WIDEST = 0.5, NARROWEST = 16, BLOCK = 16, SAMPLES = 420, DRAFT_SAMPLES = 5
 // A picture that takes longer is rendered with fewer samples, then with fewer pixels; not with #exact in the address.
 const PATIENCE_MS = 2500, FEWEST_SAMPLES = 120, MOST_ZOOM = 3;
 const state = { view: "refocused", focus: 1 / scene.focus_m, fNumber: scene.f_number };
-let nearness, gl, uniforms, blocks, pending = null, settle = null, waiting = [], samplesWhole = SAMPLES;
+let nearness, gl, uniforms, blocks, pending = null, settle = null, complete = false, waiting = [], samplesWhole = SAMPLES;
 
 function cocPerNearness() {
   // Diameter in px for 1/m off the focus: aperture times lens-to-sensor distance in px, as defocus_sim.lens has it.
@@ -125,7 +125,7 @@ function render(samples) {
     band += 1;
     if (band < bands) { pending = requestAnimationFrame(step); return; }
     pending = null;
-    if (samples > DRAFT_SAMPLES) { waiting.forEach((done) => done()); waiting = []; }
+    if (samples > DRAFT_SAMPLES) { complete = true; waiting.forEach((done) => done()); waiting = []; }
   };
   step();
 }
@@ -163,12 +163,13 @@ function refresh() {
   byId("aperture-text").textContent = "f/" + state.fNumber.toFixed(state.fNumber < 10 ? 1 : 0);
   for (const id of ["focus", "aperture"]) byId(id).setAttribute("aria-valuetext", byId(id + "-text").textContent);
   clearTimeout(settle);
+  complete = false;
   render(DRAFT_SAMPLES);
   settle = setTimeout(() => render(samplesWhole), 160);
 }
 
-// Resolves when the picture is there in full quality.
-function rendered() { return gl ? new Promise((done) => waiting.push(done)) : Promise.resolve(); }
+// Resolves when the picture is there in full quality: at once where it is already.
+function rendered() { return gl && !complete ? new Promise((done) => waiting.push(done)) : Promise.resolve(); }
 
 const inUnit = (metres) => (metres / scene.unit_m).toFixed(metres / scene.unit_m < 10 ? 2 : 1) + scene.unit;
 
