@@ -83,11 +83,11 @@ class PhotoLens:
     def describe(self) -> str:
         """What was read, given and assumed, in one line."""
         parts = [
-            f"{word} {', '.join(_SAID[name].format(_short(value)) for name, value in values.items() if name in _SAID)}"
+            f"{word} {', '.join(_said(name, value) for name, value in values.items() if name in _SAID)}"
             for word, values in (("read", self.read), ("given", self.given), ("assumed", self.assumed))
             if values
         ]
-        return "lens: " + "; ".join(parts).replace("focus at inf m", "focus at infinity")
+        return "lens: " + "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON types, with every field of the lens; a focus at infinity is called "infinity"."""
@@ -238,5 +238,7 @@ def _sensor_width_mm(
     return pixel_mm * upright_wh[0]
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _said(name: str, value: Any) -> str:
+    if value == math.inf:
+        return "focus at infinity"
+    return _SAID[name].format(f"{value:.4g}" if isinstance(value, float) else value)
